@@ -1,0 +1,192 @@
+"""What the commands of this folder share: flags from records, flag files by name, errors in one line."""
+
+import dataclasses
+import os
+import pathlib
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+
+from absl import flags
+
+from experiments.config import ExperimentConfig
+
+FLAGFILES = pathlib.Path(__file__).parent / "flagfiles"
+_LONGEST_FLAGFILE = 1 << 20
+
+
+class InterruptedRun(Exception):
+    """A signal ended the command; its checkpoint is kept.
+
+    Attributes:
+        exit_code: 128 + the signal's number, as shells have it.
+    """
+
+    def __init__(self, message: str, exit_code: int):
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def expand_flagfiles(argv: Sequence[str], _open: tuple[str, ...] = ()) -> list[str]:
+    """Puts the contents of every `--flagfile=NAME` in its place, so that what comes later wins.
+
+    A name that is not in the working directory is looked up among the project's own flag files. Files may name
+    further files. Lines that are empty or begin with `#` or `//` are comments.
+
+    Raises:
+        ValueError: if a file is missing or unreadable, names itself, or holds something other than flags.
+    """
+    expanded, arguments = [], iter(argv)
+    for argument in arguments:
+        if argument == "--":
+            return [*expanded, argument, *arguments]
+        if argument in ("--flagfile", "-flagfile"):
+            argument = f"--flagfile={next(arguments, '')}"
+        name = argument.lstrip("-").partition("=")[2] if argument.startswith(("--flagfile=", "-flagfile=")) else None
+        if name is None:
+            expanded.append(argument)
+            continue
+        path = _find_flagfile(name)
+        if str(path) in _open:
+            raise ValueError(f"flag file {name!r} names itself, by way of {' -> '.join([*_open, str(path)])}")
+        expanded += expand_flagfiles(_lines_of(path), (*_open, str(path)))
+    return expanded
+
+
+def define_flags(values: flags.FlagValues, *, several: Sequence[str] = ()) -> None:
+    """Defines one flag for each field of `ExperimentConfig`; those in `several` take lists."""
+    for field in dataclasses.fields(ExperimentConfig):
+        default, help_text = field.default, field.metadata["help"]
+        if field.metadata["choices"]:
+            help_text += " One of: " + ", ".join(field.metadata["choices"]) + "."
+        if field.name in several:
+            help_text += " Several, with commas, are run one after the other."
+            default = (default,)
+        _define(values, field.name, default, help_text)
+
+
+def configs_from(values: flags.FlagValues, *, several: str) -> list[ExperimentConfig]:
+    """One config for each value of the flag `several`."""
+    given = {field.name: getattr(values, field.name) for field in dataclasses.fields(ExperimentConfig)}
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    return [ExperimentConfig(**{**given, several: one}) for one in given[several]]
+
+
+def to_flags(config: ExperimentConfig) -> str:
+    """The config as a flag file."""
+    lines = []
+    for name, value in config.to_dict().items():
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        lines.append(f"--{name}={text.lower() if isinstance(value, bool) else text}")
+    return "\n".join(lines) + "\n"
+
+
+def usage(intro: str, values: flags.FlagValues) -> str:
+    """A help text: the intro, then every flag with its default."""
+    lines = [intro.strip(), ""]
+    for field in dataclasses.fields(ExperimentConfig):
+        flag = values[field.name]
+        default = flag.default_as_str.strip("'") if flag.default_as_str else "empty"
+        lines.append(f"  --{field.name} (default: {default})")
+        lines += textwrap.wrap(flag.help, width=100, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join(lines)
+
+
+def guarded(command: Callable[[list[str]], None], argv: list[str] | None) -> int:
+    """Runs a command; what goes wrong becomes one line on stderr and an exit code.
+
+    Returns:
+        0, 2 for bad input or files that cannot be read or written, 130 for Ctrl-C, 143 for SIGTERM.
+    """
+    try:
+        command(sys.argv if argv is None else argv)
+    except (OSError, ValueError, flags.Error) as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    except InterruptedRun as interrupted:
+        print(f"interrupted: {interrupted}", file=sys.stderr)
+        return interrupted.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+class _FractionParser(flags.ArgumentParser):
+    """Reads 0.1, 1e-4 or 8/255."""
+
+    def parse(self, argument):
+        try:
+            return argument if isinstance(argument, float) else float(Fraction(str(argument).replace(" ", "")))
+        except (ValueError, ZeroDivisionError):
+            raise ValueError(f"must be a number like 0.1, 1e-4 or 8/255, not {argument!r}") from None
+
+    def flag_type(self):
+        return "float"
+
+
+class _TupleParser(flags.ArgumentParser):
+    """Reads a list with commas, each item by a parser of its own."""
+
+    def __init__(self, item: Callable):
+        super().__init__()
+        self.item = item
+
+    def parse(self, argument):
+        parts = argument if isinstance(argument, (tuple, list)) else argument.split(",")
+        return tuple(self.item(part) for part in parts if str(part).strip())
+
+    def flag_type(self):
+        return "comma separated list"
+
+
+class _TupleSerializer(flags.ArgumentSerializer):
+    def serialize(self, value):
+        return ",".join(map(str, value))
+
+
+def _whole(text) -> int:
+    try:
+        return int(str(text).replace("_", ""))
+    except ValueError:
+        raise ValueError(f"must be whole numbers, not {text!r}") from None
+
+
+_TUPLES = {"learning_rates": _FractionParser().parse, "boundaries": _whole}
+
+
+def _define(values: flags.FlagValues, name: str, default, help_text: str) -> None:
+    if isinstance(default, bool):
+        flags.DEFINE_bool(name, default, help_text, flag_values=values)
+    elif isinstance(default, int):
+        flags.DEFINE_integer(name, default, help_text, flag_values=values)
+    elif isinstance(default, float):
+        flags.DEFINE(_FractionParser(), name, default, help_text, flag_values=values)
+    elif isinstance(default, tuple):
+        parser = _TupleParser(_TUPLES.get(name, str.strip))
+        flags.DEFINE(parser, name, default, help_text, flag_values=values, serializer=_TupleSerializer())
+    else:
+        flags.DEFINE_string(name, default, help_text, flag_values=values)
+
+
+def _find_flagfile(name: str) -> pathlib.Path:
+    for path in (pathlib.Path(os.path.expanduser(name)), FLAGFILES / name):
+        if name and path.is_file():
+            return path.resolve()
+    known = ", ".join(sorted(path.name for path in FLAGFILES.glob("*.flags")))
+    raise ValueError(f"there is no flag file {name!r} here or among the project's own: {known}")
+
+
+def _lines_of(path: pathlib.Path) -> list[str]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read(_LONGEST_FLAGFILE)
+    except UnicodeDecodeError:
+        raise ValueError(f"flag file {str(path)!r} is not a text file") from None
+    lines = [line.strip() for line in text.splitlines()]
+    lines = [line for line in lines if line and not line.startswith(("#", "//"))]
+    for line in lines:
+        if not line.startswith("-") or line == "--":
+            raise ValueError(f"flag file {str(path)!r} may hold only flags, one a line, but holds {line[:80]!r}")
+    return lines

@@ -1,0 +1,139 @@
+"""Everything that decides an experiment: one frozen record, a field a flag."""
+
+import dataclasses
+import string
+from typing import Any
+
+from experiments import datasets, export, networks
+from pineat_tf.checks import check_choice, check_count, check_positive
+from pineat_tf.types import Ratio
+
+ATTACKS = ("pgd", "pgd_l2", "dist", "wrm_l2", "diff")
+VARIANTS = ("natural", "original", "advnat", "advran", "pineat")
+
+
+def option(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
+    """A field with the help text and the choices of its flag."""
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExperimentConfig:
+    """One run: what is trained on what, how, and where its results go.
+
+    Raises:
+        ValueError: if a value is out of its range. Values that only data can refute are refuted where it is known.
+    """
+
+    # Data
+    dataset: str = option("fmnist", "Which images to train on.", datasets.NAMES)
+    data_dir: str = option("", "Folder of the data (for npz: the file). Empty: the usual places, then a download.")
+    train_size: int = option(0, "How many training images to use, a fixed subset; 0 for all.")
+    test_size: int = option(0, "How many test images to use, a fixed subset; 0 for all.")
+    augment_pad: int = option(0, "Random crops after padding by this many pixels a side; 0 for none.")
+    augment_flip: bool = option(False, "Random horizontal flips.")
+
+    # Network
+    network: str = option("fmnist_vgg", "Which classifier to train.", networks.NAMES)
+    width: int = option(0, "Its width multiplier; 0 for that of the paper.")
+    activation: str = option("relu", "Its activation (slope 0.1 if leaky).", ("relu", "leaky_relu"))
+    weight_decay: float = option(0.0, "Adds this times ||w||^2 / 2 to the mean loss.")
+    decay_all: bool = option(False, "Weight decay on biases and batch normalisation too, not on kernels only.")
+    precision: str = option("float32", "Of the layers; logits and losses are float32.", ("float32", "mixed_bfloat16"))
+
+    # Method
+    attack: str = option("pgd", "How adversarial examples are generated; diff is TRADES, with its loss.", ATTACKS)
+    variant: str = option("pineat", "What stands beside adversarial examples.", VARIANTS)
+    ratio: str = option("1/1", "n/m of advnat, advran and pineat (natural is 0/1, original 1/0).")
+    epsilon: float = option(0.1, "Radius of the ball for pixels in [0, 1]; a fraction like 8/255 will do.")
+    step_size: float = option(0.02, "Length of an attack step (pgd, pgd_l2, diff).")
+    num_steps: int = option(8, "Attack steps.")
+    random_start: bool = option(True, "Start pgd and pgd_l2 randomly in the ball.")
+    dist_coefficient: float = option(1.0, "Factor on the gradient in dist, for pixels in [0, 1].")
+    wrm_gamma: float = option(0.5 / 1.3, "Price of moving a pixel in wrm_l2.")
+    trades_beta: float = option(1.0, "Weight of the divergence in diff.")
+    trades_detach: bool = option(True, "Keep diff's divergence from changing the natural prediction, as in [20].")
+    rs_bounds: str = option("paper", "Clip reverse-symmetry examples to the ball, or to pixels too.", ("paper", "valid"))
+    rs_decomposition: str = option("random", "How m >= 2 of them share the noise.", ("random", "split"))
+    rs_clip: bool = option(True, "Clip them to the ball at all.")
+    generation: str = option("round", "Weights that generate: of the round's start or current.", ("round", "update"))
+
+    # Training
+    updates: int = option(80_000, "Updates of the weights; a round of ratio n/m is n + m of them.")
+    batch_size: int = option(100, "Images a batch; an incomplete last one is dropped.")
+    optimizer: str = option("adam", "Adam, or SGD with momentum.", ("adam", "sgd"))
+    learning_rates: tuple[float, ...] = option((1e-4,), "Learning rates, one more than boundaries.")
+    boundaries: tuple[int, ...] = option((), "Updates after which the next learning rate holds.")
+    adam_epsilon: float = option(1e-7, "Epsilon of Adam.")
+    momentum: float = option(0.9, "Momentum of SGD.")
+    seed: int = option(0, "Of the initial weights, the order of the data, the attack and the companions.")
+
+    # Evaluation
+    eval_epsilon: float = option(0.0, "Radius of the evaluation's PGD; 0 for that of training.")
+    eval_steps: int = option(20, "Its steps, each 2.5 * radius / steps long, without random start.")
+    eval_batch_size: int = option(250, "Images predicted at once.")
+
+    # Results
+    output_dir: str = option(
+        "runs/{dataset}-{attack}-{variant}-{ratio}-seed{seed}", "Run directory; names of flags in braces are filled in."
+    )
+    overwrite: bool = option(False, "Replace earlier results, once the new ones are whole.")
+    resume: bool = option(False, "Go on with an unfinished run.")
+    export: tuple[str, ...] = option(("keras", "saved_model"), "Formats to export the network in.", export.FORMATS)
+    checkpoint_seconds: int = option(60, "Keep a checkpoint about this often.")
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _check_field(field, getattr(self, field.name))
+        Ratio.parse(self.ratio)
+        self.run_dir  # a template that cannot be filled in is told now
+
+    @property
+    def round_ratio(self) -> Ratio:
+        """n/m of this variant."""
+        fixed = {"natural": Ratio(0, 1), "original": Ratio(1, 0)}
+        return fixed.get(self.variant) or Ratio.parse(self.ratio)
+
+    @property
+    def run_dir(self) -> str:
+        """The output directory with its names filled in."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values["ratio"] = str(self.round_ratio).replace("/", "-")
+        try:
+            return self.output_dir.format(**values)
+        except (KeyError, IndexError, ValueError, AttributeError) as error:
+            names = [name for _, name, _, _ in string.Formatter().parse(self.output_dir) if name] if (
+                isinstance(error, KeyError)
+            ) else []
+            unknown = [name for name in names if name not in values]
+            raise ValueError(
+                "`output_dir` may hold names of flags in braces, as in 'runs/{dataset}-{seed}'. "
+                f"Received: output_dir={self.output_dir!r}{f', which names {unknown}' if unknown else ''}."
+            ) from None
+
+    @property
+    def evaluation_epsilon(self) -> float:
+        """Radius of the evaluation's attack."""
+        return self.eval_epsilon or self.epsilon
+
+    def to_dict(self) -> dict:
+        """The fields as plain values."""
+        return dataclasses.asdict(self)
+
+
+_MAY_BE_ZERO = ("weight_decay", "eval_epsilon")
+_AT_LEAST = {
+    "train_size": 0, "test_size": 0, "augment_pad": 0, "width": 0, "num_steps": 1, "updates": 1, "batch_size": 1,
+    "eval_steps": 1, "eval_batch_size": 1, "checkpoint_seconds": 0, "seed": 0,
+}  # fmt: skip
+
+
+def _check_field(field: dataclasses.Field, value: Any) -> None:
+    name, hint = field.name, field.metadata["help"]
+    if field.metadata["choices"]:
+        for item in value if isinstance(value, tuple) else (value,):
+            check_choice(name, item, field.metadata["choices"])
+    elif name in _AT_LEAST:
+        check_count(name, value, _AT_LEAST[name], hint)
+    elif isinstance(field.default, float) and not (name in _MAY_BE_ZERO and value == 0):
+        check_positive(name, value, hint)

@@ -1,0 +1,131 @@
+"""Files and run directories that are whole or absent."""
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Gives a temporary name to write to; what stands there then takes the place of `path`, or nothing does."""
+    path = pathlib.Path(path)
+    if path.is_dir():
+        raise OSError(f"cannot write {str(path)!r}: it is a folder")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Writes a text file, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Writes strict JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+class RunDirectory:
+    """A directory of results that appears under its name once it is whole.
+
+    Until then the run works in `NAME.unfinished` beside it, which stays for `--resume` if the run ends early;
+    earlier results under the name stay untouched. A lock keeps a second run out.
+
+    Args:
+        path: the name of the finished directory.
+        flags: the run's flags, one a line: a resumed run must have the same.
+        overwrite: replace an earlier run, finished or not.
+        resume: go on with an unfinished run.
+
+    Raises:
+        ValueError: if the name is taken and neither `overwrite` nor `resume` says what to do, another process is
+            at work in it, or the unfinished run has other flags.
+    """
+
+    FLAGS = "run.flags"
+    LOCK = "lock"
+
+    def __init__(self, path: str | os.PathLike, *, flags: str, overwrite: bool = False, resume: bool = False):
+        self.path = pathlib.Path(path)
+        self.unfinished = self.path.with_name(self.path.name + ".unfinished")
+        self._lock = None
+        if overwrite and resume:
+            raise ValueError("--overwrite begins anew and --resume goes on: give one of them, not both.")
+        self.is_finished = self.path.exists() and not overwrite and not self.unfinished.exists()
+        if self.is_finished and not resume:
+            raise ValueError(
+                f"output_dir {str(self.path)!r} holds earlier results. Give --overwrite to replace them once the "
+                "new ones are whole, or name another --output_dir."
+            )
+        if not self.is_finished:
+            self._claim(flags, overwrite, resume)
+
+    def commit(self) -> None:
+        """Gives the finished directory its name, in place of an earlier one."""
+        (self.unfinished / self.LOCK).unlink()
+        old = self.path.with_name(self.path.name + ".old")
+        if self.path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            self.path.rename(old)
+        self.unfinished.rename(self.path)
+        shutil.rmtree(old, ignore_errors=True)
+        self.release()
+
+    def release(self) -> None:
+        """Lets other processes have the directory."""
+        if self._lock:
+            self._lock.close()
+            self._lock = None
+
+    def _claim(self, flags: str, overwrite: bool, resume: bool) -> None:
+        is_new = not self.unfinished.exists()
+        if not is_new and not overwrite and not resume:
+            raise ValueError(
+                f"{str(self.unfinished)!r} holds an unfinished run. Give --resume to go on with it, --overwrite to "
+                "begin anew, or name another --output_dir."
+            )
+        self.unfinished.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
+        if overwrite:
+            self._clear()
+        recorded = self.unfinished / self.FLAGS
+        if resume and recorded.exists():
+            _check_same_flags(recorded.read_text(encoding="utf-8"), flags)
+        write_text(recorded, flags)
+
+    def _take_lock(self) -> None:
+        self._lock = open(self.unfinished / self.LOCK, "w", encoding="utf-8")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.release()
+            raise ValueError(
+                f"output_dir {str(self.path)!r} is in use by another process. Wait for it, or name another."
+            ) from None
+
+    def _clear(self) -> None:
+        for item in self.unfinished.iterdir():
+            if item.is_dir():
+                shutil.rmtree(item)
+            elif item.name != self.LOCK:
+                item.unlink()
+
+
+def _check_same_flags(recorded: str, given: str) -> None:
+    differing = sorted(set(recorded.splitlines()) ^ set(given.splitlines()))
+    if differing:
+        names = sorted({line.split("=")[0] for line in differing})
+        raise ValueError(
+            f"the unfinished run has other flags: {', '.join(names)} differ. Give its flags to --resume it, or "
+            "--overwrite to begin anew."
+        )

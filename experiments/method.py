@@ -1,0 +1,103 @@
+"""From a config to what it names: the attack, the trainer around a network, and what a round of it costs."""
+
+import dataclasses
+from collections.abc import Callable
+
+import keras
+
+import pineat_tf as pt
+from experiments.config import ExperimentConfig
+
+
+def attack(config: ExperimentConfig) -> pt.attacks.GradientAttack:
+    """The attack that training generates its adversarial examples by."""
+    epsilon, steps = config.epsilon, config.num_steps
+    pgd = {"epsilon": epsilon, "step_size": config.step_size, "num_steps": steps}
+    makers: dict[str, Callable] = {
+        "pgd": lambda: pt.attacks.pgd(**pgd, random_start=config.random_start),
+        "pgd_l2": lambda: pt.attacks.pgd(**pgd, random_start=config.random_start, norm="l2"),
+        "dist": lambda: pt.attacks.dist(coefficient=config.dist_coefficient, num_steps=steps, epsilon=epsilon),
+        "wrm_l2": lambda: pt.attacks.wrm_l2(gamma=config.wrm_gamma, num_steps=steps, bounds=(0.0, 1.0)),
+        "diff": lambda: pt.attacks.trades_kl(**pgd),
+    }
+    return makers[config.attack]()
+
+
+def evaluation_attack(config: ExperimentConfig) -> pt.attacks.GradientAttack:
+    """PGD as reference [20] evaluates by it: L-inf, 2.5 * epsilon / steps a step, no random start."""
+    epsilon, steps = config.evaluation_epsilon, config.eval_steps
+    return pt.attacks.pgd(epsilon=epsilon, step_size=2.5 * epsilon / steps, num_steps=steps, random_start=False)
+
+
+def reverse_symmetry(config: ExperimentConfig) -> pt.companions.ReverseSymmetry:
+    """The reverse-symmetry companions that the flags describe."""
+    return pt.companions.ReverseSymmetry(
+        epsilon=config.epsilon,
+        bounds=config.rs_bounds,
+        decomposition=config.rs_decomposition,
+        clip=config.rs_clip,
+    )
+
+
+def trainer(config: ExperimentConfig, network: keras.Model) -> pt.AdversarialTraining:
+    """The network wrapped in its training method, compiled."""
+    companions = {
+        "natural": pt.companions.NaturalCompanions,
+        "original": pt.companions.NoCompanions,
+        "advnat": pt.companions.NaturalCompanions,
+        "advran": lambda: pt.companions.RandomCompanions(epsilon=config.epsilon),
+        "pineat": lambda: reverse_symmetry(config),
+    }
+    model = pt.AdversarialTraining(
+        network,
+        attack=attack(config),
+        objective=_objective(config),
+        companions=companions[config.variant](),
+        ratio=config.round_ratio,
+        seed=config.seed,
+        generation=config.generation,
+    )
+    model.compile(optimizer=_optimizer(config), metrics=["accuracy"])
+    return model
+
+
+@dataclasses.dataclass(frozen=True)
+class RoundCost:
+    """What one round costs for one image.
+
+    Attributes:
+        gradients: gradient passes.
+        forwards: all passes in units of one forward pass (a backward pass to the images is one such unit, one to
+            images and weights two).
+    """
+
+    gradients: int
+    forwards: int
+
+
+def round_cost(config: ExperimentConfig) -> RoundCost:
+    """Counts a round's passes: n attacks, n + m updates (cost model in BUILD_NOTES.md)."""
+    n, m = config.round_ratio
+    steps, is_diff = attack(config).num_steps, config.attack == "diff"
+    update = 6 if is_diff else 3
+    companion = 3 if config.variant in ("natural", "advnat") else update
+    one_attack = 2 * steps + (1 if is_diff else 0)
+    return RoundCost(gradients=n * (steps + 1) + m, forwards=n * (one_attack + update) + m * companion)
+
+
+def evaluation_forwards(config: ExperimentConfig) -> int:
+    """Passes of the evaluation for one image, in units of one forward pass."""
+    return 2 * config.eval_steps + 2
+
+
+def _objective(config: ExperimentConfig) -> Callable:
+    if config.attack == "diff" and config.variant != "natural":
+        return pt.objectives.Trades(beta=config.trades_beta, detach_natural=config.trades_detach)
+    return pt.objectives.CrossEntropy()
+
+
+def _optimizer(config: ExperimentConfig) -> keras.optimizers.Optimizer:
+    rate = pt.schedules.piecewise_learning_rate(config.boundaries, config.learning_rates)
+    if config.optimizer == "sgd":
+        return keras.optimizers.SGD(rate, momentum=config.momentum)
+    return keras.optimizers.Adam(rate, epsilon=config.adam_epsilon)

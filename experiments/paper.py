@@ -1,0 +1,70 @@
+"""The paper's Table 1, and results laid out beside it."""
+
+import csv
+import functools
+import pathlib
+from collections.abc import Sequence
+
+from experiments.config import ExperimentConfig
+
+COLUMNS = {
+    "a_train": "A_train",
+    "a_test": "A_test",
+    "r_train": "R_train",
+    "r_test": "R_test",
+    "p_e_nat": "P_Enat",
+    "p_e_adv": "P_Eadv",
+    "p_max": "P_MAX",
+    "hours": "hours",
+}
+"""Names of figures in metrics.json and the paper's table -> what the table calls them."""
+
+
+def paper_row(config: ExperimentConfig) -> dict[str, float] | None:
+    """The row of Table 1 for the same data, attack, variant and ratio, or None if there is none."""
+    attack = "none" if config.variant == "natural" else config.attack
+    if config.variant not in ("natural", "original") and str(config.round_ratio) != "1/1":
+        return None
+    return _table().get((config.dataset, attack, config.variant))
+
+
+def results_table(results: Sequence[tuple[ExperimentConfig, dict]]) -> str:
+    """Aligned plain text: a line a run, each followed by the paper's where there is one.
+
+    Args:
+        results: configs with the contents of their metrics.json.
+    """
+    lines = [("", *COLUMNS.values())]
+    for config, metrics in results:
+        lines.append((label(config), *(_cell(name, metrics[name]) for name in COLUMNS)))
+        row = paper_row(config)
+        if row:
+            lines.append(("  in the paper, at full scale", *(_cell(name, row[name]) for name in COLUMNS)))
+    width = max(len(line[0]) for line in lines)
+    table = "\n".join(f"{line[0]:{width}}" + "".join(f"{cell:>9}" for cell in line[1:]) for line in lines)
+    floors = sorted({(m["noise_floor"]["mean"], m["noise_floor"]["upper_95"]) for _, m in results})
+    notes = [f"P without any leak, by in-sample thresholds: {mean:.4f} (95 %: {upper:.4f})." for mean, upper in floors]
+    return "\n".join([table, *notes])
+
+
+def label(config: ExperimentConfig) -> str:
+    """What to call a run in a table."""
+    if config.variant in ("natural", "original"):
+        return f"{config.dataset} {config.variant}" + (f" {config.attack}" if config.variant == "original" else "")
+    return f"{config.dataset} {config.variant}-{config.round_ratio} {config.attack}"
+
+
+@functools.cache
+def _table() -> dict[tuple[str, str, str], dict[str, float]]:
+    path = pathlib.Path(__file__).with_name("paper_table1.csv")
+    with open(path, newline="", encoding="utf-8") as file:
+        return {
+            (row["dataset"], row["attack"], row["variant"]): {name: float(row[name]) for name in COLUMNS}
+            for row in csv.DictReader(file)
+        }
+
+
+def _cell(name: str, figure: float | None) -> str:
+    if figure is None:
+        return "-"
+    return f"{figure:.2f}" if name == "hours" else f"{figure:.4f}"

@@ -1,0 +1,288 @@
+"""One experiment from data to results: `run(config)`. No flags, no globals."""
+
+import dataclasses
+import json
+import pathlib
+import platform
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm.auto import tqdm
+
+import pineat_tf as pt
+from experiments import command_line, datasets, export, figures, files, method, networks, tracking
+from experiments.config import ExperimentConfig
+
+METRICS, PREDICTIONS, HISTORY, EXAMPLES = "metrics.json", "predictions.npz", "history.csv", "examples.png"
+
+NAMES_OF_QUERIES = {"benign": None, "adversarial": method.evaluation_attack}
+"""The word for a kind of input in predictions.npz -> what makes its attack."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """How long the training is: its rounds, and how many of them are one pass over the data."""
+
+    rounds: int
+    rounds_per_pass: int
+    updates_per_round: int
+
+    def segments(self, first_round: int) -> list[tuple[int, int, int]]:
+        """What is left from `first_round` as (epoch, its rounds, epochs alike): Keras' epochs must be alike."""
+        segments, done = [], first_round
+        while done < self.rounds:
+            epoch, into = divmod(done, self.rounds_per_pass)
+            rounds = min(self.rounds_per_pass - into, self.rounds - done)
+            alike = max(1, (self.rounds - done) // self.rounds_per_pass) if not into else 1
+            segments.append((epoch, rounds, alike))
+            done += rounds * alike
+        return segments
+
+
+def run(config: ExperimentConfig) -> dict:
+    """Trains, evaluates, exports and records one experiment.
+
+    Args:
+        config: what to do; its `run_dir` says where the results go.
+
+    Returns:
+        The contents of metrics.json.
+
+    Raises:
+        ValueError: if the config does not fit the data, or the run directory is taken.
+        InterruptedRun: if a signal ended the training; a checkpoint is kept.
+    """
+    directory_options = {"overwrite": config.overwrite, "resume": config.resume}
+    finished = pathlib.Path(config.run_dir) / METRICS
+    if config.resume and finished.exists() and not pathlib.Path(f"{config.run_dir}.unfinished").exists():
+        print(f"{config.run_dir} is finished already.")
+        return json.loads(finished.read_text(encoding="utf-8"))
+    data = datasets.load(
+        config.dataset, data_dir=config.data_dir or None, train_size=config.train_size, test_size=config.test_size
+    )
+    plan = _plan(config, data)
+    model = _model(config, data)
+    directory = files.RunDirectory(config.run_dir, flags=_recorded_flags(config), **directory_options)
+    try:
+        metrics = _run_in(directory.unfinished, config, data, model, plan)
+        directory.commit()
+    finally:
+        directory.release()
+    print(f"Results are in {config.run_dir}.")
+    return metrics
+
+
+def _run_in(
+    directory: pathlib.Path,
+    config: ExperimentConfig,
+    data: datasets.Dataset,
+    model: pt.AdversarialTraining,
+    plan: _Plan,
+) -> dict:
+    seconds = {"training": _train(directory, config, data, model, plan)}
+    begun = time.monotonic()
+    predictions = _predict(config, data, model.network)
+    report = _report(predictions)
+    seconds["evaluation"] = time.monotonic() - begun
+    metrics = _metrics(config, data, model, report, seconds)
+    _write_predictions(directory / PREDICTIONS, predictions)
+    figures.write_examples(directory / EXAMPLES, config, model.network, data.train)
+    export.export(model.network, directory, config.export)
+    files.write_json(directory / METRICS, metrics)
+    return metrics
+
+
+def _plan(config: ExperimentConfig, data: datasets.Dataset) -> _Plan:
+    rounds_per_pass = len(data.train.labels) // config.batch_size
+    if not rounds_per_pass:
+        raise ValueError(
+            f"`batch_size` must be at most the number of training images, {len(data.train.labels)}. "
+            f"Received: batch_size={config.batch_size}."
+        )
+    ratio = config.round_ratio
+    return _Plan(pt.schedules.rounds_for(config.updates, ratio), rounds_per_pass, ratio.updates_per_round)
+
+
+def _model(config: ExperimentConfig, data: datasets.Dataset) -> pt.AdversarialTraining:
+    keras.utils.set_random_seed(config.seed)
+    network = networks.build(
+        config.network,
+        input_shape=data.train.images.shape[1:],
+        num_classes=data.num_classes,
+        width=config.width,
+        activation=config.activation,
+        weight_decay=config.weight_decay,
+        decay_all=config.decay_all,
+        precision=config.precision,
+    )
+    model = method.trainer(config, network)
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def _train(
+    directory: pathlib.Path,
+    config: ExperimentConfig,
+    data: datasets.Dataset,
+    model: pt.AdversarialTraining,
+    plan: _Plan,
+) -> float:
+    """Trains to the end, from the last checkpoint if there is one; gives the seconds it took in all."""
+    checkpoints = tracking.Checkpoints(model, directory / "checkpoints", config.checkpoint_seconds)
+    if checkpoints.restore():
+        print(f"Going on from update {int(model.optimizer.iterations)}.")
+    first_round = int(model.optimizer.iterations) // plan.updates_per_round
+    if first_round < plan.rounds:
+        _print_estimate(config, data, model, plan, first_round)
+    history = tracking.History(directory / HISTORY, int(model.optimizer.iterations))
+    bar = tracking.ProgressBar(
+        plan.rounds * plan.updates_per_round, first_round * plan.updates_per_round, plan.updates_per_round
+    )
+    stop = tracking.StopOnSignal(checkpoints)
+    tensorboard = keras.callbacks.TensorBoard(str(directory / "tensorboard"), write_graph=False)
+    with stop.listening():
+        for epoch, rounds, alike in plan.segments(first_round):
+            model.fit(
+                _batches(config, data, first_round, first_round + rounds * alike),
+                initial_epoch=epoch,
+                epochs=epoch + alike,
+                steps_per_epoch=rounds,
+                callbacks=[bar, history, tensorboard, checkpoints, stop],
+                shuffle=False,  # the batches are in their order already
+                verbose=0,
+            )
+            first_round += rounds * alike
+    bar.close()
+    checkpoints.save()
+    return history.seconds
+
+
+def _batches(config: ExperimentConfig, data: datasets.Dataset, first_round: int, last_round: int) -> tf.data.Dataset:
+    return datasets.training_batches(
+        data.train,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        first_round=first_round,
+        num_rounds=last_round,
+        pad=config.augment_pad,
+        flip=config.augment_flip,
+    )
+
+
+def _print_estimate(
+    config: ExperimentConfig, data: datasets.Dataset, model: pt.AdversarialTraining, plan: _Plan, first_round: int
+) -> None:
+    cost = method.round_cost(config)
+    rounds = plan.rounds - first_round
+    seconds_per_round = _measure(model, _batches(config, data, first_round, plan.rounds), min(3, rounds))
+    per_forward = seconds_per_round / (cost.forwards * config.batch_size)
+    images = len(data.train.labels) + len(data.test.labels)
+    evaluation = images * method.evaluation_forwards(config) * per_forward
+    print(
+        f"{config.run_dir}: {rounds:,} rounds of {config.round_ratio} = {rounds * plan.updates_per_round:,} updates, "
+        f"{rounds * cost.gradients:,} gradient passes of {config.batch_size} images\n"
+        f"measured {config.batch_size * plan.updates_per_round / seconds_per_round:,.0f} images/s; estimated "
+        f"{_minutes(rounds * seconds_per_round)} for training and {_minutes(evaluation)} for evaluation",
+        flush=True,
+    )
+
+
+def _measure(model: pt.AdversarialTraining, batches: tf.data.Dataset, rounds: int) -> float:
+    """Seconds of a training round, by a few real ones that are then undone."""
+    variables = model.variables + model.optimizer.variables
+    before = [variable.numpy() for variable in variables]
+    model.make_train_function()
+    iterator = iter(batches.repeat())
+    model.train_function(iterator)  # traces
+    start = time.monotonic()
+    for _ in range(rounds):
+        model.train_function(iterator)
+    seconds = (time.monotonic() - start) / rounds
+    for variable, value in zip(variables, before):
+        variable.assign(value)
+    model.reset_metrics()
+    return seconds
+
+
+def _predict(config: ExperimentConfig, data: datasets.Dataset, network: keras.Model) -> dict[str, dict]:
+    """Predictions by kind of input, then by split: `predictions["benign"]["train"]`."""
+    splits = {"train": data.train, "test": data.test}
+    total = len(NAMES_OF_QUERIES) * sum(len(split.labels) for split in splits.values())
+    predictions = {}
+    with tqdm(total=total, unit=" images", desc="evaluation", dynamic_ncols=True) as bar:
+        for name, make_attack in NAMES_OF_QUERIES.items():
+            predict = pt.Predictor(network, make_attack and make_attack(config))
+            predictions[name] = {
+                split: predict(tuple(data), batch_size=config.eval_batch_size, on_batch=bar.update)
+                for split, data in splits.items()
+            }
+    return predictions
+
+
+def _report(predictions: dict[str, dict]) -> pt.Report:
+    natural, adversarial = (
+        pt.report.QueryFigures.from_predictions(predictions[name]["train"], predictions[name]["test"], queries)
+        for name, queries in (("benign", "natural"), ("adversarial", "adversarial"))
+    )
+    return pt.Report(natural=natural, adversarial=adversarial)
+
+
+def _metrics(
+    config: ExperimentConfig,
+    data: datasets.Dataset,
+    model: pt.AdversarialTraining,
+    report: pt.Report,
+    seconds: dict[str, float],
+) -> dict:
+    updates = int(model.optimizer.iterations)
+    cost = method.round_cost(config)
+    rounds = updates // config.round_ratio.updates_per_round
+    return {
+        **report.to_dict(),
+        "hours": seconds["training"] / 3600,
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+        "data": {
+            "name": data.name,
+            "num_members": len(data.train.labels),
+            "num_non_members": len(data.test.labels),
+        },
+        "cost": {
+            "rounds": rounds,
+            "updates": updates,
+            "gradient_passes": rounds * cost.gradients,
+            "forward_units": rounds * cost.forwards,
+            "parameters": model.network.count_params(),
+            "flops_per_forward": networks.forward_flops(model.network),
+        },
+        "flags": {name: value for name, value in config.to_dict().items() if name not in _NOT_RECORDED},
+        "versions": {
+            "pineat_tf": pt.__version__,
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _write_predictions(path: pathlib.Path, predictions: dict[str, dict]) -> None:
+    arrays = {f"{split}_label": predictions["benign"][split].labels for split in ("train", "test")}
+    for name, by_split in predictions.items():
+        for split, predicted in by_split.items():
+            arrays[f"logits_{split}_{name}"] = predicted.logits
+    with files.replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+
+
+_NOT_RECORDED = ("overwrite", "resume")
+
+
+def _recorded_flags(config: ExperimentConfig) -> str:
+    lines = command_line.to_flags(config).splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith(tuple(f"--{name}=" for name in _NOT_RECORDED)))
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

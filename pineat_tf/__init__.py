@@ -1,0 +1,25 @@
+"""Image classifiers that resist adversarial examples and membership inference at once, in Keras 3."""
+
+from pineat_tf import attacks, companions, losses, membership, objectives, schedules
+from pineat_tf.predictions import Predictions, Predictor, predict_logits
+from pineat_tf.report import Report, evaluate
+from pineat_tf.training import AdversarialTraining
+from pineat_tf.types import Ratio
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AdversarialTraining",
+    "Predictions",
+    "Predictor",
+    "Ratio",
+    "Report",
+    "attacks",
+    "companions",
+    "evaluate",
+    "losses",
+    "membership",
+    "objectives",
+    "predict_logits",
+    "schedules",
+]

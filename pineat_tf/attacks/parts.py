@@ -1,0 +1,136 @@
+"""What a gradient attack is put together from: what it ascends, where it starts, how it steps, where it stays."""
+
+import dataclasses
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from pineat_tf import losses, projections
+from pineat_tf.seeds import normal_like
+from pineat_tf.types import LogitsFn, Seed
+
+Ascended = Callable[[tf.Tensor], tf.Tensor]
+"""Maps images `(batch, ...)` to what the attack makes large, shape `(batch,)`."""
+
+
+def cross_entropy_surrogate(logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor) -> Ascended:
+    """Cross-entropy of the true class (Madry et al., ICLR 2018, eq. 2.1)."""
+    return lambda x_adv: losses.cross_entropy(y, logits_fn(x_adv))
+
+
+def divergence_surrogate(logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor) -> Ascended:
+    """Divergence from the natural prediction (Zhang et al., ICML 2019, eq. 5), which is computed once."""
+    natural = tf.stop_gradient(logits_fn(x))
+    return lambda x_adv: losses.kl_divergence(natural, logits_fn(x_adv))
+
+
+@dataclasses.dataclass(frozen=True)
+class AtNatural:
+    """Starts at the natural images."""
+
+    def __call__(self, x: tf.Tensor, seed: Seed) -> tf.Tensor:
+        return tf.identity(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class UniformLinf:
+    """Starts uniformly in the L-inf ball; not clipped to the pixel range, which the first step does."""
+
+    epsilon: float
+
+    def __call__(self, x: tf.Tensor, seed: Seed) -> tf.Tensor:
+        return x + projections.uniform_in_linf_ball(x, self.epsilon, seed)
+
+
+@dataclasses.dataclass(frozen=True)
+class UniformL2:
+    """Starts uniformly in the L2 ball."""
+
+    epsilon: float
+
+    def __call__(self, x: tf.Tensor, seed: Seed) -> tf.Tensor:
+        return x + projections.uniform_in_l2_ball(x, self.epsilon, seed)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gaussian:
+    """Starts at the natural images plus normal noise."""
+
+    stddev: float
+
+    def __call__(self, x: tf.Tensor, seed: Seed) -> tf.Tensor:
+        return x + normal_like(x, seed, self.stddev)
+
+
+@dataclasses.dataclass(frozen=True)
+class SignStep:
+    """Moves every pixel by `step_size` along the sign of its gradient."""
+
+    step_size: float
+
+    def __call__(self, x_adv: tf.Tensor, gradient: tf.Tensor, x: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        return x_adv + self.step_size * tf.sign(gradient)
+
+
+@dataclasses.dataclass(frozen=True)
+class L2Step:
+    """Moves every example by L2 distance `step_size` along its gradient."""
+
+    step_size: float
+
+    def __call__(self, x_adv: tf.Tensor, gradient: tf.Tensor, x: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        return x_adv + self.step_size * projections.unit_l2(gradient)
+
+
+@dataclasses.dataclass(frozen=True)
+class DistStep:
+    """Moves along the scaled gradient, then shrinks the noise of every pixel by the batch's mean step.
+
+    The mean runs over the whole batch, so the examples of a batch influence each other.
+    """
+
+    coefficient: float
+
+    def __call__(self, x_adv: tf.Tensor, gradient: tf.Tensor, x: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        scaled = self.coefficient * gradient
+        moved = x_adv + scaled
+        return moved - tf.reduce_mean(tf.abs(scaled)) * tf.sign(moved - x)
+
+
+@dataclasses.dataclass(frozen=True)
+class WassersteinStep:
+    """Ascends loss / (2 gamma) - ||x_adv - x||^2 / 2 with a step that falls as 1 / sqrt(step + 1)."""
+
+    gamma: float
+
+    def __call__(self, x_adv: tf.Tensor, gradient: tf.Tensor, x: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        step_size = tf.math.rsqrt(tf.cast(step + 1, x.dtype))
+        return x_adv + step_size * (gradient / (2.0 * self.gamma) - (x_adv - x))
+
+
+@dataclasses.dataclass(frozen=True)
+class Unbounded:
+    """Keeps every point as it is."""
+
+    def __call__(self, x_adv: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+        return x_adv
+
+
+@dataclasses.dataclass(frozen=True)
+class LinfBall:
+    """Keeps the noise of every pixel within `epsilon`."""
+
+    epsilon: float
+
+    def __call__(self, x_adv: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+        return projections.project_linf(x_adv, x, self.epsilon)
+
+
+@dataclasses.dataclass(frozen=True)
+class L2Ball:
+    """Keeps the noise of every example within L2 distance `epsilon`."""
+
+    epsilon: float
+
+    def __call__(self, x_adv: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+        return projections.project_l2(x_adv, x, self.epsilon)

@@ -1,0 +1,55 @@
+"""Objectives: the loss of one update of the weights.
+
+Every kind is called as `objective(logits_fn, x_nat, x, y)`: `x` is the example that the update is about (an
+adversarial one or a companion) of the natural image `x_nat`. The result is the loss of each example, shape
+`(batch,)`, and the logits of `x`. `on_natural()` is the same objective where `x` is `x_nat` itself.
+"""
+
+import dataclasses
+
+import tensorflow as tf
+
+from pineat_tf.checks import check_positive
+from pineat_tf.losses import cross_entropy, kl_divergence
+from pineat_tf.types import LogitsFn
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CrossEntropy:
+    """Cross-entropy of the example (PGD- and Dist-based training: alpha = 0 in the paper's section 2.1)."""
+
+    def __call__(self, logits_fn: LogitsFn, x_nat, x, y) -> tuple[tf.Tensor, tf.Tensor]:
+        logits = logits_fn(x)
+        return cross_entropy(y, logits), logits
+
+    def on_natural(self) -> "CrossEntropy":
+        return self
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trades:
+    """Cross-entropy of the natural image + beta * divergence of the example's prediction from the natural one.
+
+    Attributes:
+        beta: weight of the divergence, > 0 (the authors use 6, the paper's reference [20] uses 1).
+        detach_natural: keep the divergence from changing the natural prediction. The authors let it; the code of
+            reference [20] does not.
+
+    Reference:
+        Zhang et al., "Theoretically principled trade-off between robustness and accuracy", ICML 2019, eq. (5).
+    """
+
+    beta: float
+    detach_natural: bool = False
+
+    def __post_init__(self) -> None:
+        check_positive("beta", self.beta, "It weighs robustness against accuracy, e.g. 6.0.")
+
+    def __call__(self, logits_fn: LogitsFn, x_nat, x, y) -> tuple[tf.Tensor, tf.Tensor]:
+        natural_logits, logits = logits_fn(x_nat), logits_fn(x)
+        target = tf.stop_gradient(natural_logits) if self.detach_natural else natural_logits
+        return cross_entropy(y, natural_logits) + self.beta * kl_divergence(target, logits), logits
+
+    def on_natural(self) -> CrossEntropy:
+        """Plain cross-entropy: the divergence of the natural prediction from itself is 0, and so is its gradient."""
+        return CrossEntropy()

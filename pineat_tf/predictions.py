@@ -1,0 +1,130 @@
+"""Logits of a network on natural or adversarial images, batch by batch."""
+
+import dataclasses
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from pineat_tf.checks import check_batch, check_count, check_logits_head, data_errors_as_value_errors
+from pineat_tf.seeds import as_seed, fold
+from pineat_tf.types import Seed
+
+Data = tf.data.Dataset | tuple[np.ndarray, np.ndarray]
+"""Images and labels: two arrays of equal length, or a finite dataset of batches `(images, labels)`."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a network says of a set of images.
+
+    Attributes:
+        logits: shape `(num, num_classes)`, float32.
+        labels: true classes, shape `(num,)`, int64.
+    """
+
+    logits: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def accuracy(self) -> float:
+        """Share of images whose largest logit is that of the true class."""
+        return float(np.mean(np.argmax(self.logits, axis=1) == self.labels))
+
+
+class Predictor:
+    """Predicts the logits of a network, compiled once for all data that it is called on.
+
+    Args:
+        network: gives logits of shape `(batch, num_classes)`; it runs in inference mode.
+        attack: perturbs the images first, called as `attack(logits_fn, x, y, seed=...)`; None leaves them natural.
+
+    Raises:
+        ValueError: if the network ends in a softmax.
+    """
+
+    def __init__(self, network: keras.Model, attack: Callable | None = None):
+        check_logits_head(network)
+        self.network = network
+        self.attack = attack
+        self._step = None
+
+    def __call__(
+        self,
+        data: Data,
+        *,
+        seed: Seed = 0,
+        batch_size: int = 256,
+        on_batch: Callable[[int], None] | None = None,
+    ) -> Predictions:
+        """Predicts.
+
+        Args:
+            data: images in the attack's bounds and their labels (class numbers or one-hot).
+            seed: randomness of the attack; each batch has its own draws.
+            batch_size: images a batch, where `data` is two arrays.
+            on_batch: called after each batch with how many images it had, e.g. to move a progress bar.
+
+        Returns:
+            Logits and labels in the order of the data.
+
+        Raises:
+            ValueError: if the data is endless, empty, or images or labels are not as they must be.
+        """
+        batches = _as_batches(data, batch_size)
+        if self._step is None:
+            self._step = self._compile(batches.element_spec)
+        logits, labels, seed = [], [], as_seed(seed)
+        with data_errors_as_value_errors():
+            for index, (x, y) in enumerate(batches):
+                predicted, classes = self._step(x, y, fold(seed, index))
+                logits.append(predicted.numpy())
+                labels.append(classes.numpy())
+                if on_batch:
+                    on_batch(len(logits[-1]))
+        if not logits:
+            raise ValueError("There are no images to predict. Received: a dataset of 0 batches.")
+        return Predictions(np.concatenate(logits), np.concatenate(labels))
+
+    def _compile(self, element_spec) -> Callable:
+        x_spec, y_spec = (tf.TensorSpec([None, *spec.shape[1:]], spec.dtype) for spec in element_spec)
+
+        def logits_fn(images: tf.Tensor) -> tf.Tensor:
+            return self.network(images, training=False)
+
+        @tf.function(autograph=False, input_signature=[x_spec, y_spec, tf.TensorSpec([2], tf.int64)])
+        def step(x, y, seed):
+            x, y = check_batch(x, y)
+            if self.attack is not None:
+                x = self.attack(logits_fn, x, y, seed=seed)
+            classes = y if y.shape.rank == 1 else tf.argmax(y, axis=1)
+            return tf.cast(logits_fn(x), tf.float32), tf.cast(classes, tf.int64)
+
+        return step
+
+
+def predict_logits(
+    network: keras.Model, data: Data, *, attack: Callable | None = None, seed: Seed = 0, batch_size: int = 256
+) -> Predictions:
+    """Predicts the logits of a network on data, natural or under attack; see `Predictor`.
+
+    Example:
+        >>> predict_logits(network, (x_test, y_test), attack=pgd(epsilon=0.1, step_size=0.0125, num_steps=20)).accuracy
+    """
+    return Predictor(network, attack)(data, seed=seed, batch_size=batch_size)
+
+
+def _as_batches(data: Data, batch_size: int) -> tf.data.Dataset:
+    if isinstance(data, tf.data.Dataset):
+        if data.cardinality() == tf.data.INFINITE_CARDINALITY:
+            raise ValueError("The dataset never ends. Received: a dataset with `repeat()`. Give one pass over it.")
+        return data.map(lambda x, y, *_: (x, y)).prefetch(2)
+    check_count("batch_size", batch_size, 1, "It is how many images are predicted at once.")
+    images, labels = map(np.asarray, data)
+    if len(images) != len(labels) or not len(images):
+        raise ValueError(
+            "There must be as many labels as images, and at least one. "
+            f"Received: {len(images)} images, {len(labels)} labels."
+        )
+    return tf.data.Dataset.from_tensor_slices((images, labels)).batch(batch_size).prefetch(2)

@@ -1,0 +1,203 @@
+"""One record of what a network is worth: accuracy, robustness and membership leakage together."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import keras
+
+from pineat_tf.membership.audit import audit_predictions
+from pineat_tf.membership.results import MembershipResult
+from pineat_tf.membership.thresholds import NoiseFloor, gap_attack
+from pineat_tf.predictions import Data, Predictions, Predictor
+from pineat_tf.types import Seed
+
+SCHEMA_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QueryFigures:
+    """The figures of one kind of input, natural or adversarial.
+
+    Attributes:
+        train_accuracy: on the training examples (members), in [0, 1].
+        test_accuracy: on the test examples (non-members), in [0, 1].
+        membership: one record a signal; the cross-entropy threshold is among them.
+    """
+
+    train_accuracy: float
+    test_accuracy: float
+    membership: tuple[MembershipResult, ...]
+
+    @classmethod
+    def from_predictions(cls, members: Predictions, non_members: Predictions, queries: str) -> "QueryFigures":
+        """Measures a network's predictions of members and non-members."""
+        return cls(
+            train_accuracy=members.accuracy,
+            test_accuracy=non_members.accuracy,
+            membership=audit_predictions(members, non_members, queries=queries),
+        )
+
+    @property
+    def p_e(self) -> float:
+        """Membership inference accuracy of the in-sample cross-entropy threshold (paper, section 4.3)."""
+        return self.signal("cross_entropy").balanced_accuracy
+
+    @property
+    def gap(self) -> float:
+        """Membership inference accuracy of calling a member whatever is classified correctly."""
+        return gap_attack(self.train_accuracy, self.test_accuracy)
+
+    def signal(self, name: str) -> MembershipResult:
+        """The record of one signal."""
+        return next(result for result in self.membership if result.signal == name)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    """Accuracy, robustness and leakage of one network.
+
+    Attributes:
+        natural: figures of natural inputs (A_train, A_test, P_Enat).
+        adversarial: figures of adversarial inputs (R_train, R_test, P_Eadv), or None if there was no attack.
+    """
+
+    natural: QueryFigures
+    adversarial: QueryFigures | None
+
+    @property
+    def p_max(self) -> float:
+        """The better of the two cross-entropy thresholds."""
+        return max(figures.p_e for figures in self._queries())
+
+    @property
+    def noise_floor(self) -> NoiseFloor:
+        """What an in-sample threshold would reach by chance."""
+        return self.natural.membership[0].noise_floor
+
+    def to_dict(self) -> dict:
+        """The record in JSON's own types; what an attack would have given is None without one.
+
+        The figures of the paper's Table 1 have its column names: `a_train`, `a_test`, `r_train`, `r_test`,
+        `p_e_nat`, `p_e_adv`, `p_max`. Beside them `gap_nat`, `gap_adv`, `noise_floor` and `membership`, a list of
+        `MembershipResult.to_dict()`.
+        """
+        natural, adversarial = self.natural, self.adversarial
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "a_train": natural.train_accuracy,
+            "a_test": natural.test_accuracy,
+            "r_train": adversarial and adversarial.train_accuracy,
+            "r_test": adversarial and adversarial.test_accuracy,
+            "p_e_nat": natural.p_e,
+            "p_e_adv": adversarial and adversarial.p_e,
+            "p_max": self.p_max,
+            "gap_nat": natural.gap,
+            "gap_adv": adversarial and adversarial.gap,
+            "noise_floor": self.noise_floor._asdict(),
+            "membership": [result.to_dict() for figures in self._queries() for result in figures.membership],
+        }
+
+    def to_markdown(self) -> str:
+        """A Markdown table, natural and adversarial inputs side by side."""
+        return _markdown(self._rows())
+
+    def to_text(self) -> str:
+        """The same table in aligned plain text, for a terminal."""
+        return _aligned(self._rows())
+
+    def _queries(self) -> list[QueryFigures]:
+        return [figures for figures in (self.natural, self.adversarial) if figures]
+
+    def _rows(self) -> list[tuple[str, str, str]]:
+        floor = self.noise_floor
+        rows = [
+            ("", "natural", "adversarial"),
+            self._row("accuracy on members: A_train, R_train", lambda f: _cell(f.train_accuracy)),
+            self._row("accuracy on non-members: A_test, R_test", lambda f: _cell(f.test_accuracy)),
+            self._row("gap attack", lambda f: _cell(f.gap)),
+            *self._signal_rows("cross_entropy", "cross-entropy threshold: P_Enat, P_Eadv (in-sample)"),
+            *self._signal_rows("confidence", "confidence threshold of [20] (in-sample)"),
+            ("P_MAX (in-sample)", _cell(self.p_max), ""),
+            ("noise floor of an in-sample threshold: mean, 95 %", _cell(floor.mean), _cell(floor.upper_95)),
+        ]
+        return rows
+
+    def _signal_rows(self, signal: str, title: str) -> list[tuple[str, str, str]]:
+        rates = [rate.fpr for rate in self.natural.signal(signal).tpr_at_fpr]
+        return [
+            self._row(title, lambda f: _cell(f.signal(signal).balanced_accuracy)),
+            self._row("- AUC", lambda f: _cell(f.signal(signal).auc)),
+            *(
+                self._row(f"- TPR at {rate:.1%} FPR", lambda f, i=i: _rate_cell(f.signal(signal).tpr_at_fpr[i]))
+                for i, rate in enumerate(rates)
+            ),
+            self._row("- share of tied scores", lambda f: _cell(f.signal(signal).tie_share)),
+        ]
+
+    def _row(self, title: str, cell: Callable[[QueryFigures], str]) -> tuple[str, str, str]:
+        return title, cell(self.natural), cell(self.adversarial) if self.adversarial else "-"
+
+
+def evaluate(
+    network: keras.Model,
+    *,
+    members: Data,
+    non_members: Data,
+    attack: Callable | None = None,
+    seed: Seed = 0,
+    batch_size: int = 256,
+) -> Report:
+    """Measures accuracy, robustness and membership leakage of a network.
+
+    Args:
+        network: gives logits of shape `(batch, num_classes)`.
+        members: its training data: two arrays (images, labels), or a finite dataset of batches.
+        non_members: data that it was not trained on.
+        attack: what robustness is measured against; None measures natural inputs only.
+        seed: randomness of the attack.
+        batch_size: images predicted at once, where the data is arrays.
+
+    Returns:
+        The record. Its membership thresholds are in-sample: compare them with its noise floor.
+
+    Raises:
+        ValueError: if the network ends in a softmax, or images or labels are not as they must be.
+
+    Example:
+        >>> attack = pgd(epsilon=0.1, step_size=0.0125, num_steps=20, random_start=False)
+        >>> evaluate(network, members=train, non_members=test, attack=attack).p_max
+
+    Reference:
+        PINEAT, section 4.3.
+    """
+
+    def figures(queries: str, attack: Callable | None) -> QueryFigures:
+        predict = Predictor(network, attack)
+        members_seen, non_members_seen = (
+            predict(data, seed=seed, batch_size=batch_size) for data in (members, non_members)
+        )
+        return QueryFigures.from_predictions(members_seen, non_members_seen, queries)
+
+    return Report(
+        natural=figures("natural", None), adversarial=figures("adversarial", attack) if attack else None
+    )
+
+
+def _cell(figure: float) -> str:
+    return f"{figure:.4f}"
+
+
+def _rate_cell(rate) -> str:
+    if rate.tpr is None:
+        return f"n/a (smallest attainable FPR {rate.smallest_attainable_fpr:.3f})"
+    return _cell(rate.tpr)
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

@@ -1,0 +1,61 @@
+"""How long training lasts and how its learning rate falls, both counted in updates of the weights."""
+
+from collections.abc import Sequence
+
+import keras
+
+from pineat_tf.checks import check_count, check_positive
+from pineat_tf.types import Ratio
+
+
+def rounds_for(updates: int, ratio: Ratio | str) -> int:
+    """How many training rounds make up at most `updates` updates (paper, section 3.3, "Variants").
+
+    Args:
+        updates: updates of the weights that the original method would do.
+        ratio: n/m; one round is n + m updates.
+
+    Returns:
+        `updates // (n + m)`.
+
+    Raises:
+        ValueError: if not even one round fits.
+
+    Example:
+        >>> rounds_for(80_000, "1/2")
+        26666
+    """
+    ratio = Ratio.parse(ratio)
+    check_count("updates", updates, ratio.updates_per_round, f"One round of ratio {ratio} is that many updates.")
+    return updates // ratio.updates_per_round
+
+
+def piecewise_learning_rate(
+    boundaries: Sequence[int], rates: Sequence[float]
+) -> keras.optimizers.schedules.PiecewiseConstantDecay | float:
+    """A learning rate that falls at given updates; the update on a boundary still has the rate before it.
+
+    Args:
+        boundaries: increasing numbers of updates, one fewer than there are rates.
+        rates: learning rates > 0.
+
+    Returns:
+        A Keras schedule, or the one rate as it is.
+
+    Raises:
+        ValueError: if the counts do not fit, a rate is not positive or the boundaries do not increase.
+    """
+    if len(rates) != len(boundaries) + 1:
+        raise ValueError(
+            "There must be one learning rate more than there are boundaries. "
+            f"Received: {len(rates)} rates {list(rates)}, {len(boundaries)} boundaries {list(boundaries)}."
+        )
+    for rate in rates:
+        check_positive("learning rate", rate, "Give e.g. 1e-4.")
+    for boundary in boundaries:
+        check_count("boundary", boundary, 1, "Boundaries are counted in updates of the weights.")
+    if list(boundaries) != sorted(set(boundaries)):
+        raise ValueError(f"Boundaries must increase. Received: boundaries={list(boundaries)}.")
+    if not boundaries:
+        return rates[0]
+    return keras.optimizers.schedules.PiecewiseConstantDecay(list(boundaries), list(rates))

@@ -1,0 +1,204 @@
+"""Adversarial training as a Keras model, one round of the paper a training step."""
+
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from pineat_tf.checks import check_batch, check_choice, check_logits_head, data_errors_as_value_errors
+from pineat_tf.companions import NoCompanions
+from pineat_tf.losses import cross_entropy
+from pineat_tf.objectives import CrossEntropy
+from pineat_tf.seeds import as_seed, fold
+from pineat_tf.types import Ratio, Seed
+
+
+class AdversarialTraining(keras.Model):
+    """Trains a classifier to resist adversarial examples and membership inference.
+
+    It wraps the classifier, which stays a plain Keras model: `fit`, `evaluate`, `predict` and callbacks work as
+    ever, and `model.network` is what to save and ship. A batch of `fit` is one round (paper, Fig. 2): n adversarial
+    examples of every image, m companions, and n + m updates of the weights in this order. `optimizer.iterations`
+    and learning-rate schedules count updates. `loss` in the logs is the mean of a round's updates with the
+    regularisation, `adversarial_loss` and `companion_loss` the same by kind; metrics given to `compile` see, while
+    training, the adversarial examples (the companions with ratio 0/m), and natural images in validation.
+
+    Args:
+        network: gives logits of shape `(batch, num_classes)`.
+        attack: generates adversarial examples, called as `attack(logits_fn, x, y, seed=...)` with the network in
+            inference mode. May be None with ratio 0/m.
+        objective: loss of one update.
+        companions: what stands beside the adversarial examples.
+        ratio: n/m as `"1/1"` or `(1, 1)`.
+        seed: the one source of the attack's and companions' randomness. Together with the number of updates done
+            it fixes every draw, so training that goes on after a restart draws what it would have drawn.
+        generation: "round" generates all n adversarial examples of a round by the weights at its start; "update"
+            generates each by the weights at its own update.
+        **kwargs: as for `keras.Model`.
+
+    Raises:
+        ValueError: if the parts do not fit together, or the network ends in a softmax. Bad images or labels
+            raise it in `fit`.
+
+    Example:
+        >>> model = AdversarialTraining(
+        ...     network,
+        ...     attack=pgd(epsilon=0.1, step_size=0.02, num_steps=8),
+        ...     companions=ReverseSymmetry(epsilon=0.1),
+        ...     ratio="1/1")
+        >>> model.compile(optimizer=keras.optimizers.Adam(1e-4), metrics=["accuracy"])
+        >>> model.fit(x_train, y_train, validation_data=(x_test, y_test), epochs=20)
+        >>> model.network.save("robust.keras")
+
+    Reference:
+        PINEAT, section 3.3.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        *,
+        attack: Callable | None,
+        objective: Callable = CrossEntropy(),
+        companions: Callable = NoCompanions(),
+        ratio: str | tuple[int, int] = "1/0",
+        seed: Seed = 0,
+        generation: str = "round",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        check_logits_head(network)
+        check_choice("generation", generation, ("round", "update"))
+        self.network = network
+        self.objective = objective
+        self.companions = companions
+        self.ratio = Ratio.parse(ratio)
+        self.seed = seed
+        self.generation = generation
+        self.attacks = _attacks_of_a_round(attack, self.ratio, generation)
+        _check_companions(companions, self.ratio)
+        as_seed(seed)
+        kinds = {"adversarial": self.ratio.num_adversarial, "companion": self.ratio.num_companions}
+        self.loss_by_kind = {kind: keras.metrics.Mean(f"{kind}_loss") for kind, num in kinds.items() if num}
+
+    def compile(self, optimizer="rmsprop", loss=None, **kwargs) -> None:
+        """As `keras.Model.compile`, without a loss: that is the `objective`."""
+        if loss is not None:
+            raise ValueError(
+                "The loss of adversarial training is its `objective`, so `compile` takes none. "
+                f"Received: loss={loss!r}. Give e.g. `AdversarialTraining(..., objective=Trades(beta=6.0))`."
+            )
+        super().compile(optimizer=optimizer, **kwargs)
+
+    def build(self, input_shape) -> None:
+        if not self.network.built:
+            self.network.build(input_shape)
+
+    def call(self, inputs, training=None):
+        return self.network(inputs, training=training)
+
+    def fit(self, *args, **kwargs) -> keras.callbacks.History:
+        """As `keras.Model.fit`. Bad images or labels raise `ValueError`, from arrays and from streams."""
+        with data_errors_as_value_errors():
+            return super().fit(*args, **kwargs)
+
+    def train_step(self, data) -> dict[str, tf.Tensor]:
+        """One round: n adversarial examples, m companions, n + m sequential updates."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        x, y = check_batch(x, y, num_classes=self._num_classes())
+        seed = fold(self.seed, self.optimizer.iterations)
+        adversarial, logits = self._adversarial_updates(x, y, sample_weight, seed)
+
+        num = self.ratio.num_companions
+        objective = self.objective.on_natural() if self.companions.is_natural else self.objective
+        companions = self.companions(x, adversarial, num=num, seed=fold(seed, self.ratio.num_adversarial))
+        for companion in companions:
+            logits.append(self._update("companion", objective, x, companion, y, sample_weight))
+
+        for seen in logits[: self.ratio.num_adversarial or num]:
+            logs = self.compute_metrics(x, y, seen, sample_weight=sample_weight)
+        return logs
+
+    def test_step(self, data) -> dict[str, tf.Tensor]:
+        """As in Keras, on natural images."""
+        training_only = {metric.name for metric in self.loss_by_kind.values()}
+        return {name: value for name, value in super().test_step(data).items() if name not in training_only}
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True) -> tf.Tensor:
+        """Mean cross-entropy of logits `y_pred` plus the network's regularisation: the loss of `evaluate`."""
+        return _weighted_mean(cross_entropy(_squeezed(y), y_pred), sample_weight) + self._regularisation()
+
+    def _adversarial_updates(self, x, y, sample_weight, seed) -> tuple[tuple[tf.Tensor, ...], list[tf.Tensor]]:
+        """Generates the adversarial examples and updates the weights by each; gives them and their logits."""
+
+        def generate(i: int) -> tf.Tensor:
+            return self.attacks[i](self._inference_logits, x, y, seed=fold(seed, i))
+
+        num = self.ratio.num_adversarial
+        adversarial = [generate(i) for i in range(num)] if self.generation == "round" else []
+        logits = []
+        for i in range(num):
+            if self.generation == "update":
+                adversarial.append(generate(i))
+            logits.append(self._update("adversarial", self.objective, x, adversarial[i], y, sample_weight))
+        return tuple(adversarial), logits
+
+    def _update(self, kind: str, objective: Callable, x_nat, x, y, sample_weight) -> tf.Tensor:
+        """One update of the weights by one example of every image; gives that example's logits."""
+        with tf.GradientTape() as tape:
+            per_example, logits = objective(self._training_logits, x_nat, x, y)
+            loss = _weighted_mean(per_example, sample_weight) + self._regularisation()
+            scaled = self.optimizer.scale_loss(loss)
+        variables = self.trainable_variables
+        self.optimizer.apply_gradients(zip(tape.gradient(scaled, variables), variables))
+        batch_size = tf.shape(x)[0]
+        self.loss_by_kind[kind].update_state(loss, sample_weight=batch_size)
+        for metric in self.metrics:
+            if metric.name == "loss":
+                metric.update_state(loss, sample_weight=batch_size)
+        return logits
+
+    def _inference_logits(self, images: tf.Tensor) -> tf.Tensor:
+        return self.network(images, training=False)
+
+    def _training_logits(self, images: tf.Tensor) -> tf.Tensor:
+        return self.network(images, training=True)
+
+    def _regularisation(self) -> tf.Tensor:
+        return tf.add_n([tf.cast(loss, tf.float32) for loss in self.losses]) if self.losses else tf.constant(0.0)
+
+    def _num_classes(self) -> int | None:
+        return self.network.output_shape[-1] if hasattr(self.network, "output_shape") else None
+
+
+def _attacks_of_a_round(attack: Callable | None, ratio: Ratio, generation: str) -> tuple[Callable, ...]:
+    num = ratio.num_adversarial
+    if num and not callable(attack):
+        raise ValueError(
+            f"Ratio {ratio} needs an attack. Received: attack={attack!r}. Give e.g. `attacks.pgd(epsilon=8/255, "
+            "step_size=2/255, num_steps=10)`, or ratio '0/1' for natural training."
+        )
+    if generation == "round" and hasattr(attack, "repeats"):
+        return attack.repeats(num)[:num]
+    return (attack,) * num
+
+
+def _check_companions(companions: Callable, ratio: Ratio) -> None:
+    if ratio.num_companions and isinstance(companions, NoCompanions):
+        companions(None, (), num=ratio.num_companions)  # raises, and says how to mend it
+    if not ratio.num_companions and not isinstance(companions, NoCompanions):
+        raise ValueError(
+            f"Ratio {ratio} has no room for companions. Received: companions={companions!r}. Give a ratio n/m with "
+            "m >= 1, e.g. ratio='1/1', or leave out `companions`."
+        )
+
+
+def _weighted_mean(per_example: tf.Tensor, sample_weight: tf.Tensor | None) -> tf.Tensor:
+    """The mean over the batch, as Keras takes it: weights scale the losses and not the count."""
+    if sample_weight is not None:
+        per_example *= tf.reshape(tf.cast(sample_weight, per_example.dtype), [-1])
+    return tf.reduce_mean(per_example)
+
+
+def _squeezed(labels: tf.Tensor) -> tf.Tensor:
+    return tf.squeeze(labels, axis=1) if labels.shape.rank == 2 and labels.shape[1] == 1 else labels

@@ -1,0 +1,70 @@
+"""The legend of the library: the types that its signatures speak of."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+Bounds = tuple[float, float]
+"""Smallest and largest valid pixel value, e.g. `(0.0, 1.0)`."""
+
+LogitsFn = Callable[[tf.Tensor], tf.Tensor]
+"""Maps images `(batch, ...)` to logits `(batch, num_classes)`."""
+
+PerExampleLoss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+"""Maps `(labels, logits)` to losses of shape `(batch,)`."""
+
+Seed = int | tuple[int, int] | tf.Tensor
+"""A whole number, or two of them (shape `(2,)`): the whole of a draw's randomness."""
+
+
+class Ratio(NamedTuple):
+    """How many examples of each kind one training round uses (paper, section 3.3).
+
+    Attributes:
+        num_adversarial: n, adversarial examples a round.
+        num_companions: m, companion examples a round.
+    """
+
+    num_adversarial: int
+    num_companions: int
+
+    @property
+    def updates_per_round(self) -> int:
+        """n + m: each example of a round is one update of the weights."""
+        return self.num_adversarial + self.num_companions
+
+    @classmethod
+    def parse(cls, ratio: "str | tuple[int, int] | Ratio") -> "Ratio":
+        """Reads `"n/m"` or `(n, m)`.
+
+        Args:
+            ratio: two whole numbers >= 0, not both 0.
+
+        Returns:
+            The ratio.
+
+        Raises:
+            ValueError: if it is anything else.
+
+        Example:
+            >>> Ratio.parse("1/4").updates_per_round
+            5
+        """
+        parts = ratio.split("/") if isinstance(ratio, str) else ratio
+        try:
+            num_adversarial, num_companions = parts
+            parsed = cls(int(num_adversarial), int(num_companions))
+            valid = min(parsed) >= 0 and sum(parsed) >= 1 and list(parsed) == [float(p) for p in parts]
+        except (TypeError, ValueError):
+            valid = False
+        if not valid:
+            raise ValueError(
+                "`ratio` must be n/m with whole numbers n, m >= 0 that are not both 0. "
+                f"Received: ratio={ratio!r}. Give e.g. '1/1' (one adversarial and one companion "
+                "example a round), '1/0' for the original method or '0/1' for natural training."
+            )
+        return parsed
+
+    def __str__(self) -> str:
+        return f"{self.num_adversarial}/{self.num_companions}"
