@@ -117,9 +117,10 @@ class _FractionParser(flags.ArgumentParser):
     """Reads 0.1, 1e-4 or 8/255."""
 
     def parse(self, argument):
-        try:
-            return argument if isinstance(argument, float) else float(Fraction(str(argument).replace(" ", "")))
-        except (ValueError, ZeroDivisionError):
+        text = str(argument).replace(" ", "")
+        try:  # a Fraction of 1e999999999 would be written out
+            return float(Fraction(text)) if "/" in text else float(text)
+        except (ValueError, ArithmeticError):
             raise ValueError(f"must be a number like 0.1, 1e-4 or 8/255, not {argument!r}") from None
 
     def flag_type(self):
@@ -172,7 +173,7 @@ def _define(values: flags.FlagValues, name: str, default, help_text: str) -> Non
 
 def _find_flagfile(name: str) -> pathlib.Path:
     for path in (pathlib.Path(os.path.expanduser(name)), FLAGFILES / name):
-        if name and path.is_file():
+        if name and os.path.isfile(path):  # false, too, for what cannot be a name
             return path.resolve()
     known = ", ".join(sorted(path.name for path in FLAGFILES.glob("*.flags")))
     raise ValueError(f"there is no flag file {name!r} here or among the project's own: {known}")

@@ -1,10 +1,13 @@
 """Everything that decides an experiment: one frozen record, a field a flag."""
 
 import dataclasses
+import os
+import pathlib
 import string
 from typing import Any
 
 from experiments import datasets, export, networks
+from pineat_tf import schedules
 from pineat_tf.checks import check_choice, check_count, check_positive
 from pineat_tf.types import Ratio
 
@@ -86,7 +89,13 @@ class ExperimentConfig:
         for field in dataclasses.fields(self):
             _check_field(field, getattr(self, field.name))
         Ratio.parse(self.ratio)
-        self.run_dir  # a template that cannot be filled in is told now
+        schedules.rounds_for(self.updates, self.round_ratio)
+        schedules.piecewise_learning_rate(self.boundaries, self.learning_rates)
+        if pathlib.Path(self.run_dir).name in ("", ".."):  # also a template that cannot be filled in is told now
+            raise ValueError(
+                f"`output_dir` must name a directory of its own. Received: output_dir={self.output_dir!r}. Give e.g. "
+                "'runs/{dataset}-{seed}'."
+            )
 
     @property
     def round_ratio(self) -> Ratio:
@@ -100,8 +109,8 @@ class ExperimentConfig:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         values["ratio"] = str(self.round_ratio).replace("/", "-")
         try:
-            return self.output_dir.format(**values)
-        except (KeyError, IndexError, ValueError, AttributeError) as error:
+            return os.path.expanduser(self.output_dir.format(**values))
+        except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
             names = [name for _, name, _, _ in string.Formatter().parse(self.output_dir) if name] if (
                 isinstance(error, KeyError)
             ) else []
@@ -121,7 +130,7 @@ class ExperimentConfig:
         return dataclasses.asdict(self)
 
 
-_MAY_BE_ZERO = ("weight_decay", "eval_epsilon")
+_MAY_BE_ZERO = ("weight_decay", "momentum", "eval_epsilon")
 _AT_LEAST = {
     "train_size": 0, "test_size": 0, "augment_pad": 0, "width": 0, "num_steps": 1, "updates": 1, "batch_size": 1,
     "eval_steps": 1, "eval_batch_size": 1, "checkpoint_seconds": 0, "seed": 0,

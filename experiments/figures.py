@@ -47,7 +47,8 @@ def _write_grid(path: pathlib.Path, rows: dict[str, np.ndarray]) -> None:
     axes = figure.subplots(len(rows), num, squeeze=False)
     for row, (title, images) in zip(axes, rows.items()):
         for axis, image in zip(row, np.clip(images, 0.0, 1.0)):
-            axis.imshow(image.squeeze(), cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
+            shown = image if image.shape[-1] == 3 else image[..., 0]
+            axis.imshow(shown, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
             axis.set(xticks=[], yticks=[])
         row[0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize=10)
     with files.replacing(path) as temporary:

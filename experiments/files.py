@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import shutil
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,6 +36,25 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def unfinished(path: str | os.PathLike) -> pathlib.Path:
+    """Where a run works until its directory `path` is whole."""
+    path = pathlib.Path(path)
+    return path.with_name(path.name + ".unfinished")
+
+
+def check_same_flags(directory: pathlib.Path, flags: str) -> None:
+    """Raises `ValueError` if the run in `directory` has other flags than these, one a line."""
+    recorded = directory / RunDirectory.FLAGS
+    given = set(flags.splitlines())
+    differing = set(recorded.read_text(encoding="utf-8").splitlines()) ^ given if recorded.exists() else set()
+    if differing:
+        names = sorted({line.split("=")[0] for line in differing})
+        raise ValueError(
+            f"{str(directory)!r} holds a run with other flags: {', '.join(names)} differ. Give its flags to --resume "
+            "it, or --overwrite to begin anew."
+        )
+
+
 class RunDirectory:
     """A directory of results that appears under its name once it is whole.
 
@@ -48,8 +68,8 @@ class RunDirectory:
         resume: go on with an unfinished run.
 
     Raises:
-        ValueError: if the name is taken and neither `overwrite` nor `resume` says what to do, another process is
-            at work in it, or the unfinished run has other flags.
+        ValueError: if the name is taken and neither `overwrite` nor `resume` says what to do, what stands there is
+            no run, another process is at work in it, or the unfinished run has other flags.
     """
 
     FLAGS = "run.flags"
@@ -57,28 +77,34 @@ class RunDirectory:
 
     def __init__(self, path: str | os.PathLike, *, flags: str, overwrite: bool = False, resume: bool = False):
         self.path = pathlib.Path(path)
-        self.unfinished = self.path.with_name(self.path.name + ".unfinished")
+        self.unfinished = unfinished(self.path)
         self._lock = None
         if overwrite and resume:
             raise ValueError("--overwrite begins anew and --resume goes on: give one of them, not both.")
-        self.is_finished = self.path.exists() and not overwrite and not self.unfinished.exists()
-        if self.is_finished and not resume:
+        if self.path.exists() and not self._is_run():
+            raise ValueError(
+                f"output_dir {str(self.path)!r} holds something other than a run, which is not replaced. Name another "
+                "--output_dir."
+            )
+        if self.path.exists() and not overwrite and not self.unfinished.exists():
             raise ValueError(
                 f"output_dir {str(self.path)!r} holds earlier results. Give --overwrite to replace them once the "
                 "new ones are whole, or name another --output_dir."
             )
-        if not self.is_finished:
+        try:
             self._claim(flags, overwrite, resume)
+        except BaseException:
+            self.release()
+            raise
 
     def commit(self) -> None:
         """Gives the finished directory its name, in place of an earlier one."""
         (self.unfinished / self.LOCK).unlink()
-        old = self.path.with_name(self.path.name + ".old")
+        attic = tempfile.mkdtemp(prefix=f".{self.path.name}-replaced-", dir=self.path.parent)
         if self.path.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            self.path.rename(old)
+            self.path.rename(pathlib.Path(attic, self.path.name))
         self.unfinished.rename(self.path)
-        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(attic, ignore_errors=True)
         self.release()
 
     def release(self) -> None:
@@ -86,6 +112,9 @@ class RunDirectory:
         if self._lock:
             self._lock.close()
             self._lock = None
+
+    def _is_run(self) -> bool:
+        return self.path.is_dir() and ((self.path / self.FLAGS).is_file() or not any(self.path.iterdir()))
 
     def _claim(self, flags: str, overwrite: bool, resume: bool) -> None:
         is_new = not self.unfinished.exists()
@@ -98,10 +127,9 @@ class RunDirectory:
         self._take_lock()
         if overwrite:
             self._clear()
-        recorded = self.unfinished / self.FLAGS
-        if resume and recorded.exists():
-            _check_same_flags(recorded.read_text(encoding="utf-8"), flags)
-        write_text(recorded, flags)
+        if resume:
+            check_same_flags(self.unfinished, flags)
+        write_text(self.unfinished / self.FLAGS, flags)
 
     def _take_lock(self) -> None:
         self._lock = open(self.unfinished / self.LOCK, "w", encoding="utf-8")
@@ -119,13 +147,3 @@ class RunDirectory:
                 shutil.rmtree(item)
             elif item.name != self.LOCK:
                 item.unlink()
-
-
-def _check_same_flags(recorded: str, given: str) -> None:
-    differing = sorted(set(recorded.splitlines()) ^ set(given.splitlines()))
-    if differing:
-        names = sorted({line.split("=")[0] for line in differing})
-        raise ValueError(
-            f"the unfinished run has other flags: {', '.join(names)} differ. Give its flags to --resume it, or "
-            "--overwrite to begin anew."
-        )

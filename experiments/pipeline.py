@@ -1,5 +1,6 @@
 """One experiment from data to results: `run(config)`. No flags, no globals."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -54,23 +55,24 @@ def run(config: ExperimentConfig) -> dict:
         ValueError: if the config does not fit the data, or the run directory is taken.
         InterruptedRun: if a signal ended the training; a checkpoint is kept.
     """
-    directory_options = {"overwrite": config.overwrite, "resume": config.resume}
-    finished = pathlib.Path(config.run_dir) / METRICS
-    if config.resume and finished.exists() and not pathlib.Path(f"{config.run_dir}.unfinished").exists():
-        print(f"{config.run_dir} is finished already.")
-        return json.loads(finished.read_text(encoding="utf-8"))
+    path, directory_options = pathlib.Path(config.run_dir), {"overwrite": config.overwrite, "resume": config.resume}
+    is_finished = (path / METRICS).exists() and not files.unfinished(path).exists()
+    if is_finished and config.resume and not config.overwrite:
+        files.check_same_flags(path, _recorded_flags(config))
+        print(f"{path} is finished already.")
+        return json.loads((path / METRICS).read_text(encoding="utf-8"))
     data = datasets.load(
         config.dataset, data_dir=config.data_dir or None, train_size=config.train_size, test_size=config.test_size
     )
     plan = _plan(config, data)
     model = _model(config, data)
-    directory = files.RunDirectory(config.run_dir, flags=_recorded_flags(config), **directory_options)
+    directory = files.RunDirectory(path, flags=_recorded_flags(config), **directory_options)
     try:
         metrics = _run_in(directory.unfinished, config, data, model, plan)
         directory.commit()
     finally:
         directory.release()
-    print(f"Results are in {config.run_dir}.")
+    print(f"Results are in {path}.")
     return metrics
 
 
@@ -142,7 +144,7 @@ def _train(
     )
     stop = tracking.StopOnSignal(checkpoints)
     tensorboard = keras.callbacks.TensorBoard(str(directory / "tensorboard"), write_graph=False)
-    with stop.listening():
+    with stop.listening(), contextlib.closing(bar):
         for epoch, rounds, alike in plan.segments(first_round):
             model.fit(
                 _batches(config, data, first_round, first_round + rounds * alike),
@@ -154,7 +156,7 @@ def _train(
                 verbose=0,
             )
             first_round += rounds * alike
-    bar.close()
+    stop.end_if_told()
     checkpoints.save()
     return history.seconds
 

@@ -113,6 +113,10 @@ class StopOnSignal(keras.callbacks.Callback):
                 signal.signal(number, handler)
 
     def on_train_batch_end(self, batch, logs=None):
+        self.end_if_told()
+
+    def end_if_told(self) -> None:
+        """Keeps a checkpoint and raises `InterruptedRun` if there was a signal."""
         if self.received:
             self.checkpoints.save()
             raise InterruptedRun("the checkpoint is kept; --resume goes on from it.", 128 + self.received)

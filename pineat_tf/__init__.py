@@ -1,6 +1,6 @@
 """Image classifiers that resist adversarial examples and membership inference at once, in Keras 3."""
 
-from pineat_tf import attacks, companions, losses, membership, objectives, schedules
+from pineat_tf import attacks, companions, losses, membership, objectives, report, schedules, seeds
 from pineat_tf.predictions import Predictions, Predictor, predict_logits
 from pineat_tf.report import Report, evaluate
 from pineat_tf.training import AdversarialTraining
@@ -21,5 +21,7 @@ __all__ = [
     "membership",
     "objectives",
     "predict_logits",
+    "report",
     "schedules",
+    "seeds",
 ]

@@ -17,13 +17,13 @@ def as_seed(seed: Seed) -> tf.Tensor:
     if isinstance(seed, int) and not isinstance(seed, bool):
         seed = (0, seed)
     try:
-        tensor = tf.cast(tf.convert_to_tensor(seed), tf.int64)
-        valid = tensor.shape == (2,) and tf.convert_to_tensor(seed).dtype.is_integer
+        tensor = tf.convert_to_tensor(seed, dtype_hint=tf.int64)
+        valid = tensor.shape == (2,) and tensor.dtype.is_integer
     except (TypeError, ValueError, OverflowError):
         valid = False
     if not valid:
         raise ValueError(f"`seed` must be a whole number of 64 bits, or two of them. Received: seed={seed!r}.")
-    return tensor
+    return tf.cast(tensor, tf.int64)
 
 
 def fold(seed: Seed, *data: int | tf.Tensor) -> tf.Tensor:

@@ -1,0 +1,313 @@
+"""Audits predictions made elsewhere, by any framework, for membership leakage.
+
+    python -m experiments.audit predictions.npz --json=audit.json
+"""
+
+import json
+import os
+import sys
+import zipfile
+import zlib
+
+import numpy as np
+from absl import flags
+
+from experiments import command_line, files
+from pineat_tf import membership
+
+SCHEMA_VERSION = 1
+
+QUERIES = {"natural": "benign", "adversarial": "adversarial"}
+"""Our word for the inputs that were predicted -> the word in the names of the arrays."""
+
+PREFIXES = {"logits_": "logits", "logits_output_": "logits", "output_": "probabilities"}
+"""How names of prediction arrays begin -> what the arrays hold; the first complete pair is used."""
+
+LABELS = ("train_label", "test_label")
+
+# What np.load raises for a text file or a pickle, an empty file, a cut one, one with a password or
+# an unknown compression, flipped bits, and (having no context manager) a single array.
+NOT_NPZ = (ValueError, EOFError, zipfile.BadZipFile, RuntimeError, zlib.error, TypeError)
+
+USAGE = """\
+usage: python -m experiments.audit FILE.npz [--json=PATH]
+
+Says how well an attacker can tell training examples (members) from test examples by what a network
+predicts for them, on natural and on adversarial inputs.
+
+FILE.npz holds NumPy arrays, num examples by num_classes:
+  output_train_benign, output_test_benign             probabilities for natural inputs
+  output_train_adversarial, output_test_adversarial   for adversarial inputs (may be absent)
+  train_label, test_label                             true classes, whole numbers, one a row
+Logits are better than probabilities, which saturate: name them logits_train_benign,
+logits_test_adversarial and so on (or logits_output_train_benign ...); they are then preferred.
+
+Every threshold is chosen on the scores it is judged on (in-sample), as in the literature: compare
+it with the noise floor, not with 0.5.
+"""
+
+
+def audit_file(path: str) -> dict:
+    """Audits the predictions in one npz file.
+
+    Args:
+        path: the file; `USAGE` says which arrays it holds.
+
+    Returns:
+        Plain values for strict JSON: `schema_version`; accuracies `a_train`, `a_test`, `r_train`,
+        `r_test`; `p_e_nat`, `p_e_adv`, `p_max` (balanced accuracy of the in-sample cross-entropy
+        threshold, and the larger of the two); `gap_nat`, `gap_adv`; `noise_floor`; `scored_from`
+        ("logits" or "probabilities" for each kind of input); `membership`, a list of
+        `MembershipResult.to_dict()`. What adversarial arrays would give is None without them.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if it is no npz file, lacks arrays, or they do not fit.
+
+    Example:
+        >>> audit_file("predictions.npz")["p_max"]  # doctest: +SKIP
+        0.6882561949621135
+    """
+    arrays = _read(path)
+    chosen = {queries: _choose(arrays, queries) for queries in QUERIES}
+    for _, names in chosen.values():
+        _check_arrays(arrays, names)
+    natural, adversarial = (
+        _audit_queries(arrays, queries, form, names) for queries, (form, names) in chosen.items()
+    )
+    records = natural["membership"] + adversarial["membership"]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "a_train": natural["train"],
+        "a_test": natural["test"],
+        "r_train": adversarial["train"],
+        "r_test": adversarial["test"],
+        "p_e_nat": natural["p_e"],
+        "p_e_adv": adversarial["p_e"],
+        "p_max": max(natural["p_e"], adversarial["p_e"] or 0.0),
+        "gap_nat": natural["gap"],
+        "gap_adv": adversarial["gap"],
+        "noise_floor": records[0]["noise_floor"],
+        "scored_from": {queries: form for queries, (form, _) in chosen.items()},
+        "membership": records,
+    }
+
+
+def _audit_queries(arrays: dict, queries: str, form: str | None, names: list[str]) -> dict:
+    """Figures for natural or for adversarial inputs; all None where these are absent."""
+    if form is None:
+        return {"train": None, "test": None, "p_e": None, "gap": None, "membership": []}
+    signals = membership.SIGNALS if form == "logits" else membership.SIGNALS_FROM_PROBS
+    results = [
+        membership.audit_scores(*_scores(score, arrays, names), signal=signal, queries=queries)
+        for signal, score in signals.items()
+    ]
+    train, test = (
+        float(np.mean(arrays[name].argmax(axis=1) == arrays[label]))
+        for name, label in zip(names, LABELS)
+    )
+    return {
+        "train": train,
+        "test": test,
+        "p_e": next(r.balanced_accuracy for r in results if r.signal == "cross_entropy"),
+        "gap": membership.gap_attack(train, test),
+        "membership": [result.to_dict() for result in results],
+    }
+
+
+def _read(path: str) -> dict[str, np.ndarray | None]:
+    """Every array by its name; None for those that this command has no use for."""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        with loaded:
+            return {name: loaded[name] if _is_known(name) else None for name in loaded.files}
+    except OSError as error:
+        raise OSError(f"cannot read {path!r}: {error.strerror or error}") from error
+    except NOT_NPZ as error:
+        raise ValueError(
+            f"{path!r} is not an npz file of plain arrays. Write it with np.savez, without "
+            "objects (dtype=object), and check that it was copied whole."
+        ) from error
+
+
+def _is_known(name: str) -> bool:
+    return name in LABELS or name.startswith(tuple(PREFIXES))
+
+
+def _choose(arrays: dict, queries: str) -> tuple[str | None, list[str]]:
+    """Form of the predictions, and the names of the train and the test array."""
+    pairs = [
+        (form, [f"{prefix}{split}_{QUERIES[queries]}" for split in ("train", "test")])
+        for prefix, form in PREFIXES.items()
+    ]
+    complete = [pair for pair in pairs if all(name in arrays for name in pair[1])]
+    begun = [names for _, names in pairs if any(name in arrays for name in names)]
+    needed = list(LABELS)
+    if not complete and (begun or queries == "natural"):
+        needed += begun[0] if begun else pairs[-1][1]
+    missing = [name for name in needed if name not in arrays]
+    if missing:
+        raise ValueError(
+            f"the file lacks {', '.join(missing)}. It holds {', '.join(arrays) or 'nothing'}. "
+            "See --help for the names; train and test must come in the same form."
+        )
+    return complete[0] if complete else (None, [])
+
+
+def _check_arrays(arrays: dict[str, np.ndarray], names: list[str]) -> None:
+    for name, label in zip(names, LABELS):
+        shape, label_shape = np.shape(arrays[name]), np.shape(arrays[label])
+        if len(shape) != 2 or label_shape != shape[:1]:
+            raise ValueError(
+                f"{name} must have shape (num, num_classes) and {label} (num,). "
+                f"Received: {shape} and {label_shape}."
+            )
+        if arrays[name].dtype.kind not in "fiu" or arrays[label].dtype.kind not in "iu":
+            raise ValueError(
+                f"{name} must hold real numbers and {label} whole ones. "
+                f"Received: {arrays[name].dtype} and {arrays[label].dtype}."
+            )
+        if np.isnan(arrays[name]).any():
+            raise ValueError(f"{name} holds NaN. The network that gave it has probably diverged.")
+    widths = [arrays[name].shape[1] for name in names]
+    if len(set(widths)) > 1:
+        raise ValueError(
+            f"{' and '.join(names)} must have equally many classes. "
+            f"Received: {widths[0]} and {widths[1]}."
+        )
+
+
+def _scores(score, arrays: dict[str, np.ndarray], names: list[str]) -> list:
+    """Scores of members and non-members; an error names the arrays at fault."""
+    scores = []
+    for name, label in zip(names, LABELS):
+        try:
+            scores.append(score(arrays[label], arrays[name]))
+        except ValueError as error:
+            raise ValueError(f"in {name} with {label}: {error}") from error
+    return scores
+
+
+def format_table(figures: dict) -> str:
+    """Lays the figures out for reading.
+
+    Args:
+        figures: from `audit_file`.
+
+    Returns:
+        Lines of aligned plain text, one figure a line, natural and adversarial side by side.
+
+    Example:
+        >>> print(format_table(audit_file("predictions.npz")))  # doctest: +SKIP
+    """
+    rows = [
+        ("", "natural", "adversarial"),
+        ("accuracy on train: A_train, R_train", *_cells(figures["a_train"], figures["r_train"])),
+        ("accuracy on test: A_test, R_test", *_cells(figures["a_test"], figures["r_test"])),
+        ("gap attack", *_cells(figures["gap_nat"], figures["gap_adv"])),
+        *_signal_rows(figures, "cross_entropy", "cross-entropy threshold: P_Enat, P_Eadv"),
+        *_signal_rows(figures, "confidence", "confidence threshold of [20]"),
+        ("P_MAX (in-sample)", *_cells(figures["p_max"]), ""),
+    ]
+    label_width, cell_width = (max(len(row[i]) for row in rows) for i in (0, 1))
+    lines = [f"{a:{label_width}}  {b:{cell_width}}  {c}".rstrip() for a, b, c in rows]
+    return "\n".join([_headline(figures), "", *lines, "", *_footnotes(figures)])
+
+
+def _headline(figures: dict) -> str:
+    first = figures["membership"][0]
+    forms = sorted({form for form in figures["scored_from"].values() if form})
+    return (
+        f"Membership audit of {first['num_members']} members and {first['num_non_members']} "
+        f"non-members, scored from {' and '.join(forms)}"
+    )
+
+
+def _footnotes(figures: dict) -> list[str]:
+    floor = figures["noise_floor"]
+    return [
+        f"Noise floor of an in-sample threshold: mean {floor['mean']:.4f}, "
+        f"95 % {floor['upper_95']:.4f}.",
+        "In-sample: the threshold is chosen on the scores it is judged on. A network that leaks",
+        "nothing scores the noise floor, not 0.5.",
+        "[20]: Song, Shokri, Mittal, CCS 2019.",
+    ]
+
+
+def _signal_rows(figures: dict, signal: str, title: str) -> list[tuple[str, str, str]]:
+    results = {r["queries"]: r for r in figures["membership"] if r["signal"] == signal}
+    rates = [f"  TPR at {rate['fpr'] * 100:g} % FPR" for rate in results["natural"]["tpr_at_fpr"]]
+    labels = [f"{title} (in-sample)", "  AUC", *rates, "  share of tied scores"]
+    nothing = [None] * len(labels)
+    columns = [_figures(results[q]) if q in results else nothing for q in QUERIES]
+    return [(label, *_cells(*row)) for label, *row in zip(labels, *columns)]
+
+
+def _figures(result: dict) -> list:
+    return [result["balanced_accuracy"], result["auc"], *result["tpr_at_fpr"], result["tie_share"]]
+
+
+def _cells(*figures) -> list[str]:
+    return [_cell(figure) for figure in figures]
+
+
+def _cell(figure) -> str:
+    if figure is None:
+        return "-"
+    if not isinstance(figure, dict):
+        return f"{figure:.4f}"
+    if figure["tpr"] is None:
+        return f"n/a (smallest attainable FPR {figure['smallest_attainable_fpr']:.3f})"
+    return f"{figure['tpr']:.4f}"
+
+
+def _parse(argv: list[str]) -> tuple[flags.FlagValues, list[str]]:
+    """Flags of one call and the other arguments; global flags stay untouched."""
+    values = flags.FlagValues()
+    flags.DEFINE_string("json", None, "Write every figure to this file.", flag_values=values)
+    flags.DEFINE_bool("help", False, "Print this text.", short_name="h", flag_values=values)
+    flags.DEFINE_bool("helpshort", False, "Print this text.", flag_values=values)
+    values.set_gnu_getopt(True)
+    return values, values(argv)[1:]
+
+
+def _run(argv: list[str]) -> None:
+    values, paths = _parse(argv)
+    if values.help or values.helpshort:
+        print(USAGE)
+        return
+    if len(paths) != 1:
+        raise ValueError(f"give one npz file, not {len(paths)}. See --help.")
+    (path,) = paths
+    if values.json is not None and os.path.realpath(values.json) == os.path.realpath(path):
+        raise ValueError(f"--json={values.json} would overwrite the predictions. Name another file.")
+    figures = audit_file(path) if values.json is None else _audit_to(values.json, path)
+    print(format_table(figures))
+
+
+def _audit_to(json_path: str, path: str) -> dict:
+    # Opened before the work, so that an unwritable path is told at once.
+    with files.replacing(json_path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        figures = audit_file(path)
+        file.write(json.dumps(figures, indent=2, allow_nan=False) + "\n")
+    return figures
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        argv: program name and arguments; `sys.argv` if None.
+
+    Returns:
+        The exit code: 0, or 2 after one line on stderr that begins `error: `.
+
+    Example:
+        >>> main(["audit", "no_such_file.npz"])
+        2
+    """
+    return command_line.guarded(_run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

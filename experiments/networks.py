@@ -1,0 +1,431 @@
+"""The networks of the experiments, by name.
+
+Every network is a functional Keras model from images in [0, 1] to logits, made of standard Keras layers and
+`keras.ops` only. Its saved file therefore loads with plain Keras, in safe mode, where this code is not installed.
+
+The reference networks are those of Song, Shokri and Mittal, "Privacy Risks of Securing Machine Learning Models
+against Adversarial Examples" (CCS 2019), from which the paper takes its baselines. Their PGD, Dist and natural
+models come from TensorFlow, their Diff (TRADES) models from PyTorch, and the two differ in more than a name:
+padding of strided convolutions, batch norm, initial weights, shortcuts.
+"""
+
+import dataclasses
+import difflib
+import math
+import numbers
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import keras
+
+ACTIVATIONS = ("relu", "leaky_relu")
+PRECISIONS = ("float32", "mixed_bfloat16")
+
+_LEAK = 0.1  # slope of "leaky_relu", as in the reference's CIFAR10 network for PGD
+_VGG_CONVS = ((16, 1), (16, 1), (16, 2), (32, 1), (32, 1), (32, 2))  # (filters at width 1, strides)
+_VGG_HIDDEN_UNITS = 200
+_WRN_GROUP_STRIDES = (1, 2, 2)
+_WRN_UNITS_PER_GROUP = 5
+
+
+# Initial weights. Each is a function of no argument: an initializer keeps its seed, so that one instance shared by
+# two layers would give them the same draw.
+
+
+def _he_fan_out() -> keras.initializers.Initializer:
+    """N(0, sqrt(2 / (k * k * filters))), untruncated: the convolutions of both WRNs and of the TensorFlow VGG."""
+    return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+
+
+def _he_fan_in() -> keras.initializers.Initializer:
+    """PyTorch's `kaiming_normal_`: N(0, sqrt(2 / fan_in)), untruncated."""
+    return keras.initializers.VarianceScaling(2.0, "fan_in", "untruncated_normal")
+
+
+def _unit_scaling() -> keras.initializers.Initializer:
+    """TensorFlow 1's `uniform_unit_scaling_initializer(1.0)`: U(-b, b) with b = sqrt(3 / fan_in)."""
+    return keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
+
+
+def _torch_linear() -> keras.initializers.Initializer:
+    """The weights of PyTorch's `nn.Linear`: U(-b, b) with b = 1 / sqrt(fan_in)."""
+    return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+
+
+_Initializer = Callable[[], keras.initializers.Initializer]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Layers:
+    """Adds layers to a tensor; holds what all layers of one network share.
+
+    Attributes:
+        activation: one of `ACTIVATIONS`.
+        weight_decay: coefficient of ||w||^2 / 2.
+        decay_all: whether biases, gamma and beta decay too.
+        precision: one of `PRECISIONS`, the dtype policy of the layers.
+        torch: whether the network comes from PyTorch. Then a strided convolution is padded all round (TensorFlow's
+            SAME pads an even side at the bottom and right only) and batch norm has epsilon 1e-5 (else 1e-3).
+    """
+
+    activation: str
+    weight_decay: float
+    decay_all: bool
+    precision: str
+    torch: bool
+
+    def _decay(self) -> keras.regularizers.Regularizer | None:
+        return keras.regularizers.L2(self.weight_decay / 2) if self.weight_decay else None  # L2(c) is c * ||w||^2
+
+    def _decay_if_all(self) -> keras.regularizers.Regularizer | None:
+        return self._decay() if self.decay_all else None
+
+    def conv(self, x, filters: int, *, kernel: _Initializer, name: str, size=3, strides=1, use_bias=False):
+        """A `size` x `size` convolution whose output has ceil(side / strides) rows and columns; bias 0 at first."""
+        padding = "same"
+        if self.torch and strides > 1 and size > 1:
+            x = keras.layers.ZeroPadding2D(size // 2, dtype=self.precision, name=f"{name}_padding")(x)
+            padding = "valid"
+        return keras.layers.Conv2D(
+            filters,
+            size,
+            strides,
+            padding,
+            use_bias=use_bias,
+            kernel_initializer=kernel(),
+            kernel_regularizer=self._decay(),
+            bias_regularizer=self._decay_if_all(),
+            dtype=self.precision,
+            name=name,
+        )(x)
+
+    def dense(self, x, units: int, *, kernel: _Initializer, name: str, bias="zeros", precision: str | None = None):
+        """A dense layer, in the network's precision unless told otherwise."""
+        return keras.layers.Dense(
+            units,
+            kernel_initializer=kernel(),
+            bias_initializer=bias,
+            kernel_regularizer=self._decay(),
+            bias_regularizer=self._decay_if_all(),
+            dtype=precision or self.precision,
+            name=name,
+        )(x)
+
+    def logits(self, x, num_classes: int, *, kernel: _Initializer):
+        """The last dense layer, always in float32: losses and membership scores live on small logit differences."""
+        return self.dense(x, num_classes, kernel=kernel, name="logits", precision="float32")
+
+    def activate(self, x, name: str):
+        """ReLU, or leaky ReLU of slope 0.1."""
+        if self.activation == "leaky_relu":
+            return keras.layers.LeakyReLU(negative_slope=_LEAK, dtype=self.precision, name=name)(x)
+        return keras.layers.ReLU(dtype=self.precision, name=name)(x)
+
+    def normalize_and_activate(self, x, name: str):
+        """Batch norm, then the activation: the front half of a pre-activation unit."""
+        x = keras.layers.BatchNormalization(
+            momentum=0.9,  # Keras' default is 0.99; PyTorch's momentum 0.1 is this 0.9
+            epsilon=1e-5 if self.torch else 1e-3,
+            gamma_regularizer=self._decay_if_all(),
+            beta_regularizer=self._decay_if_all(),
+            dtype=self.precision,
+            name=f"{name}_norm",
+        )(x)
+        return self.activate(x, f"{name}_activation")
+
+    def flatten(self, x):
+        """(batch, rows, columns, channels) to (batch, features)."""
+        return keras.layers.Flatten(dtype=self.precision, name="flatten")(x)
+
+
+def _vgg_features(layers: _Layers, x, width: int, *, kernel: _Initializer, use_bias: bool):
+    """Six convolutions, the third and the sixth of stride 2, and a flat output."""
+    for number, (filters, strides) in enumerate(_VGG_CONVS, start=1):
+        name = f"conv{number}"
+        x = layers.conv(x, filters * width, strides=strides, kernel=kernel, use_bias=use_bias, name=name)
+        x = layers.activate(x, f"{name}_activation")
+    return layers.flatten(x)
+
+
+def _fmnist_vgg(layers: _Layers, x, num_classes: int, width: int):
+    """The reference's FMNIST network for PGD, Dist and natural training."""
+    x = _vgg_features(layers, x, width, kernel=_he_fan_out, use_bias=False)
+    x = layers.dense(x, _VGG_HIDDEN_UNITS, kernel=_unit_scaling, name="hidden")
+    x = layers.activate(x, "hidden_activation")
+    return layers.logits(x, num_classes, kernel=_unit_scaling)
+
+
+def _fmnist_vgg_diff(layers: _Layers, x, num_classes: int, width: int):
+    """The reference's FMNIST network for Diff: it starts from uniform predictions, for its last layer is 0."""
+    x = _vgg_features(layers, x, width, kernel=_he_fan_in, use_bias=True)
+    bound = 1 / math.sqrt(x.shape[-1])
+    bias = keras.initializers.RandomUniform(-bound, bound)
+    x = layers.dense(x, _VGG_HIDDEN_UNITS, kernel=_torch_linear, bias=bias, name="hidden")
+    x = layers.activate(x, "hidden_activation")
+    return layers.logits(x, num_classes, kernel=keras.initializers.Zeros)
+
+
+def _standardize(x):
+    """Each image to mean 0 and variance 1, as `tf.image.per_image_standardization`, with a finite gradient.
+
+    The floor of the standard deviation, 1 / sqrt(number of pixels), is applied to the variance: the square root of
+    the 0 variance of a constant image would turn the gradient of an attack into NaN.
+    """
+    axes = (1, 2, 3)
+    centred = x - keras.ops.mean(x, axis=axes, keepdims=True)
+    variance = keras.ops.mean(keras.ops.square(centred), axis=axes, keepdims=True)
+    return centred / keras.ops.sqrt(keras.ops.maximum(variance, 1 / math.prod(x.shape[1:])))
+
+
+def _pool_and_pad(layers: _Layers, x, filters: int, strides: int, name: str):
+    """The shortcut without parameters: average pooling, then zero channels, half before and half after."""
+    if strides > 1:
+        x = keras.layers.AveragePooling2D(strides, strides, "valid", dtype=layers.precision, name=f"{name}_pool")(x)
+    half = (filters - x.shape[-1]) // 2
+    return keras.ops.pad(x, ((0, 0), (0, 0), (0, 0), (half, half))) if half else x
+
+
+def _project(layers: _Layers, x, filters: int, strides: int, name: str):
+    """The shortcut with parameters: a 1x1 convolution where the number of channels changes, else nothing."""
+    if x.shape[-1] == filters:
+        return x
+    return layers.conv(x, filters, size=1, strides=strides, kernel=_he_fan_out, name=f"{name}_shortcut")
+
+
+def _residual_unit(layers: _Layers, x, filters: int, strides: int, *, share_activation: bool, name: str):
+    """A pre-activation unit.
+
+    Args:
+        layers: what the layers share.
+        x: features `(batch, rows, columns, channels)`.
+        filters: channels of the output.
+        strides: of the first convolution and of the shortcut.
+        share_activation: whether the shortcut, too, starts from the normalised and activated features.
+        name: first part of the names of the layers.
+
+    Returns:
+        Features `(batch, rows / strides, columns / strides, filters)`.
+
+    Reference:
+        He et al., "Identity Mappings in Deep Residual Networks" (2016).
+    """
+    activated = layers.normalize_and_activate(x, f"{name}_1")
+    residual = layers.conv(activated, filters, strides=strides, kernel=_he_fan_out, name=f"{name}_conv1")
+    residual = layers.normalize_and_activate(residual, f"{name}_2")
+    residual = layers.conv(residual, filters, kernel=_he_fan_out, name=f"{name}_conv2")
+    shortcut = _project if layers.torch else _pool_and_pad
+    skipped = shortcut(layers, activated if share_activation else x, filters, strides, name)
+    return keras.layers.Add(dtype=layers.precision, name=f"{name}_add")([skipped, residual])
+
+
+def _wide_features(layers: _Layers, x, width: int):
+    """16 channels, then three groups of five units with 16, 32 and 64 times `width` channels, then their mean.
+
+    TensorFlow's network shares the activation in its very first unit, PyTorch's wherever the channels change.
+    """
+    x = layers.conv(x, 16, kernel=_he_fan_out, name="conv0")
+    for group, group_strides in enumerate(_WRN_GROUP_STRIDES):
+        filters = 16 * 2**group * width
+        for unit in range(_WRN_UNITS_PER_GROUP):
+            share = x.shape[-1] != filters if layers.torch else (group, unit) == (0, 0)
+            strides = group_strides if unit == 0 else 1
+            name = f"group{group + 1}_unit{unit + 1}"
+            x = _residual_unit(layers, x, filters, strides, share_activation=share, name=name)
+    x = layers.normalize_and_activate(x, "final")
+    return keras.layers.GlobalAveragePooling2D(dtype=layers.precision, name="global_average")(x)
+
+
+def _wrn32(layers: _Layers, x, num_classes: int, width: int):
+    """The "w32-10" of Madry et al. (ICLR 2018), the reference's CIFAR10 network for PGD, Dist and natural training."""
+    x = _wide_features(layers, _standardize(x), width)
+    return layers.logits(x, num_classes, kernel=_unit_scaling)
+
+
+def _wrn34(layers: _Layers, x, num_classes: int, width: int):
+    """The WRN-34-10 of TRADES (Zhang et al., ICML 2019), the reference's CIFAR10 network for Diff."""
+    return layers.logits(_wide_features(layers, x, width), num_classes, kernel=_torch_linear)
+
+
+def _small_cnn(layers: _Layers, x, num_classes: int, width: int):
+    """Two strided convolutions: a network for tests, laptops and 8x8 digits; initial weights are Keras' defaults."""
+    kernel = keras.initializers.GlorotUniform
+    for number, filters in enumerate((16, 32), start=1):
+        name = f"conv{number}"
+        x = layers.conv(x, filters * width, strides=2, kernel=kernel, use_bias=True, name=name)
+        x = layers.activate(x, f"{name}_activation")
+    x = layers.dense(layers.flatten(x), 64 * width, kernel=kernel, name="hidden")
+    return layers.logits(layers.activate(x, "hidden_activation"), num_classes, kernel=kernel)
+
+
+def _mlp(layers: _Layers, x, num_classes: int, width: int):
+    """Two hidden layers: the smallest network that overfits; initial weights are Keras' defaults."""
+    kernel = keras.initializers.GlorotUniform
+    x = layers.flatten(x)
+    for number in (1, 2):
+        x = layers.dense(x, 128 * width, kernel=kernel, name=f"hidden{number}")
+        x = layers.activate(x, f"hidden{number}_activation")
+    return layers.logits(x, num_classes, kernel=kernel)
+
+
+class _Network(NamedTuple):
+    """How to make one network.
+
+    Attributes:
+        body: `(layers, images, num_classes, width) -> logits`.
+        width: default width, that of the paper where the paper uses the network.
+        smallest: least number of rows and of columns.
+        multiple: rows and columns must be multiples of it.
+        torch: whether it comes from PyTorch, see `_Layers`.
+    """
+
+    body: Callable
+    width: int
+    smallest: int = 4  # two strides of 2 leave one pixel
+    multiple: int = 1
+    torch: bool = False
+
+
+_NETWORKS = {
+    "fmnist_vgg": _Network(_fmnist_vgg, width=16),
+    "fmnist_vgg_diff": _Network(_fmnist_vgg_diff, width=16, torch=True),
+    "wrn32": _Network(_wrn32, width=10, multiple=4),  # its shortcut pools without padding, twice by 2
+    "wrn34": _Network(_wrn34, width=10, torch=True),
+    "small_cnn": _Network(_small_cnn, width=1),
+    "mlp": _Network(_mlp, width=1, smallest=1),
+}
+NAMES = tuple(_NETWORKS)
+
+
+def _check_choice(argument: str, value: str, choices: Sequence[str]) -> None:
+    """Raises a `ValueError` with the nearest choice unless `value` is one of `choices`."""
+    if value in choices:
+        return
+    nearest = difflib.get_close_matches(str(value), choices, n=1)
+    hint = f"Did you mean {nearest[0]!r}? " if nearest else ""
+    raise ValueError(f"Unknown `{argument}`. Received: {argument}={value!r}. {hint}Choose from {', '.join(choices)}.")
+
+
+def _check_numbers(num_classes: int, width: int, weight_decay: float) -> None:
+    """Raises a `ValueError` for a number of classes, width or weight decay that makes no network."""
+    if not isinstance(num_classes, numbers.Integral) or num_classes < 2:
+        raise ValueError(
+            f"`num_classes` must be a whole number >= 2. Received: num_classes={num_classes!r}. "
+            "Give the number of classes of the dataset, e.g. 10; a binary task has 2."
+        )
+    if not isinstance(width, numbers.Integral) or width < 0:
+        raise ValueError(
+            f"`width` must be a whole number >= 0. Received: width={width!r}. "
+            "Give the factor of the number of channels, e.g. 2, or 0 for the network's own default."
+        )
+    if not 0 <= weight_decay < math.inf:
+        raise ValueError(
+            f"`weight_decay` must be a finite number >= 0. Received: weight_decay={weight_decay!r}. "
+            "Give the coefficient of ||w||^2 / 2, e.g. 2e-4, or 0 for none."
+        )
+
+
+def _check_input_shape(name: str, input_shape: Sequence[int]) -> None:
+    """Raises a `ValueError` for an `input_shape` that the network cannot take."""
+    shape = tuple(input_shape) if isinstance(input_shape, Sequence) else ()
+    if len(shape) != 3 or not all(isinstance(side, numbers.Integral) and side > 0 for side in shape):
+        raise ValueError(
+            "`input_shape` must be (rows, columns, channels), three whole numbers > 0 without the batch. "
+            f"Received: input_shape={input_shape!r}. Give e.g. (28, 28, 1); grey images need the channel axis too."
+        )
+    network = _NETWORKS[name]
+    if min(shape[:2]) < network.smallest or any(side % network.multiple for side in shape[:2]):
+        multiples = f", and multiples of {network.multiple}" if network.multiple > 1 else ""
+        raise ValueError(
+            f"{name!r} halves its images twice: rows and columns must be at least {network.smallest}{multiples}. "
+            f"Received: input_shape={input_shape!r}. Resize, pad or crop the images, or choose another network: "
+            f"'wrn34' takes any side from 4, 'mlp' any."
+        )
+
+
+def build(
+    name: str,
+    *,
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    width: int = 0,
+    activation: str = "relu",
+    weight_decay: float = 0.0,
+    decay_all: bool = False,
+    precision: str = "float32",
+) -> keras.Model:
+    """Builds a network by name, with fresh weights.
+
+    The draw of the weights follows `keras.utils.set_random_seed`. Layers carry stable names; the last one is "logits".
+
+    Args:
+        name: one of `NAMES`.
+        input_shape: (rows, columns, channels) of an image.
+        num_classes: number of classes, >= 2.
+        width: factor of the number of channels (or hidden units) of every layer but the first of a WRN and the
+            hidden layer of a VGG; 0 for the default: 16 for the VGGs and 10 for the WRNs, as in the paper, else 1.
+        activation: "relu", or "leaky_relu" with slope 0.1, which the reference uses on CIFAR10 for PGD only.
+        weight_decay: coefficient of ||w||^2 / 2, summed over the kernels of convolutions and dense layers
+            (`tf.nn.l2_loss`; PyTorch's `weight_decay`). It appears in the network's `losses`.
+        decay_all: whether it also falls on biases and on gamma and beta of batch norm, as for Diff.
+        precision: "float32", or "mixed_bfloat16": computation in bfloat16, weights, standardisation and logits in
+            float32. Keras' global dtype policy neither matters nor changes.
+
+    Returns:
+        A functional model from images `(batch, rows, columns, channels)` in [0, 1] to logits `(batch, num_classes)`.
+
+    Raises:
+        ValueError: if an argument is unknown or out of range, or the images are too small for the network.
+
+    Example:
+        >>> network = build("small_cnn", input_shape=(8, 8, 1), num_classes=10)
+        >>> network.output_shape
+        (None, 10)
+
+    Reference:
+        Song, Shokri and Mittal (CCS 2019), `model.py` of PGD, Dist and Diff; Zagoruyko and Komodakis, "Wide Residual
+        Networks" (2016).
+    """
+    _check_choice("name", name, NAMES)
+    _check_choice("activation", activation, ACTIVATIONS)
+    _check_choice("precision", precision, PRECISIONS)
+    _check_numbers(num_classes, width, weight_decay)
+    _check_input_shape(name, input_shape)
+    network = _NETWORKS[name]
+    layers = _Layers(activation, weight_decay, decay_all, precision, network.torch)
+    images = keras.Input(tuple(map(int, input_shape)), dtype="float32", name="images")
+    logits = network.body(layers, images, int(num_classes), int(width) or network.width)
+    return keras.Model(images, logits, name=name)
+
+
+def _multiply_adds(layer: keras.Layer) -> int:
+    """Multiply-accumulates of one layer for one example."""
+    if isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense)):
+        positions = math.prod(layer.output.shape[1:-1])
+        return math.prod(layer.kernel.shape) * positions
+    if any(len(weight.shape) > 1 for weight in layer.weights):  # weights of normalisations are vectors
+        raise ValueError(
+            "`forward_flops` counts convolutions and dense layers only. "
+            f"Received: a network with the layer {layer.name!r} of type {type(layer).__name__}. "
+            "Count a network inside a network by itself, and other layers by hand."
+        )
+    return 0
+
+
+def forward_flops(network: keras.Model) -> int:
+    """Counts the floating-point operations of one example's way to the logits.
+
+    Args:
+        network: a functional or sequential model.
+
+    Returns:
+        2 x multiply-accumulates of convolutions and dense layers; biases, activations, normalisations, pooling and
+        additions are left out. A gradient for the input costs about as much again, one for the weights too.
+
+    Raises:
+        ValueError: if a layer with weight matrices is neither a `Conv2D` nor a `Dense`.
+
+    Example:
+        >>> forward_flops(build("mlp", input_shape=(8, 8, 1), num_classes=10))  # 2 * (64*128 + 128*128 + 128*10)
+        51712
+    """
+    return 2 * sum(_multiply_adds(layer) for layer in network.layers)

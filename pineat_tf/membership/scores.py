@@ -1,0 +1,223 @@
+"""Membership scores: one number per example, larger = more likely a training member.
+
+Everything is float64 on the device. float32 softmax saturates at exactly 1 for most training
+examples of an overfitted network (1712 of 1900 in a published case), which hides them behind one
+another; float64 scores of the logits keep their order.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+ROW_SUM_TOLERANCE = 1e-3
+"""How far the probabilities of one example may be from summing to 1."""
+
+
+def cross_entropy_score(labels, logits) -> tf.Tensor:
+    """Scores each example by log p_y, the negative of its cross-entropy.
+
+    The log-softmax is taken as `-log(1 + sum_{c != y} exp(z_c - z_y))`, so it neither clips nor
+    saturates: two confident examples tie only if their logits do.
+
+    Args:
+        labels: class indices, whole numbers of shape `(num,)`.
+        logits: finite, shape `(num, num_classes)`. Scored in float64 whatever their dtype.
+
+    Returns:
+        float64 scores of shape `(num,)`, <= 0, in nats.
+
+    Raises:
+        ValueError: if shapes disagree, a label is no class, or a logit is not finite. (Inside a
+            `tf.function` values cannot be inspected; only shapes and dtypes are checked there.)
+
+    Example:
+        >>> cross_entropy_score([1, 0], [[-0.3, 1.5, 0.2], [2.0, 3.0, 0.5]]).numpy().round(4)
+        array([-0.3631, -1.3715])
+
+    Reference:
+        Yeom et al., "Privacy Risk in Machine Learning", CSF 2018, section 3 (threshold on the
+        loss); P_E of the PINEAT paper.
+    """
+    labels, logits = _checked(labels, logits, "logits")
+    _check_finite(logits)
+    gaps = logits - _of_true_class(labels, logits)[:, tf.newaxis]
+    is_true_class = tf.one_hot(labels, tf.shape(logits)[1], on_value=True, off_value=False)
+    other_gaps = tf.where(is_true_class, tf.constant(-np.inf, tf.float64), gaps)
+    return -tf.nn.softplus(tf.reduce_logsumexp(other_gaps, axis=1))
+
+
+def confidence_score(labels, logits) -> tf.Tensor:
+    """Scores each example by the softmax probability of its class, kept in float32.
+
+    The rounding is that of the reference's prediction files, so confident examples tie here where
+    `cross_entropy_score` tells them apart; below 1.2e-38 a probability becomes 0, as in TensorFlow's
+    own softmax. For comparison with published figures.
+
+    Args:
+        labels: class indices, whole numbers of shape `(num,)`.
+        logits: finite, shape `(num, num_classes)`.
+
+    Returns:
+        float64 scores of shape `(num,)` in [0, 1], each of them a float32 number.
+
+    Raises:
+        ValueError: as `cross_entropy_score`.
+
+    Example:
+        >>> confidence_score([0, 0], [[20.0, 0.0], [30.0, 0.0]]).numpy()
+        array([1., 1.])
+
+    Reference:
+        Song, Shokri, Mittal, "Privacy Risks of Securing Machine Learning Models against
+        Adversarial Examples", CCS 2019, section 3.
+    """
+    probs = tf.exp(cross_entropy_score(labels, logits))
+    return tf.cast(tf.cast(probs, tf.float32), tf.float64)
+
+
+def cross_entropy_score_from_probs(labels, probs) -> tf.Tensor:
+    """Scores each example by log p_y where only probabilities were kept.
+
+    Args:
+        labels: class indices, whole numbers of shape `(num,)`.
+        probs: softmax outputs, shape `(num, num_classes)`, in [0, 1], rows summing to 1.
+
+    Returns:
+        float64 scores of shape `(num,)`, <= 0; `-inf` where the probability is 0. Nothing is
+        clipped, but what a float32 softmax rounded to 0 or 1 stays tied.
+
+    Raises:
+        ValueError: if shapes disagree, a label is no class, or rows are no probabilities.
+
+    Example:
+        >>> cross_entropy_score_from_probs([0, 1], [[1.0, 0.0], [1.0, 0.0]]).numpy()
+        array([  0., -inf])
+    """
+    return tf.math.log(confidence_score_from_probs(labels, probs))
+
+
+def confidence_score_from_probs(labels, probs) -> tf.Tensor:
+    """Scores each example by the probability of its class, as it was kept.
+
+    Args:
+        labels: class indices, whole numbers of shape `(num,)`.
+        probs: softmax outputs, shape `(num, num_classes)`, in [0, 1], rows summing to 1.
+
+    Returns:
+        float64 scores of shape `(num,)` in [0, 1].
+
+    Raises:
+        ValueError: if shapes disagree, a label is no class, or rows are no probabilities.
+
+    Example:
+        >>> confidence_score_from_probs([0, 1], [[0.75, 0.25], [0.75, 0.25]]).numpy()
+        array([0.75, 0.25])
+
+    Reference:
+        Song, Shokri, Mittal, CCS 2019, section 3.
+    """
+    labels, probs = _checked(labels, probs, "probs")
+    _check_probs(probs)
+    return _of_true_class(labels, probs)
+
+
+def as_float64(name: str, values) -> tf.Tensor:
+    """Converts real numbers to a float64 tensor; Python floats keep all their digits.
+
+    Args:
+        name: what to call them in the error.
+        values: a tensor, an array or nested lists of real numbers.
+
+    Returns:
+        A float64 tensor of the same shape.
+
+    Raises:
+        ValueError: if they are not real numbers.
+
+    Example:
+        >>> float(as_float64("scores", [0.1])[0])
+        0.1
+    """
+    values = values if tf.is_tensor(values) else np.asarray(values)
+    dtype = tf.as_dtype(values.dtype)
+    if not (dtype.is_floating or dtype.is_integer):
+        raise ValueError(
+            f"`{name}` must hold real numbers. Received: dtype={dtype.name}. "
+            "Convert them first, e.g. np.asarray(values, dtype=float)."
+        )
+    if isinstance(values, np.ndarray):
+        values = values.astype(np.float64)  # tf.cast flushes float32 subnormals (1e-42) to 0
+    return tf.cast(values, tf.float64)
+
+
+def _of_true_class(labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+    return tf.gather(outputs, labels, axis=1, batch_dims=1)
+
+
+def _checked(labels, outputs, name: str) -> tuple[tf.Tensor, tf.Tensor]:
+    """Labels as int64 and outputs as float64, once they fit each other."""
+    outputs = as_float64(name, outputs)
+    labels = labels if tf.is_tensor(labels) else tf.convert_to_tensor(np.asarray(labels))
+    _check_outputs_shape(outputs, name)
+    _check_labels_shape(labels, outputs, name)
+    labels = tf.cast(labels, tf.int64)
+    _check_labels_range(labels, outputs.shape[1])
+    return labels, outputs
+
+
+def _check_outputs_shape(outputs: tf.Tensor, name: str) -> None:
+    if outputs.shape.rank != 2 or (outputs.shape[1] or 0) < 2 or outputs.shape[0] == 0:
+        raise ValueError(
+            f"`{name}` must have shape (num, num_classes) with at least one example and two "
+            f"classes. Received: shape={outputs.shape}. Give one row per example; a network with "
+            "a single output needs its two classes written out, e.g. logits [0, z]."
+        )
+
+
+def _check_labels_shape(labels: tf.Tensor, outputs: tf.Tensor, name: str) -> None:
+    if not labels.shape.is_compatible_with(outputs.shape[:1]):
+        raise ValueError(
+            f"`labels` must have shape (num,), one for each row of `{name}`. Received: labels of "
+            f"shape {labels.shape} and {name} of shape {outputs.shape}. Turn one-hot labels into "
+            "class indices with np.argmax(labels, axis=-1), and (num, 1) with np.ravel(labels)."
+        )
+    if not labels.dtype.is_integer:
+        raise ValueError(
+            "`labels` must be class indices, i.e. whole numbers. Received: "
+            f"dtype={labels.dtype.name}. Convert them, e.g. np.asarray(labels, dtype=int)."
+        )
+
+
+def _check_labels_range(labels: tf.Tensor, num_classes: int) -> None:
+    if not tf.executing_eagerly():
+        return
+    lowest, highest = int(tf.reduce_min(labels)), int(tf.reduce_max(labels))
+    if lowest < 0 or highest >= num_classes:
+        raise ValueError(
+            f"`labels` must lie in 0..{num_classes - 1}, one for each of the {num_classes} "
+            f"classes. Received: labels from {lowest} to {highest}. Number the classes from 0."
+        )
+
+
+def _check_finite(logits: tf.Tensor) -> None:
+    if not tf.executing_eagerly():
+        return
+    num_bad = int(tf.math.count_nonzero(~tf.math.is_finite(logits)))
+    if num_bad:
+        raise ValueError(
+            f"`logits` must be finite. Received: {num_bad} of {tf.size(logits)} values NaN or "
+            "infinite. The network has probably diverged: check its weights and its inputs."
+        )
+
+
+def _check_probs(probs: tf.Tensor) -> None:
+    if not tf.executing_eagerly():
+        return
+    lowest, highest = float(tf.reduce_min(probs)), float(tf.reduce_max(probs))
+    worst_sum = float(tf.reduce_max(tf.abs(tf.reduce_sum(probs, axis=1) - 1)))
+    # NaN fails every comparison, so ask for what must hold.
+    if not (lowest >= 0 and highest <= 1 and worst_sum <= ROW_SUM_TOLERANCE):
+        raise ValueError(
+            f"`probs` must lie in [0, 1] with rows that sum to 1 within {ROW_SUM_TOLERANCE:g}. "
+            f"Received: values from {lowest:g} to {highest:g}, a row sum off by {worst_sum:g}. "
+            "Are these logits? Then use the score of the same name without `_from_probs`."
+        )

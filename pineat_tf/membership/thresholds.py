@@ -1,0 +1,318 @@
+"""What an attacker gains who says "member" where score >= threshold.
+
+All functions take the scores of members and of non-members (larger = more likely a member), sort
+them once, O(n log n), and treat equal scores as one: no threshold can part them. (TensorFlow
+flushes subnormals: two scores that are nearer to 0 than 2.3e-308 count as equal.)
+"""
+
+import math
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from pineat_tf.membership.scores import as_float64
+
+
+class BestThreshold(NamedTuple):
+    """The threshold with the largest balanced accuracy on the scores it was chosen on.
+
+    Attributes:
+        threshold: member iff score >= threshold; `inf` accepts none.
+        balanced_accuracy: 0.5 * (TPR + 1 - FPR), in [0.5, 1].
+    """
+
+    threshold: float
+    balanced_accuracy: float
+
+
+class Roc(NamedTuple):
+    """One point per distinct score, from accepting none to accepting all.
+
+    Attributes:
+        fpr: share of non-members accepted, rising from 0 to 1. float64, shape `(points,)`.
+        tpr: share of members accepted, rising from 0 to 1. float64, shape `(points,)`.
+        thresholds: falling from `inf`. float64, shape `(points,)`.
+    """
+
+    fpr: tf.Tensor
+    tpr: tf.Tensor
+    thresholds: tf.Tensor
+
+
+class TprAtFpr(NamedTuple):
+    """The largest TPR that the attack reaches at a false positive rate of at most `fpr`.
+
+    Attributes:
+        fpr: the rate asked for.
+        tpr: the largest TPR; None where ties let no threshold accept anyone at this rate.
+        attained_fpr: the false positive rate where `tpr` is reached, <= `fpr`; None like `tpr`.
+        smallest_attainable_fpr: the false positive rate of the highest distinct score.
+    """
+
+    fpr: float
+    tpr: float | None
+    attained_fpr: float | None
+    smallest_attainable_fpr: float
+
+
+class NoiseFloor(NamedTuple):
+    """Best in-sample balanced accuracy against a network that leaks nothing at all.
+
+    Attributes:
+        mean: on average.
+        upper_95: exceeded by chance in 5 % of audits.
+    """
+
+    mean: float
+    upper_95: float
+
+
+def best_threshold(member_scores, non_member_scores) -> BestThreshold:
+    """Finds the threshold of largest balanced accuracy, on these same scores (in-sample).
+
+    Candidates are the union of both score sets, and `inf`, which accepts none and gives 0.5: so
+    the result is never below 0.5. Among equally good thresholds the largest is taken, decided in
+    whole numbers, so that rounding has no say.
+
+    Args:
+        member_scores: scores of training members, shape `(num_members,)`, larger = more member.
+        non_member_scores: scores of unseen examples, shape `(num_non_members,)`.
+
+    Returns:
+        The threshold and its balanced accuracy.
+
+    Raises:
+        ValueError: if scores are empty, not a vector, NaN or `+inf` (`-inf` is allowed).
+
+    Example:
+        >>> best_threshold([0.9, 0.8, 0.3], [0.5, 0.2])
+        BestThreshold(threshold=0.8, balanced_accuracy=0.8333333333333333)
+
+    Reference:
+        Song, Shokri, Mittal, CCS 2019, section 3: one threshold for all classes.
+    """
+    thresholds, true_positives, false_positives = _accepted(member_scores, non_member_scores)
+    num_members, num_non_members = true_positives[-1], false_positives[-1]
+    advantages = true_positives * num_non_members - false_positives * num_members
+    # tf.argmax does not promise the first of equal maxima.
+    best = tf.where(advantages == tf.reduce_max(advantages))[0, 0]
+    tpr, fpr = true_positives[best] / num_members, false_positives[best] / num_non_members
+    return BestThreshold(float(thresholds[best]), 0.5 * (float(tpr) + 1 - float(fpr)))
+
+
+def roc(member_scores, non_member_scores) -> Roc:
+    """Traces the receiver operating characteristic, one point per distinct score.
+
+    Args:
+        member_scores: scores of training members, shape `(num_members,)`, larger = more member.
+        non_member_scores: scores of unseen examples, shape `(num_non_members,)`.
+
+    Returns:
+        The curve from (0, 0) to (1, 1).
+
+    Raises:
+        ValueError: as `best_threshold`.
+
+    Example:
+        >>> curve = roc([2, 1], [1, 0])
+        >>> curve.fpr.numpy(), curve.tpr.numpy()
+        (array([0. , 0. , 0.5, 1. ]), array([0. , 0.5, 1. , 1. ]))
+    """
+    thresholds, true_positives, false_positives = _accepted(member_scores, non_member_scores)
+    return Roc(
+        fpr=false_positives / false_positives[-1],
+        tpr=true_positives / true_positives[-1],
+        thresholds=thresholds,
+    )
+
+
+def auc(curve: Roc) -> float:
+    """Measures the area under a ROC curve.
+
+    Args:
+        curve: from `roc`.
+
+    Returns:
+        The chance that a random member outscores a random non-member, a tie counting one half.
+
+    Example:
+        >>> auc(roc([2, 1], [1, 0]))
+        0.875
+    """
+    widths = curve.fpr[1:] - curve.fpr[:-1]
+    heights = (curve.tpr[1:] + curve.tpr[:-1]) / 2
+    return float(tf.reduce_sum(widths * heights))
+
+
+def tpr_at_fpr(curve: Roc, fpr: float) -> TprAtFpr:
+    """Reads the largest TPR among the points of a curve whose FPR is at most `fpr`.
+
+    Points are not joined by lines: each is a threshold that exists.
+
+    Args:
+        curve: from `roc`.
+        fpr: the largest false positive rate allowed, in [0, 1], e.g. 0.001.
+
+    Returns:
+        The rates; `tpr` is None, not 0, where already the highest distinct score is shared by
+        more than `fpr` of the non-members.
+
+    Raises:
+        ValueError: if `fpr` is outside [0, 1].
+
+    Example:
+        >>> tpr_at_fpr(roc([3, 2, 1], [2, 0]), 0.0).tpr
+        0.3333333333333333
+        >>> tpr_at_fpr(roc([2, 2, 1], [2, 0]), 0.1)
+        TprAtFpr(fpr=0.1, tpr=None, attained_fpr=None, smallest_attainable_fpr=0.5)
+
+    Reference:
+        Carlini et al., "Membership Inference Attacks From First Principles", S&P 2022.
+    """
+    _check_rate("fpr", fpr)
+    false_rates, true_rates = curve.fpr[1:], curve.tpr[1:]  # the first point accepts nobody
+    smallest = float(false_rates[0])
+    if smallest > fpr:
+        return TprAtFpr(fpr, None, None, smallest)
+    largest = tf.reduce_max(tf.boolean_mask(true_rates, false_rates <= fpr))
+    attained = tf.boolean_mask(false_rates, true_rates == largest)[0]
+    return TprAtFpr(fpr, float(largest), float(attained), smallest)
+
+
+def tie_share(member_scores, non_member_scores) -> float:
+    """Measures how many scores are not unique.
+
+    Args:
+        member_scores: shape `(num_members,)`.
+        non_member_scores: shape `(num_non_members,)`.
+
+    Returns:
+        The share, in [0, 1], of all scores that equal at least one other score.
+
+    Raises:
+        ValueError: as `best_threshold`.
+
+    Example:
+        >>> tie_share([1.0, 1.0, 0.5], [1.0])
+        0.75
+    """
+    scores = tf.concat(_checked_scores(member_scores, non_member_scores), axis=0)
+    scores = tf.sort(scores)
+    equals_next = scores[1:] == scores[:-1]
+    tied = tf.concat([equals_next, [False]], 0) | tf.concat([[False], equals_next], 0)
+    return int(tf.math.count_nonzero(tied)) / scores.shape[0]
+
+
+def noise_floor(num_members: int, num_non_members: int) -> NoiseFloor:
+    """Says what `best_threshold` finds where there is nothing to find.
+
+    A threshold tuned on the scores it is judged on beats 0.5 by luck: its balanced accuracy is
+    (1 + D+)/2, D+ the one-sided two-sample Kolmogorov-Smirnov statistic, and without leakage
+    P(D+ > d) ~ exp(-2 N d^2), N = n1 n2 / (n1 + n2). Ties only lower it.
+
+    Args:
+        num_members: n1, >= 1.
+        num_non_members: n2, >= 1.
+
+    Returns:
+        Mean and 95 % quantile, at most 1. Asymptotic: a little high for a few dozen examples.
+
+    Raises:
+        ValueError: if a number is not a whole number >= 1.
+
+    Example:
+        >>> floor = noise_floor(60_000, 10_000)
+        >>> round(floor.mean, 4), round(floor.upper_95, 4)
+        (0.5034, 0.5066)
+
+    Reference:
+        Smirnov, "Table for Estimating the Goodness of Fit of Empirical Distributions", Annals of
+        Mathematical Statistics 19(2), 1948.
+    """
+    _check_count("num_members", num_members)
+    _check_count("num_non_members", num_non_members)
+    effective = num_members * num_non_members / (num_members + num_non_members)
+    mean = math.sqrt(math.pi / (8 * effective))  # integral of exp(-2 N d^2) over d >= 0
+    upper_95 = math.sqrt(math.log(1 / 0.05) / (2 * effective))
+    return NoiseFloor(mean=(1 + mean) / 2, upper_95=min(1.0, (1 + upper_95) / 2))
+
+
+def gap_attack(train_accuracy: float, test_accuracy: float) -> float:
+    """Gives the balanced accuracy of saying "member" where the network is right.
+
+    Args:
+        train_accuracy: share of members classified correctly, in [0, 1].
+        test_accuracy: share of non-members classified correctly, in [0, 1].
+
+    Returns:
+        (1 + train_accuracy - test_accuracy) / 2: what the generalisation gap alone gives away.
+
+    Raises:
+        ValueError: if an accuracy is outside [0, 1].
+
+    Example:
+        >>> gap_attack(1.0, 0.75)
+        0.625
+
+    Reference:
+        Yeom et al., "Privacy Risk in Machine Learning", CSF 2018, section 3.
+    """
+    _check_rate("train_accuracy", train_accuracy)
+    _check_rate("test_accuracy", test_accuracy)
+    return (1 + train_accuracy - test_accuracy) / 2
+
+
+def _accepted(member_scores, non_member_scores) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Distinct thresholds from `inf` down, with the members and non-members each accepts."""
+    members, non_members = _checked_scores(member_scores, non_member_scores)
+    is_member = tf.concat([tf.ones_like(members), tf.zeros_like(non_members)], axis=0)
+    scores = tf.concat([members, non_members], axis=0)
+    order = tf.argsort(scores, direction="DESCENDING")
+    scores, is_member = tf.gather(scores, order), tf.cast(tf.gather(is_member, order), tf.int64)
+    last_of_ties = tf.concat([scores[1:] != scores[:-1], [True]], axis=0)
+    columns = scores, tf.cumsum(is_member), tf.cumsum(1 - is_member)
+    nobody = float("inf"), 0, 0
+    return tuple(
+        tf.concat([tf.constant([first], column.dtype), tf.boolean_mask(column, last_of_ties)], 0)
+        for first, column in zip(nobody, columns)
+    )
+
+
+def _checked_scores(member_scores, non_member_scores) -> tuple[tf.Tensor, tf.Tensor]:
+    members = as_float64("member_scores", member_scores)
+    non_members = as_float64("non_member_scores", non_member_scores)
+    _check_scores("member_scores", members)
+    _check_scores("non_member_scores", non_members)
+    return members, non_members
+
+
+def _check_scores(name: str, scores: tf.Tensor) -> None:
+    if scores.shape.rank != 1 or scores.shape[0] == 0:
+        raise ValueError(
+            f"`{name}` must have shape (num,) with at least one score. "
+            f"Received: shape={scores.shape}. Give one score per example, e.g. from "
+            "`cross_entropy_score(labels, logits)`."
+        )
+    # Not `score < inf` is true of NaN as well.
+    num_bad = int(tf.math.count_nonzero(~(scores < float("inf"))))
+    if num_bad:
+        raise ValueError(
+            f"`{name}` must be below +inf and not NaN. Received: {num_bad} such values of "
+            f"{scores.shape[0]}. Score from logits in float64, where confidence does not overflow."
+        )
+
+
+def _check_rate(name: str, rate: float) -> None:
+    if not 0 <= rate <= 1:
+        raise ValueError(
+            f"`{name}` must lie in [0, 1]. Received: {name}={rate!r}. Give a share, e.g. 0.01 "
+            "for 1 %."
+        )
+
+
+def _check_count(name: str, count: int) -> None:
+    if not (count >= 1 and count % 1 == 0):
+        raise ValueError(
+            f"`{name}` must be a whole number >= 1. Received: {name}={count!r}. Give the number "
+            "of examples that were scored."
+        )

@@ -1,0 +1,62 @@
+"""What tests share: networks small enough to compute by hand, and images for them."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+import oracles  # noqa: E402
+import pytest  # noqa: E402
+
+SHAPE, NUM_CLASSES = (4, 4, 1), 3
+
+
+@pytest.fixture
+def images():
+    """8 images of 4 x 4 in [0, 1], some pixels at the ends of the range."""
+    x = np.random.default_rng(0).uniform(-0.2, 1.2, size=(8, *SHAPE))
+    return np.clip(x, 0.0, 1.0).astype(np.float32)
+
+
+@pytest.fixture
+def labels():
+    return np.arange(8) % NUM_CLASSES
+
+
+@pytest.fixture
+def oracle_network():
+    """A two-layer network as a NumPy oracle."""
+    rng = np.random.default_rng(1)
+    return oracles.TanhMLP(
+        rng.normal(size=(16, 12)), rng.normal(size=12), rng.normal(size=(12, NUM_CLASSES)), rng.normal(size=NUM_CLASSES)
+    )
+
+
+@pytest.fixture
+def network(oracle_network):
+    """The same network in Keras."""
+    model = dense_network(activation="tanh")
+    o = oracle_network
+    model.set_weights([np.asarray(w, np.float32) for w in (o.w1, o.b1, o.w2, o.b2)])
+    return model
+
+
+def dense_network(activation: str = "relu", num_classes: int = NUM_CLASSES) -> keras.Model:
+    """Flatten, 12 units, logits."""
+    return keras.Sequential(
+        [
+            keras.Input(SHAPE),
+            keras.layers.Flatten(),
+            keras.layers.Dense(12, activation=activation),
+            keras.layers.Dense(num_classes),
+        ]
+    )
+
+
+def linear_network(weights, bias) -> keras.Model:
+    """Logits x W + b with given weights."""
+    weights, bias = np.asarray(weights, np.float32), np.asarray(bias, np.float32)
+    model = keras.Sequential([keras.Input((weights.shape[0],)), keras.layers.Dense(weights.shape[1])])
+    model.set_weights([weights, bias])
+    return model

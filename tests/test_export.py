@@ -1,0 +1,208 @@
+"""Exports open where this project does not exist, and are whole or not there."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from experiments import networks
+from experiments.export import export
+
+READER = """
+import json, pathlib, sys
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("pineat_tf", "experiments"):
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Block())
+for name in ("pineat_tf", "experiments"):
+    try:
+        __import__(name)
+    except ModuleNotFoundError:
+        continue
+    raise SystemExit(f"{name} can be imported")
+
+import keras, numpy as np, tensorflow as tf
+
+root = pathlib.Path(sys.argv[1])
+images = np.load(root / "images.npy")
+policies = {}
+for directory in sorted(path for path in root.iterdir() if path.is_dir()):
+    network = keras.models.load_model(directory / "network.keras")
+    policies[directory.name] = sorted({layer.dtype_policy.name for layer in network.layers[1:]})
+    np.save(directory / "keras.npy", network(images, training=False))
+    if (directory / "saved_model").exists():
+        loaded = tf.saved_model.load(directory / "saved_model")
+        np.save(directory / "saved_model.npy", loaded.serve(images))
+(root / "policies.json").write_text(json.dumps(policies))
+"""
+
+
+def small(name, **options):
+    return networks.build(name, input_shape=(8, 8, 3), num_classes=10, width=1, **options)
+
+
+def randomize(network, seed=0):
+    """No vector at 0 or 1, no kernel at 0: else batch norm were the identity and the Diff twin's logits 0."""
+    rng = np.random.default_rng(seed)
+    weights = [rng.uniform(0.5, 1.5, old.shape) if old.ndim == 1 else old for old in network.get_weights()]
+    weights[-2] = rng.normal(0, 0.01, weights[-2].shape)  # of the logits, which are then about 1
+    network.set_weights(weights)
+    return network
+
+
+def read_elsewhere(root):
+    """Loads every export below `root` in a fresh, isolated interpreter."""
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, "-I", "-c", READER, str(root)]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory):
+    """Every network exported, then opened by a reader without our code: (root, name -> logits here)."""
+    root = tmp_path_factory.mktemp("exports")
+    images = np.random.default_rng(0).uniform(size=(3, 8, 8, 3)).astype("float32")
+    np.save(root / "images.npy", images)
+    built = {name: small(name, activation="leaky_relu", weight_decay=2e-4, decay_all=True) for name in networks.NAMES}
+    built["mixed"] = small("wrn32", precision="mixed_bfloat16")
+    for name, network in built.items():
+        export(randomize(network), root / name, ("keras",) if name == "mixed" else ("keras", "saved_model"))
+    logits = {name: np.asarray(network(images, training=False)) for name, network in built.items()}
+    read_elsewhere(root)
+    return root, logits
+
+
+@pytest.mark.parametrize("file_format", ["keras", "saved_model"])
+@pytest.mark.parametrize("name", networks.NAMES)
+def test_exports_give_the_same_logits_without_our_code(exports, name, file_format):
+    root, logits = exports
+    assert np.ptp(logits[name]) > 0.1
+    np.testing.assert_allclose(np.load(root / name / f"{file_format}.npy"), logits[name], rtol=1e-6, atol=1e-6)
+
+
+def test_exports_keep_the_precision(exports):
+    root, logits = exports
+    policies = json.loads((root / "policies.json").read_text())
+    assert policies["mixed"] == ["float32", "mixed_bfloat16"]  # logits, the rest
+    assert all(policies[name] == ["float32"] for name in networks.NAMES)
+    np.testing.assert_allclose(np.load(root / "mixed" / "keras.npy"), logits["mixed"], rtol=1e-6, atol=1e-6)
+
+
+def names(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_an_export_is_replaced_and_nothing_else_is_left(tmp_path):
+    directory = tmp_path / "made" / "here"
+    first, second = randomize(small("mlp"), seed=1), randomize(small("mlp"), seed=2)
+    export(first, directory, ("keras", "saved_model"))
+    (directory / "saved_model" / "old").touch()
+    paths = export(second, str(directory), ["saved_model", "keras"])
+    assert paths == [directory / "saved_model", directory / "network.keras"]
+    assert names(directory) == ["network.keras", "saved_model"]
+    assert not (directory / "saved_model" / "old").exists()
+    loaded = keras.models.load_model(directory / "network.keras")
+    for weight, expected in zip(loaded.get_weights(), second.get_weights()):
+        np.testing.assert_array_equal(weight, expected)
+
+
+def half_written(network, path, **options):
+    """What a full disk makes of `save` and `export`."""
+    if str(path).endswith(".keras"):
+        pathlib.Path(path).write_bytes(b"half")
+    else:
+        pathlib.Path(path).mkdir()
+        pathlib.Path(path, "saved_model.pb").write_bytes(b"half")
+    raise OSError("No space left on device")
+
+
+@pytest.mark.parametrize("file_format, method", [("keras", "save"), ("saved_model", "export")])
+def test_an_earlier_export_survives_a_failed_one(tmp_path, monkeypatch, file_format, method):
+    network = small("mlp")
+    (path,) = export(network, tmp_path, (file_format,))
+    probe = path if path.is_file() else path / "saved_model.pb"
+    before = probe.read_bytes()
+    monkeypatch.setattr(keras.Model, method, half_written)
+    with pytest.raises(OSError, match="No space left"):
+        export(network, tmp_path, (file_format,))
+    assert probe.read_bytes() == before
+    assert names(tmp_path) == [path.name]
+
+
+def test_an_earlier_directory_comes_back_if_the_new_one_cannot_be_renamed(tmp_path, monkeypatch):
+    network = small("mlp")
+    export(network, tmp_path, ("saved_model",))
+    before = (tmp_path / "saved_model" / "saved_model.pb").read_bytes()
+    replace = os.replace
+
+    def refuse_the_new(source, target):
+        if pathlib.Path(source).name == "saved_model" and pathlib.Path(source).parent != tmp_path:
+            raise PermissionError("no")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse_the_new)
+    with pytest.raises(PermissionError):
+        export(network, tmp_path, ("saved_model",))
+    assert (tmp_path / "saved_model" / "saved_model.pb").read_bytes() == before
+    assert names(tmp_path) == ["saved_model"]
+
+
+def test_a_compiled_network_leaves_its_loss_and_optimizer_behind(tmp_path):
+    class OurLoss(keras.losses.Loss):
+        def call(self, y_true, y_pred):
+            return keras.ops.mean(y_pred**2, axis=-1)
+
+    network = randomize(small("small_cnn"))
+    network.compile("adam", OurLoss())
+    (path,) = export(network, tmp_path, ("keras",))
+    loaded = keras.models.load_model(path)
+    assert network.compiled and not loaded.compiled
+    images = np.ones((2, 8, 8, 3), "float32")
+    np.testing.assert_allclose(loaded(images), network(images), rtol=1e-6)
+
+
+class OurLayer(keras.layers.Layer):
+    """A layer that plain Keras does not know."""
+
+    def call(self, x):
+        return 2 * x
+
+
+@pytest.mark.parametrize("layer", [OurLayer(), keras.layers.Lambda(lambda x: 2 * x)])
+def test_keras_files_refuse_what_plain_keras_cannot_load(tmp_path, layer):
+    network = keras.Sequential([keras.Input((2,)), layer])
+    with pytest.raises(ValueError, match=type(layer).__name__):
+        export(network, tmp_path / "refused", ("keras",))
+    assert not (tmp_path / "refused").exists()
+    assert export(network, tmp_path, ("saved_model",)) == [tmp_path / "saved_model"]
+
+
+def test_keras_files_refuse_a_wrapper(tmp_path):
+    class Wrapper(keras.Model):
+        def __init__(self, network):
+            super().__init__()
+            self.network = network
+
+    with pytest.raises(ValueError, match="give its `.network`"):
+        export(Wrapper(small("mlp")), tmp_path, ("keras",))
+
+
+@pytest.mark.parametrize("formats", ["keras", ("h5",), ("keras", "onnx")])
+def test_unknown_formats(tmp_path, formats):
+    with pytest.raises(ValueError, match="Received: formats="):
+        export(small("mlp"), tmp_path / "refused", formats)
+    assert not (tmp_path / "refused").exists()
+
+
+def test_no_formats_write_nothing(tmp_path):
+    assert export(small("mlp"), tmp_path, ()) == []
+    assert names(tmp_path) == []

@@ -1,0 +1,103 @@
+"""The architecture as a test: what may import what, and how long things may get."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+# From the bottom up: a module imports only from lines above its own (or its own package).
+LAYERS = [
+    ["types"],
+    ["checks", "seeds"],
+    ["losses", "projections", "schedules"],
+    ["attacks.parts"],
+    ["attacks.gradient"],
+    ["attacks", "companions", "objectives"],
+    ["training", "predictions"],
+    ["membership.thresholds", "membership.scores"],
+    ["membership.results"],
+    ["membership.audit"],
+    ["membership"],
+    ["report"],
+    [""],
+]
+RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+MODULES = sorted((ROOT / "pineat_tf").rglob("*.py"))
+SOURCES = MODULES + sorted((ROOT / "experiments").glob("*.py"))
+
+
+def module_name(path):
+    parts = path.relative_to(ROOT / "pineat_tf").with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.module, alias.name) for alias in node.names)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_imports_go_only_to_lower_layers(path):
+    own = module_name(path)
+    for module, name in imports(path):
+        assert not module.startswith("experiments"), f"the library imports the runner: {module}"
+        if module.split(".")[0] == "pineat_tf":
+            inner = module.removeprefix("pineat_tf").lstrip(".")
+            target = f"{inner}.{name}".lstrip(".") if f"{inner}.{name}".lstrip(".") in RANK else inner
+            assert RANK[target] < RANK[own], f"{own} imports {target}"
+
+
+def test_every_module_has_its_layer():
+    assert {module_name(path) for path in MODULES} == set(RANK)
+
+
+def test_the_library_needs_only_what_it_names():
+    used = {module.split(".")[0] for path in MODULES for module, _ in imports(path)}
+    outside = used - set(sys.stdlib_module_names) - {"pineat_tf"}
+    assert outside <= {"keras", "numpy", "tensorflow", "sklearn"}
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if "absl" in p.read_text()], ids=lambda p: p.name)
+def test_flags_stay_with_the_commands(path):
+    assert path.parent.name == "experiments"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_functions_and_files_stay_readable(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 450
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            assert ast.get_docstring(node) or _is_short(node), f"{node.name} says nothing of itself"
+        if isinstance(node, ast.FunctionDef):
+            doc = ast.get_docstring(node) or ""
+            length = node.end_lineno - node.lineno + 1 - len(doc.splitlines())
+            assert length <= 60, f"{node.name} has {length} lines"
+
+
+def _is_short(node):
+    return node.name.startswith("on_") or node.end_lineno - node.lineno < 12
+
+
+def test_importing_the_library_brings_neither_data_nor_plots():
+    code = (
+        "import sys, pineat_tf; heavy = {'tensorflow_datasets', 'matplotlib', 'absl.flags', 'experiments'}; "
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert set(ast.literal_eval(loaded)) <= {"absl.flags"}  # which TensorFlow brings along
+
+
+def test_exports_are_listed():
+    import pineat_tf
+
+    for package in (pineat_tf, pineat_tf.attacks, pineat_tf.membership):
+        assert sorted(package.__all__) == list(package.__all__)
+        assert all(hasattr(package, name) for name in package.__all__)
