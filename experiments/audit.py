@@ -14,8 +14,7 @@ from absl import flags
 
 from experiments import command_line, files
 from pineat_tf import membership
-
-SCHEMA_VERSION = 1
+from pineat_tf.report import QueryFigures, Report
 
 QUERIES = {"natural": "benign", "adversarial": "adversarial"}
 """Our word for the inputs that were predicted -> the word in the names of the arrays."""
@@ -56,9 +55,9 @@ def audit_file(path: str) -> dict:
     Returns:
         Plain values for strict JSON: `schema_version`; accuracies `a_train`, `a_test`, `r_train`,
         `r_test`; `p_e_nat`, `p_e_adv`, `p_max` (balanced accuracy of the in-sample cross-entropy
-        threshold, and the larger of the two); `gap_nat`, `gap_adv`; `noise_floor`; `scored_from`
-        ("logits" or "probabilities" for each kind of input); `membership`, a list of
-        `MembershipResult.to_dict()`. What adversarial arrays would give is None without them.
+        threshold, and the larger of the two); `gap_nat`, `gap_adv`; `noise_floor`; `membership`, a
+        list of `MembershipResult.to_dict()`; `scored_from` ("logits" or "probabilities" for each
+        kind of input). What adversarial arrays would give is None without them.
 
     Raises:
         OSError: if the file cannot be read.
@@ -68,51 +67,36 @@ def audit_file(path: str) -> dict:
         >>> audit_file("predictions.npz")["p_max"]  # doctest: +SKIP
         0.6882561949621135
     """
+    return _figures(*_audit(path))
+
+
+def _audit(path: str) -> tuple[Report, dict[str, str | None]]:
+    """The report, and what each kind of input was scored from."""
     arrays = _read(path)
     chosen = {queries: _choose(arrays, queries) for queries in QUERIES}
     for _, names in chosen.values():
         _check_arrays(arrays, names)
-    natural, adversarial = (
-        _audit_queries(arrays, queries, form, names) for queries, (form, names) in chosen.items()
-    )
-    records = natural["membership"] + adversarial["membership"]
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "a_train": natural["train"],
-        "a_test": natural["test"],
-        "r_train": adversarial["train"],
-        "r_test": adversarial["test"],
-        "p_e_nat": natural["p_e"],
-        "p_e_adv": adversarial["p_e"],
-        "p_max": max(natural["p_e"], adversarial["p_e"] or 0.0),
-        "gap_nat": natural["gap"],
-        "gap_adv": adversarial["gap"],
-        "noise_floor": records[0]["noise_floor"],
-        "scored_from": {queries: form for queries, (form, _) in chosen.items()},
-        "membership": records,
-    }
+    natural, adversarial = (_query_figures(arrays, queries, *choice) for queries, choice in chosen.items())
+    return Report(natural=natural, adversarial=adversarial), {queries: form for queries, (form, _) in chosen.items()}
 
 
-def _audit_queries(arrays: dict, queries: str, form: str | None, names: list[str]) -> dict:
-    """Figures for natural or for adversarial inputs; all None where these are absent."""
+def _figures(report: Report, scored_from: dict[str, str | None]) -> dict:
+    return report.to_dict() | {"scored_from": scored_from}
+
+
+def _query_figures(arrays: dict, queries: str, form: str | None, names: list[str]) -> QueryFigures | None:
+    """Figures for natural or for adversarial inputs; None where these are absent."""
     if form is None:
-        return {"train": None, "test": None, "p_e": None, "gap": None, "membership": []}
+        return None
     signals = membership.SIGNALS if form == "logits" else membership.SIGNALS_FROM_PROBS
-    results = [
+    records = tuple(
         membership.audit_scores(*_scores(score, arrays, names), signal=signal, queries=queries)
         for signal, score in signals.items()
-    ]
-    train, test = (
-        float(np.mean(arrays[name].argmax(axis=1) == arrays[label]))
-        for name, label in zip(names, LABELS)
     )
-    return {
-        "train": train,
-        "test": test,
-        "p_e": next(r.balanced_accuracy for r in results if r.signal == "cross_entropy"),
-        "gap": membership.gap_attack(train, test),
-        "membership": [result.to_dict() for result in results],
-    }
+    train, test = (
+        float(np.mean(arrays[name].argmax(axis=1) == arrays[label])) for name, label in zip(names, LABELS)
+    )
+    return QueryFigures(train_accuracy=train, test_accuracy=test, membership=records)
 
 
 def _read(path: str) -> dict[str, np.ndarray | None]:
@@ -188,77 +172,17 @@ def _scores(score, arrays: dict[str, np.ndarray], names: list[str]) -> list:
     return scores
 
 
-def format_table(figures: dict) -> str:
-    """Lays the figures out for reading.
-
-    Args:
-        figures: from `audit_file`.
-
-    Returns:
-        Lines of aligned plain text, one figure a line, natural and adversarial side by side.
-
-    Example:
-        >>> print(format_table(audit_file("predictions.npz")))  # doctest: +SKIP
-    """
-    rows = [
-        ("", "natural", "adversarial"),
-        ("accuracy on train: A_train, R_train", *_cells(figures["a_train"], figures["r_train"])),
-        ("accuracy on test: A_test, R_test", *_cells(figures["a_test"], figures["r_test"])),
-        ("gap attack", *_cells(figures["gap_nat"], figures["gap_adv"])),
-        *_signal_rows(figures, "cross_entropy", "cross-entropy threshold: P_Enat, P_Eadv"),
-        *_signal_rows(figures, "confidence", "confidence threshold of [20]"),
-        ("P_MAX (in-sample)", *_cells(figures["p_max"]), ""),
-    ]
-    label_width, cell_width = (max(len(row[i]) for row in rows) for i in (0, 1))
-    lines = [f"{a:{label_width}}  {b:{cell_width}}  {c}".rstrip() for a, b, c in rows]
-    return "\n".join([_headline(figures), "", *lines, "", *_footnotes(figures)])
-
-
-def _headline(figures: dict) -> str:
-    first = figures["membership"][0]
-    forms = sorted({form for form in figures["scored_from"].values() if form})
+def _table(report: Report, scored_from: dict[str, str | None]) -> str:
+    """The report with a headline and what a reader must know of it."""
+    first = report.natural.membership[0]
+    forms = " and ".join(sorted({form for form in scored_from.values() if form}))
     return (
-        f"Membership audit of {first['num_members']} members and {first['num_non_members']} "
-        f"non-members, scored from {' and '.join(forms)}"
+        f"Membership audit of {first.num_members} members and {first.num_non_members} non-members, scored from "
+        f"{forms}\n\n{report.to_text()}\n\n"
+        "In-sample: the threshold is chosen on the scores it is judged on. A network that leaks\n"
+        "nothing scores the noise floor, not 0.5.\n"
+        "[20]: Song, Shokri, Mittal, CCS 2019."
     )
-
-
-def _footnotes(figures: dict) -> list[str]:
-    floor = figures["noise_floor"]
-    return [
-        f"Noise floor of an in-sample threshold: mean {floor['mean']:.4f}, "
-        f"95 % {floor['upper_95']:.4f}.",
-        "In-sample: the threshold is chosen on the scores it is judged on. A network that leaks",
-        "nothing scores the noise floor, not 0.5.",
-        "[20]: Song, Shokri, Mittal, CCS 2019.",
-    ]
-
-
-def _signal_rows(figures: dict, signal: str, title: str) -> list[tuple[str, str, str]]:
-    results = {r["queries"]: r for r in figures["membership"] if r["signal"] == signal}
-    rates = [f"  TPR at {rate['fpr'] * 100:g} % FPR" for rate in results["natural"]["tpr_at_fpr"]]
-    labels = [f"{title} (in-sample)", "  AUC", *rates, "  share of tied scores"]
-    nothing = [None] * len(labels)
-    columns = [_figures(results[q]) if q in results else nothing for q in QUERIES]
-    return [(label, *_cells(*row)) for label, *row in zip(labels, *columns)]
-
-
-def _figures(result: dict) -> list:
-    return [result["balanced_accuracy"], result["auc"], *result["tpr_at_fpr"], result["tie_share"]]
-
-
-def _cells(*figures) -> list[str]:
-    return [_cell(figure) for figure in figures]
-
-
-def _cell(figure) -> str:
-    if figure is None:
-        return "-"
-    if not isinstance(figure, dict):
-        return f"{figure:.4f}"
-    if figure["tpr"] is None:
-        return f"n/a (smallest attainable FPR {figure['smallest_attainable_fpr']:.3f})"
-    return f"{figure['tpr']:.4f}"
 
 
 def _parse(argv: list[str]) -> tuple[flags.FlagValues, list[str]]:
@@ -281,16 +205,16 @@ def _run(argv: list[str]) -> None:
     (path,) = paths
     if values.json is not None and os.path.realpath(values.json) == os.path.realpath(path):
         raise ValueError(f"--json={values.json} would overwrite the predictions. Name another file.")
-    figures = audit_file(path) if values.json is None else _audit_to(values.json, path)
-    print(format_table(figures))
+    audited = _audit(path) if values.json is None else _audit_to(values.json, path)
+    print(_table(*audited))
 
 
-def _audit_to(json_path: str, path: str) -> dict:
+def _audit_to(json_path: str, path: str) -> tuple[Report, dict[str, str | None]]:
     # Opened before the work, so that an unwritable path is told at once.
     with files.replacing(json_path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        figures = audit_file(path)
-        file.write(json.dumps(figures, indent=2, allow_nan=False) + "\n")
-    return figures
+        audited = _audit(path)
+        file.write(json.dumps(_figures(*audited), indent=2, allow_nan=False) + "\n")
+    return audited
 
 
 def main(argv: list[str] | None = None) -> int:

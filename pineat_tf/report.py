@@ -128,7 +128,7 @@ class Report:
             self._row(title, lambda f: _cell(f.signal(signal).balanced_accuracy)),
             self._row("- AUC", lambda f: _cell(f.signal(signal).auc)),
             *(
-                self._row(f"- TPR at {rate:.1%} FPR", lambda f, i=i: _rate_cell(f.signal(signal).tpr_at_fpr[i]))
+                self._row(f"- TPR at {100 * rate:g} % FPR", lambda f, i=i: _rate_cell(f.signal(signal).tpr_at_fpr[i]))
                 for i, rate in enumerate(rates)
             ),
             self._row("- share of tied scores", lambda f: _cell(f.signal(signal).tie_share)),

@@ -71,7 +71,8 @@ class TestAttacks:
         x, y = tf.constant(images), tf.constant(labels)
         eager = call(attack, network, x, y)
         np.testing.assert_array_equal(eager, call(attack, network, x, y))
-        np.testing.assert_allclose(eager, graph(x, y), atol=1e-6)
+        # Steps along signs forgive the rounding of a graph's fused operations; those along gradients pass it on.
+        np.testing.assert_allclose(eager, graph(x, y), atol=1e-6 if ATTACKS[name][1] else 5e-5)
         is_random = "Uniform" in repr(attack.start) or "Gaussian" in repr(attack.start)
         other = call(attack, network, x, y, seed=6)
         assert np.array_equal(eager, other) != is_random or name == "trades_kl"
