@@ -36,7 +36,7 @@ def results_table(results: Sequence[tuple[ExperimentConfig, dict]]) -> str:
     """
     lines = [("", *COLUMNS.values())]
     for config, metrics in results:
-        lines.append((label(config), *(_cell(name, metrics[name]) for name in COLUMNS)))
+        lines.append((label(config, metrics["data"]["name"]), *(_cell(name, metrics[name]) for name in COLUMNS)))
         row = paper_row(config)
         if row:
             lines.append(("  in the paper, at full scale", *(_cell(name, row[name]) for name in COLUMNS)))
@@ -47,11 +47,12 @@ def results_table(results: Sequence[tuple[ExperimentConfig, dict]]) -> str:
     return "\n".join([table, *notes])
 
 
-def label(config: ExperimentConfig) -> str:
+def label(config: ExperimentConfig, data_name: str) -> str:
     """What to call a run in a table."""
-    if config.variant in ("natural", "original"):
-        return f"{config.dataset} {config.variant}" + (f" {config.attack}" if config.variant == "original" else "")
-    return f"{config.dataset} {config.variant}-{config.round_ratio} {config.attack}"
+    if config.variant == "natural":
+        return f"{data_name} natural"
+    ratio = "" if config.variant == "original" else f"-{config.round_ratio}"
+    return f"{data_name} {config.attack} {config.variant}{ratio}"
 
 
 @functools.cache
