@@ -29,6 +29,7 @@ setup(
         "tensorboard",  # what tf.summary writes with; recent TensorFlow no longer brings it
         "tensorflow-datasets",
         "importlib_resources",  # tensorflow-datasets imports it without asking for it
+        "etils<1.14; python_version < '3.11'",  # needed by tensorflow-datasets; later ones want Python 3.11
     ],
     extras_require={"test": ["pytest", "pytest-cov", "hypothesis"]},
 )

@@ -145,7 +145,9 @@ def _require_labels(labels: tf.Tensor, num_classes: int | None) -> tf.Operation 
         valid = tf.reduce_all((labels >= 0) & (labels < num_classes))
         wanted = f"class numbers must lie in 0 .. {num_classes - 1}, as the network has {num_classes} logits"
     return _require(
-        valid, f"{wanted}. Received (smallest, largest):", lambda: tf.stack([tf.reduce_min(labels), tf.reduce_max(labels)])
+        valid,
+        f"{wanted}. Received (smallest, largest):",
+        lambda: tf.stack([tf.reduce_min(labels), tf.reduce_max(labels)]),
     )
 
 

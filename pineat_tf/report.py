@@ -178,9 +178,7 @@ def evaluate(
         )
         return QueryFigures.from_predictions(members_seen, non_members_seen, queries)
 
-    return Report(
-        natural=figures("natural", None), adversarial=figures("adversarial", attack) if attack else None
-    )
+    return Report(natural=figures("natural", None), adversarial=figures("adversarial", attack) if attack else None)
 
 
 def _cell(figure: float) -> str:

@@ -90,10 +90,6 @@ class AdversarialTraining(keras.Model):
             )
         super().compile(optimizer=optimizer, **kwargs)
 
-    def build(self, input_shape) -> None:
-        if not self.network.built:
-            self.network.build(input_shape)
-
     def call(self, inputs, training=None):
         return self.network(inputs, training=training)
 

@@ -74,11 +74,7 @@ def test_yale_figures_are_those_of_reference_20(name, capsys):
     assert figures["p_e_nat"] == pytest.approx(natural, abs=1e-12, rel=0)
     assert figures["p_e_adv"] == pytest.approx(adversarial, abs=1e-12, rel=0)
     assert figures["p_max"] == max(figures["p_e_nat"], figures["p_e_adv"])
-    by_confidence = {
-        r["queries"]: r["balanced_accuracy"]
-        for r in figures["membership"]
-        if r["signal"] == "confidence"
-    }
+    by_confidence = {r["queries"]: r["balanced_accuracy"] for r in figures["membership"] if r["signal"] == "confidence"}
     assert by_confidence["natural"] == pytest.approx(natural, abs=1e-12, rel=0)
     assert by_confidence["adversarial"] == pytest.approx(adversarial, abs=1e-12, rel=0)
     assert audit.main(["audit", str(path)]) == 0
@@ -100,9 +96,7 @@ def test_figures_are_those_of_the_library(tmp_path):
         train, test = (arrays[f"output_{split}_{kind}"] for split in ("train", "test"))
         member = membership.cross_entropy_score_from_probs(arrays["train_label"], train)
         non_member = membership.cross_entropy_score_from_probs(arrays["test_label"], test)
-        result = membership.audit_scores(
-            member, non_member, signal="cross_entropy", queries=queries
-        )
+        result = membership.audit_scores(member, non_member, signal="cross_entropy", queries=queries)
         assert result.to_dict() in figures["membership"]
         assert figures[f"p_e_{short}"] == result.balanced_accuracy
         accuracies = figures[f"{letter}_train"], figures[f"{letter}_test"]

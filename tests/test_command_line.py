@@ -84,9 +84,9 @@ EXPERIMENTS = {
     "quickstart.flags": QUICKSTART,
 }
 OVERLAYS = {
-    "small.flags": {  # the rate falls where it does in 80,000 updates: at 5/8 and 13/16 of them
+    "small.flags": {
         "width": 1, "train_size": 10_000, "precision": "mixed_bfloat16", "updates": 6000, "optimizer": "adam",
-        "learning_rates": (1e-3, 1e-4, 1e-5), "boundaries": (6000 * 50_000 // 80_000, 6000 * 65_000 // 80_000),
+        "learning_rates": (1e-3, 1e-4, 1e-5), "boundaries": (4800, 5500),
     },
     "smoke.flags": {
         "width": 1, "train_size": 200, "test_size": 100, "batch_size": 50, "updates": 8, "num_steps": 2,

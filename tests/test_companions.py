@@ -146,9 +146,7 @@ def test_a_permuted_batch_gives_the_permuted_result(images):
     (x_adv,) = adversarial_examples(images, 1)
     order = np.arange(8)[::-1].copy()
     companions = ReverseSymmetry(epsilon=EPSILON)
-    (whole,), (permuted,) = (
-        companions(x, (a,), num=1) for x, a in ((images, x_adv), (images[order], x_adv[order]))
-    )
+    (whole,), (permuted,) = (companions(x, (a,), num=1) for x, a in ((images, x_adv), (images[order], x_adv[order])))
     np.testing.assert_array_equal(permuted, whole.numpy()[order])
 
 

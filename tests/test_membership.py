@@ -26,9 +26,7 @@ settings = hypothesis.settings(max_examples=40, deadline=None)
 tied = st.sampled_from([-math.inf, -2.0, -0.5, 0.0, 0.25, 1.0, 3.0])
 # Subnormals are left out: TensorFlow flushes them to 0.
 spread = st.floats(-1e6, 1e6, allow_subnormal=False)
-score_sets = st.one_of(
-    *(st.tuples(*2 * [st.lists(value, min_size=1, max_size=12)]) for value in (tied, spread))
-)
+score_sets = st.one_of(*(st.tuples(*2 * [st.lists(value, min_size=1, max_size=12)]) for value in (tied, spread)))
 
 
 def yale(name):
@@ -41,10 +39,7 @@ def yale(name):
 
 def yale_scores(name, kind, score):
     arrays = yale(name)
-    return tuple(
-        score(arrays[f"{split}_label"], arrays[f"output_{split}_{kind}"])
-        for split in ("train", "test")
-    )
+    return tuple(score(arrays[f"{split}_label"], arrays[f"output_{split}_{kind}"]) for split in ("train", "test"))
 
 
 def random_logits(seed, num=40, num_classes=5, scale=3.0):
@@ -260,9 +255,7 @@ BAD_PREDICTIONS = [
 
 
 @pytest.mark.parametrize("labels, outputs, message", BAD_PREDICTIONS)
-@pytest.mark.parametrize(
-    "score", [*membership.SIGNALS.values(), *membership.SIGNALS_FROM_PROBS.values()]
-)
+@pytest.mark.parametrize("score", [*membership.SIGNALS.values(), *membership.SIGNALS_FROM_PROBS.values()])
 def test_bad_predictions_are_refused(score, labels, outputs, message):
     with pytest.raises(ValueError, match=message):
         score(labels, outputs)
@@ -299,9 +292,7 @@ def test_best_threshold_is_that_of_the_exhaustive_search(pair):
     expected = oracles.best_threshold_accuracy(member, non_member)
     assert best.balanced_accuracy == pytest.approx(expected, abs=1e-15, rel=1e-15)
     assert best.balanced_accuracy >= 0.5
-    at_threshold = 0.5 * (
-        np.mean(member >= best.threshold) + 1 - np.mean(non_member >= best.threshold)
-    )
+    at_threshold = 0.5 * (np.mean(member >= best.threshold) + 1 - np.mean(non_member >= best.threshold))
     assert at_threshold == pytest.approx(best.balanced_accuracy, abs=1e-15)
     assert best.threshold == math.inf or best.threshold in np.concatenate([member, non_member])
 
@@ -347,9 +338,7 @@ def test_tie_share_counts_scores_that_are_not_unique(pair):
 
 
 @settings
-@hypothesis.given(
-    *2 * [hnp.arrays(np.float64, st.integers(1, 20), elements=st.integers(-4, 4).map(float))]
-)
+@hypothesis.given(*2 * [hnp.arrays(np.float64, st.integers(1, 20), elements=st.integers(-4, 4).map(float))])
 def test_a_monotone_transform_changes_nothing_but_the_threshold(member, non_member):
     def measured(transform):
         curve = thresholds.roc(transform(member), transform(non_member))
@@ -459,9 +448,7 @@ BAD_SCORES = [
 
 
 @pytest.mark.parametrize("bad, message", BAD_SCORES)
-@pytest.mark.parametrize(
-    "measure", [thresholds.best_threshold, thresholds.roc, thresholds.tie_share]
-)
+@pytest.mark.parametrize("measure", [thresholds.best_threshold, thresholds.roc, thresholds.tie_share])
 def test_bad_scores_are_refused_by_name(measure, bad, message):
     with pytest.raises(ValueError, match=f"`member_scores`.*{message}"):
         measure(bad, [0.0])
@@ -499,9 +486,7 @@ def test_noise_floor_of_the_usual_split():
 def test_noise_floor_is_what_tuning_on_noise_finds(num_members, num_non_members):
     rng = np.random.default_rng(7)
     found = [
-        thresholds.best_threshold(
-            rng.normal(size=num_members), rng.normal(size=num_non_members)
-        ).balanced_accuracy
+        thresholds.best_threshold(rng.normal(size=num_members), rng.normal(size=num_non_members)).balanced_accuracy
         for _ in range(150)
     ]
     floor = thresholds.noise_floor(num_members, num_non_members)
@@ -553,7 +538,10 @@ def test_to_dict_is_strict_json_that_reads_back():
     assert list(figures) == [field.name for field in dataclasses.fields(best_is_none)]
     assert figures["threshold"] == "inf" and float(figures["threshold"]) == math.inf
     assert figures["tpr_at_fpr"][0] == {
-        "fpr": 0.01, "tpr": None, "attained_fpr": None, "smallest_attainable_fpr": 1.0,
+        "fpr": 0.01,
+        "tpr": None,
+        "attained_fpr": None,
+        "smallest_attainable_fpr": 1.0,
     }
     assert figures["noise_floor"] == best_is_none.noise_floor._asdict()
     accepts_all = dataclasses.replace(best_is_none, threshold=-math.inf)
@@ -585,9 +573,7 @@ def test_audit_predictions_audits_every_signal_in_order():
     )
     assert by_loss == expected
     assert (by_loss.num_members, by_loss.num_non_members) == (40, 30)
-    assert audit.audit_predictions(
-        members, non_members, queries="natural", signals="confidence"
-    ) == (by_confidence,)
+    assert audit.audit_predictions(members, non_members, queries="natural", signals="confidence") == (by_confidence,)
 
 
 def test_a_planted_leak_is_found_and_no_leak_is_noise():
@@ -605,12 +591,8 @@ def test_a_planted_leak_is_found_and_no_leak_is_noise():
 
 
 def test_a_signal_can_be_added(monkeypatch):
-    monkeypatch.setitem(
-        audit.SIGNALS, "largest_logit", lambda labels, logits: np.max(logits, axis=1)
-    )
-    (result,) = audit.audit_predictions(
-        predictions(6), predictions(7), queries="natural", signals=["largest_logit"]
-    )
+    monkeypatch.setitem(audit.SIGNALS, "largest_logit", lambda labels, logits: np.max(logits, axis=1))
+    (result,) = audit.audit_predictions(predictions(6), predictions(7), queries="natural", signals=["largest_logit"])
     assert result.signal == "largest_logit"
 
 

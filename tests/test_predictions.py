@@ -128,9 +128,7 @@ def test_without_an_attack_there_are_no_adversarial_figures(network, images, lab
 
 
 def test_tables_show_the_figures_and_say_what_is_in_sample(network, images, labels):
-    report = pt.evaluate(
-        network, members=(images[:5], labels[:5]), non_members=(images[5:], labels[5:]), attack=PGD
-    )
+    report = pt.evaluate(network, members=(images[:5], labels[:5]), non_members=(images[5:], labels[5:]), attack=PGD)
     text, markdown = report.to_text(), report.to_markdown()
     for table in (text, markdown):
         assert f"{report.p_max:.4f}" in table and f"{report.noise_floor.upper_95:.4f}" in table
@@ -142,7 +140,9 @@ def test_tables_show_the_figures_and_say_what_is_in_sample(network, images, labe
 
 def test_rates_that_ties_forbid_are_not_shown_as_zero(images, labels):
     # A network of one answer for everything: all scores are tied, no threshold gives a rate below 1.
-    network = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(3, kernel_initializer="zeros")])
+    network = keras.Sequential(
+        [keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(3, kernel_initializer="zeros")]
+    )
     zeros = np.zeros(4, np.int64)
     report = pt.evaluate(network, members=(images[:4], zeros), non_members=(images[4:], zeros))
     assert "n/a (smallest attainable FPR 1.000)" in report.to_text()

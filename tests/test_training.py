@@ -45,7 +45,9 @@ class TestByHand:
         return w + p_1 * v, b + p_1
 
     def check(self, expected, **options):
-        weights, bias = one_round(trainer(linear_network([[1, -1]], [0, 0]), learning_rate=1.0, **options), self.X, self.Y)
+        weights, bias = one_round(
+            trainer(linear_network([[1, -1]], [0, 0]), learning_rate=1.0, **options), self.X, self.Y
+        )
         w, b = expected
         np.testing.assert_allclose(weights, [[w, -w]], atol=1e-6)
         np.testing.assert_allclose(bias, [b, -b], atol=1e-6)
@@ -146,7 +148,9 @@ def test_a_round_equals_its_numpy_twin(method, kind):
         return [attack(network, np.float32(x), y, seed=pt.seeds.fold(seed, 0)).numpy()]
 
     def companions_fn(x, adversarial):
-        made = companions(np.float32(x), tuple(map(tf.constant, adversarial)), num=num_companions, seed=pt.seeds.fold(seed, 1))
+        made = companions(
+            np.float32(x), tuple(map(tf.constant, adversarial)), num=num_companions, seed=pt.seeds.fold(seed, 1)
+        )
         return [companion.numpy() for companion in made]
 
     expected = oracles.sgd_round(
@@ -325,7 +329,9 @@ def test_works_as_any_keras_model_does(images, labels, tmp_path):
         keras.callbacks.TerminateOnNaN(),
     ]
     batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(3)
-    history = model.fit(batches, validation_data=(images, labels), epochs=2, callbacks=callbacks, shuffle=False, verbose=0).history
+    history = model.fit(
+        batches, validation_data=(images, labels), epochs=2, callbacks=callbacks, shuffle=False, verbose=0
+    ).history
     assert set(history) == {
         "accuracy", "adversarial_loss", "companion_loss", "loss", "val_accuracy", "val_loss",
     }  # fmt: skip
@@ -355,7 +361,9 @@ def test_metrics_see_the_adversarial_examples_while_training(images, labels):
 def test_one_hot_and_column_labels_and_eager_running_train_alike(kind, images, labels):
     def weights(y, run_eagerly=False):
         keras.utils.set_random_seed(0)
-        model = pt.AdversarialTraining(dense_network(), attack=PGD, companions=ReverseSymmetry(epsilon=0.1), ratio="1/1")
+        model = pt.AdversarialTraining(
+            dense_network(), attack=PGD, companions=ReverseSymmetry(epsilon=0.1), ratio="1/1"
+        )
         model.compile(optimizer=keras.optimizers.SGD(0.5), metrics=["accuracy"], run_eagerly=run_eagerly)
         trained = one_round(model, images, y)
         assert np.isfinite(model.evaluate(images, y, verbose=0)[0])

@@ -28,9 +28,7 @@ REPORTED_FPRS = (0.01, 0.001)
 """The false positive rates at which the TPR is reported."""
 
 
-def audit_scores(
-    member_scores, non_member_scores, *, signal: str, queries: str
-) -> MembershipResult:
+def audit_scores(member_scores, non_member_scores, *, signal: str, queries: str) -> MembershipResult:
     """Measures what scores reveal about membership, with an in-sample threshold.
 
     Args:

@@ -59,9 +59,7 @@ class MembershipResult:
             >>> result.to_dict()["threshold"]
             'inf'
         """
-        return {
-            field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)
-        }
+        return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
 
 def _plain(value):

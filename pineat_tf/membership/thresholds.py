@@ -304,10 +304,7 @@ def _check_scores(name: str, scores: tf.Tensor) -> None:
 
 def _check_rate(name: str, rate: float) -> None:
     if not 0 <= rate <= 1:
-        raise ValueError(
-            f"`{name}` must lie in [0, 1]. Received: {name}={rate!r}. Give a share, e.g. 0.01 "
-            "for 1 %."
-        )
+        raise ValueError(f"`{name}` must lie in [0, 1]. Received: {name}={rate!r}. Give a share, e.g. 0.01 for 1 %.")
 
 
 def _check_count(name: str, count: int) -> None:

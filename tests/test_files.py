@@ -1,0 +1,282 @@
+"""Files and run directories that are whole or absent."""
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+
+from experiments import files
+from experiments.files import RunDirectory
+
+FLAGS = "--seed=0\n--width=1\n"
+
+
+def tree(folder):
+    """Every file below a folder with its content, the lock left out."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != RunDirectory.LOCK)
+    return {str(path.relative_to(folder)): path.read_text() for path in paths}
+
+
+def finish(path, text, **options):
+    """A whole run whose result is `text`."""
+    directory = RunDirectory(path, flags=FLAGS, **options)
+    (directory.unfinished / "result").write_text(text)
+    directory.commit()
+
+
+def leave_unfinished(path, text, **options):
+    """A run that ended early with `text` on disk."""
+    directory = RunDirectory(path, flags=FLAGS, **options)
+    (directory.unfinished / "checkpoint").write_text(text)
+    directory.release()
+
+
+# ---------------------------------------------------------------- single files
+
+
+def test_a_file_appears_when_its_writer_is_done_and_leaves_nothing_beside_it(tmp_path):
+    path = tmp_path / "a.txt"
+    with files.replacing(path) as temporary:
+        temporary.write_text("new")
+        assert not path.exists() and temporary.parent == path.parent
+    assert tree(tmp_path) == {"a.txt": "new"}
+
+
+@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt(), ValueError("NaN")])
+def test_a_writer_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path, failure):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(type(failure)):
+        with files.replacing(path) as temporary:
+            temporary.write_text("ne")
+            assert path.read_text() == "old"
+            raise failure
+    assert tree(tmp_path) == {"a.txt": "old"}
+
+
+def test_a_folder_is_never_replaced_by_a_file(tmp_path):
+    with pytest.raises(OSError, match="it is a folder"):
+        files.write_text(tmp_path, "text")
+
+
+def test_a_file_in_no_folder_cannot_be_written(tmp_path):
+    with pytest.raises(OSError):
+        files.write_text(tmp_path / "no" / "a.txt", "text")
+    assert not list(tmp_path.iterdir())
+
+
+def test_text_is_utf_8_and_json_ends_in_a_newline(tmp_path):
+    files.write_text(tmp_path / "a.txt", "\u03b5 = 8/255")
+    files.write_json(tmp_path / "a.json", {"a": [1, None]})
+    assert (tmp_path / "a.txt").read_bytes() == b"\xce\xb5 = 8/255"
+    assert (tmp_path / "a.json").read_text() == '{\n  "a": [\n    1,\n    null\n  ]\n}\n'
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), {1, 2}])
+def test_what_strict_json_cannot_hold_is_refused_and_the_old_file_stays(tmp_path, value):
+    files.write_json(tmp_path / "a.json", {"a": 1})
+    before = tree(tmp_path)
+    with pytest.raises((ValueError, TypeError)):
+        files.write_json(tmp_path / "a.json", {"a": value})
+    assert tree(tmp_path) == before
+
+
+# ---------------------------------------------------------------- run directories
+
+
+def test_a_run_directory_appears_only_when_it_is_committed(tmp_path):
+    path = tmp_path / "deep" / "run"
+    directory = RunDirectory(path, flags=FLAGS)
+    (directory.unfinished / "result").write_text("new")
+    assert not path.exists()
+    directory.commit()
+    assert tree(tmp_path) == {"deep/run/result": "new", "deep/run/run.flags": FLAGS}
+    assert not (path / RunDirectory.LOCK).exists()
+
+
+def test_a_finished_run_is_not_touched_without_leave(tmp_path):
+    finish(tmp_path / "run", "old")
+    for resume in (False, True):
+        with pytest.raises(ValueError, match="holds earlier results. Give --overwrite"):
+            RunDirectory(tmp_path / "run", flags=FLAGS, resume=resume)
+    assert tree(tmp_path) == {"run/result": "old", "run/run.flags": FLAGS}
+    assert not files.unfinished(tmp_path / "run").exists()
+
+
+def test_earlier_results_stay_whole_until_the_new_ones_are_committed(tmp_path):
+    finish(tmp_path / "run", "old")
+    directory = RunDirectory(tmp_path / "run", flags=FLAGS, overwrite=True)
+    (directory.unfinished / "other").write_text("new")
+    assert (tmp_path / "run" / "result").read_text() == "old"
+    directory.commit()
+    assert tree(tmp_path) == {"run/other": "new", "run/run.flags": FLAGS}  # nothing of the old, nothing beside it
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_earlier_results_outlive_a_run_that_ends_early_while_it_overwrites(tmp_path):
+    finish(tmp_path / "run", "old")
+    leave_unfinished(tmp_path / "run", "half", overwrite=True)
+    assert (tmp_path / "run" / "result").read_text() == "old"
+    directory = RunDirectory(tmp_path / "run", flags=FLAGS, resume=True)
+    assert (directory.unfinished / "checkpoint").read_text() == "half"
+    directory.commit()
+    assert tree(tmp_path) == {"run/checkpoint": "half", "run/run.flags": FLAGS}
+
+
+def test_earlier_results_survive_when_the_new_ones_cannot_be_put_in_their_place(tmp_path):
+    finish(tmp_path / "run", "old")
+    directory = RunDirectory(tmp_path / "run", flags=FLAGS, overwrite=True)
+    directory.unfinished.rename(tmp_path / "moved away")
+    with pytest.raises(OSError):
+        directory.commit()
+    directory.release()
+    assert "old" in tree(tmp_path).values()
+
+
+@pytest.mark.parametrize("name", ["run.old", "run.bak", "run.tmp", "run2"])
+def test_neighbours_with_similar_names_are_never_touched(tmp_path, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "kept").write_text("mine")
+    finish(tmp_path / "run", "first")
+    finish(tmp_path / "run", "second", overwrite=True)
+    assert (tmp_path / name / "kept").read_text() == "mine"
+
+
+@pytest.mark.parametrize("options", [{}, {"overwrite": True}, {"resume": True}])
+def test_what_is_no_run_is_never_replaced(tmp_path, options):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    for name in ("thesis", "file"):
+        with pytest.raises(ValueError, match="something other than a run"):
+            RunDirectory(tmp_path / name, flags=FLAGS, **options)
+    assert tree(tmp_path) == {"thesis/thesis.txt": "mine", "file": "mine"}
+
+
+def test_an_empty_folder_may_be_filled_with_leave(tmp_path):
+    (tmp_path / "run").mkdir()
+    finish(tmp_path / "run", "new", overwrite=True)
+    assert (tmp_path / "run" / "result").read_text() == "new"
+
+
+def test_an_unfinished_run_is_not_touched_without_leave(tmp_path):
+    leave_unfinished(tmp_path / "run", "half")
+    with pytest.raises(ValueError, match="holds an unfinished run. Give --resume .* --overwrite"):
+        RunDirectory(tmp_path / "run", flags=FLAGS)
+    assert tree(tmp_path) == {"run.unfinished/checkpoint": "half", "run.unfinished/run.flags": FLAGS}
+
+
+def test_resume_goes_on_with_an_unfinished_run(tmp_path):
+    leave_unfinished(tmp_path / "run", "half")
+    directory = RunDirectory(tmp_path / "run", flags=FLAGS, resume=True)
+    assert (directory.unfinished / "checkpoint").read_text() == "half"
+    directory.commit()
+    assert tree(tmp_path) == {"run/checkpoint": "half", "run/run.flags": FLAGS}
+
+
+def test_resume_begins_a_run_that_there_is_not_yet(tmp_path):
+    finish(tmp_path / "run", "new", resume=True)
+    assert (tmp_path / "run" / "result").read_text() == "new"
+
+
+def test_overwrite_begins_an_unfinished_run_anew_with_other_flags(tmp_path):
+    leave_unfinished(tmp_path / "run", "half")
+    (files.unfinished(tmp_path / "run") / "folder").mkdir()
+    directory = RunDirectory(tmp_path / "run", flags="--seed=9\n", overwrite=True)
+    assert tree(directory.unfinished) == {"run.flags": "--seed=9\n"}
+    assert not (directory.unfinished / "folder").exists()
+    directory.release()
+
+
+def test_overwrite_and_resume_exclude_each_other(tmp_path):
+    with pytest.raises(ValueError, match="give one of them, not both"):
+        RunDirectory(tmp_path / "run", flags=FLAGS, overwrite=True, resume=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_resume_with_other_flags_names_those_that_differ_and_changes_nothing(tmp_path):
+    leave_unfinished(tmp_path / "run", "half")
+    before = tree(tmp_path)
+    with pytest.raises(ValueError, match="other flags: --momentum, --width differ") as refused:
+        RunDirectory(tmp_path / "run", flags="--seed=0\n--width=2\n--momentum=0.5\n", resume=True)
+    assert tree(tmp_path) == before
+    RunDirectory(tmp_path / "run", flags=FLAGS, resume=True).release()  # the refusal, still held, has let go of it
+    assert "--overwrite" in str(refused.value)
+
+
+def test_a_run_that_ended_before_it_recorded_its_flags_can_be_resumed(tmp_path):
+    files.unfinished(tmp_path / "run").mkdir()
+    finish(tmp_path / "run", "new", resume=True)
+    assert tree(tmp_path) == {"run/result": "new", "run/run.flags": FLAGS}
+
+
+def test_a_second_run_in_the_same_process_is_kept_out(tmp_path):
+    first = RunDirectory(tmp_path / "run", flags=FLAGS)
+    for options in ({"overwrite": True}, {"resume": True}):
+        with pytest.raises(ValueError, match="in use by another process"):
+            RunDirectory(tmp_path / "run", flags=FLAGS, **options)
+    first.commit()
+
+
+HOLD_LOCK = """
+import fcntl, sys
+file = open(sys.argv[1], "w")
+fcntl.flock(file, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("options", [{"overwrite": True}, {"resume": True}])
+def test_a_run_is_kept_out_as_long_as_another_process_lives_in_the_directory(tmp_path, options):
+    leave_unfinished(tmp_path / "run", "half")
+    lock = files.unfinished(tmp_path / "run") / RunDirectory.LOCK
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD_LOCK, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match="in use by another process"):
+            RunDirectory(tmp_path / "run", flags=FLAGS, **options)
+        assert (files.unfinished(tmp_path / "run") / "checkpoint").read_text() == "half"
+    finally:
+        holder.kill()  # an end without any farewell
+        holder.communicate()
+    RunDirectory(tmp_path / "run", flags=FLAGS, **options).commit()
+    assert (tmp_path / "run").is_dir()
+
+
+def test_a_directory_that_cannot_be_made_is_an_os_error(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OSError):
+        RunDirectory(tmp_path / "file" / "run", flags=FLAGS)
+    with pytest.raises(OSError):
+        RunDirectory(tmp_path / ("x" * 300), flags=FLAGS)
+    assert tree(tmp_path) == {"file": "mine"}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_parent_that_cannot_be_written_to_is_an_os_error(tmp_path):
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(OSError):
+            RunDirectory(tmp_path / "run", flags=FLAGS)
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_a_file_where_the_run_would_work_is_an_os_error(tmp_path):
+    files.unfinished(tmp_path / "run").write_text("mine")
+    with pytest.raises(OSError):
+        RunDirectory(tmp_path / "run", flags=FLAGS, overwrite=True)
+    assert tree(tmp_path) == {"run.unfinished": "mine"}
+
+
+def test_releasing_twice_or_after_the_commit_does_no_harm(tmp_path):
+    directory = RunDirectory(tmp_path / "run", flags=FLAGS)
+    directory.commit()
+    directory.release()
+    directory.release()
+    assert (tmp_path / "run").is_dir()
