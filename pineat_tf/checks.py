@@ -7,6 +7,7 @@ one the check is an op of the graph, whose failure `data_errors_as_value_errors`
 import contextlib
 import difflib
 import math
+import numbers
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -24,9 +25,14 @@ def check_positive(name: str, value: float, hint: str) -> None:
         raise ValueError(f"`{name}` must be positive. Received: {name}={value!r}. {hint}")
 
 
+def check_epsilon(epsilon: float) -> None:
+    """Raises `ValueError` unless `epsilon` is a radius above 0."""
+    check_positive("epsilon", epsilon, "Give the radius on the scale of the pixels, e.g. 8/255 for images in [0, 1].")
+
+
 def check_count(name: str, value: int, minimum: int, hint: str) -> None:
     """Raises `ValueError` unless `value` is a whole number of at least `minimum`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
         raise ValueError(f"`{name}` must be a whole number >= {minimum}. Received: {name}={value!r}. {hint}")
 
 
@@ -160,4 +166,4 @@ def _require(condition: tf.Tensor, message: str, received: Callable[[], tf.Tenso
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)

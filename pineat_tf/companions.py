@@ -10,12 +10,10 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from pineat_tf.checks import check_bounds, check_choice, check_positive
+from pineat_tf.checks import check_bounds, check_choice, check_epsilon
 from pineat_tf.projections import clip_to_bounds, project_linf, uniform_in_linf_ball
 from pineat_tf.seeds import fold, uniform_like
 from pineat_tf.types import Bounds, Seed
-
-_EPSILON_HINT = "Give the radius on the scale of the pixels, e.g. 8/255 for images in [0, 1]."
 
 
 def aggregate_noise(x: tf.Tensor, adversarial: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -97,7 +95,7 @@ class RandomCompanions:
     is_natural = False
 
     def __post_init__(self) -> None:
-        check_positive("epsilon", self.epsilon, _EPSILON_HINT)
+        check_epsilon(self.epsilon)
         check_bounds(self.bounds)
 
     def __call__(self, x, adversarial, *, num: int, seed: Seed = 0) -> tuple[tf.Tensor, ...]:
@@ -136,7 +134,7 @@ class ReverseSymmetry:
     is_natural = False
 
     def __post_init__(self) -> None:
-        check_positive("epsilon", self.epsilon, _EPSILON_HINT)
+        check_epsilon(self.epsilon)
         check_choice("bounds", self.bounds, ("paper", "valid"))
         check_choice("decomposition", self.decomposition, ("random", "split"))
         check_bounds(self.pixel_range)

@@ -1,5 +1,7 @@
 """Randomness without state: the same seed gives the same tensors, eagerly, in a graph and after a restart."""
 
+import numbers
+
 import tensorflow as tf
 
 from pineat_tf.types import Seed
@@ -14,8 +16,8 @@ def as_seed(seed: Seed) -> tf.Tensor:
     Raises:
         ValueError: if it is neither a whole number nor two of them.
     """
-    if isinstance(seed, int) and not isinstance(seed, bool):
-        seed = (0, seed)
+    if isinstance(seed, numbers.Integral) and not isinstance(seed, bool):
+        seed = (0, int(seed))
     try:
         tensor = tf.convert_to_tensor(seed, dtype_hint=tf.int64)
         valid = tensor.shape == (2,) and tensor.dtype.is_integer

@@ -251,6 +251,14 @@ def test_bad_data_is_refused(x, y, match):
         attacks.pgd(**STEPS)(golden_network(), x, y)
 
 
+def test_numbers_of_numpy_are_numbers():
+    attack = attacks.pgd(epsilon=np.float32(0.5), step_size=np.float64(0.25), num_steps=np.int64(2))
+    plain = attacks.pgd(epsilon=0.5, step_size=0.25, num_steps=2)
+    np.testing.assert_array_equal(
+        attack(golden_network(), X, Y, seed=np.int32(3)), plain(golden_network(), X, Y, seed=3)
+    )
+
+
 def test_a_function_without_gradient_is_refused():
     with pytest.raises(ValueError, match="nothing to ascend"):
         attacks.pgd(**STEPS)(lambda x: tf.stop_gradient(golden_network()(x)), X, Y)

@@ -6,11 +6,10 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from pineat_tf.attacks import parts
-from pineat_tf.checks import check_batch, check_bounds, check_choice, check_count, check_positive
+from pineat_tf.checks import check_batch, check_bounds, check_choice, check_count, check_epsilon, check_positive
 from pineat_tf.projections import clip_to_bounds
 from pineat_tf.types import Bounds, LogitsFn, Seed
 
-_EPSILON_HINT = "Give the radius on the scale of the pixels, e.g. 8/255 for images in [0, 1]."
 _STEP_HINT = "Give the length of one step on the scale of the pixels, e.g. 2/255."
 _COUNT_HINT = "Each step costs one gradient."
 
@@ -109,7 +108,7 @@ def pgd(
     Reference:
         Madry et al., "Towards deep learning models resistant to adversarial attacks", ICLR 2018, section 2.1.
     """
-    check_positive("epsilon", epsilon, _EPSILON_HINT)
+    check_epsilon(epsilon)
     check_positive("step_size", step_size, _STEP_HINT)
     check_choice("norm", norm, ("linf", "l2"))
     linf = norm == "linf"
@@ -158,7 +157,7 @@ def dist(
     """
     check_positive("coefficient", coefficient, "It is the factor on the gradient for pixels in [0, 1], e.g. 1.0.")
     if epsilon is not None:
-        check_positive("epsilon", epsilon, _EPSILON_HINT)
+        check_epsilon(epsilon)
     return GradientAttack(
         surrogate=parts.cross_entropy_surrogate,
         start=parts.AtNatural(),
@@ -229,7 +228,7 @@ def trades_kl(
     Reference:
         Zhang et al., "Theoretically principled trade-off between robustness and accuracy", ICML 2019, algorithm 1.
     """
-    check_positive("epsilon", epsilon, _EPSILON_HINT)
+    check_epsilon(epsilon)
     check_positive("step_size", step_size, _STEP_HINT)
     check_positive("start_stddev", start_stddev, "The divergence has no gradient at the natural image itself.")
     start = parts.Gaussian(start_stddev)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from pineat_tf.checks import check_count
 from pineat_tf.membership.scores import as_float64
 
 
@@ -229,8 +230,8 @@ def noise_floor(num_members: int, num_non_members: int) -> NoiseFloor:
         Smirnov, "Table for Estimating the Goodness of Fit of Empirical Distributions", Annals of
         Mathematical Statistics 19(2), 1948.
     """
-    _check_count("num_members", num_members)
-    _check_count("num_non_members", num_non_members)
+    check_count("num_members", num_members, 1, "Give the number of examples that were scored.")
+    check_count("num_non_members", num_non_members, 1, "Give the number of examples that were scored.")
     effective = num_members * num_non_members / (num_members + num_non_members)
     mean = math.sqrt(math.pi / (8 * effective))  # integral of exp(-2 N d^2) over d >= 0
     upper_95 = math.sqrt(math.log(1 / 0.05) / (2 * effective))
@@ -305,11 +306,3 @@ def _check_scores(name: str, scores: tf.Tensor) -> None:
 def _check_rate(name: str, rate: float) -> None:
     if not 0 <= rate <= 1:
         raise ValueError(f"`{name}` must lie in [0, 1]. Received: {name}={rate!r}. Give a share, e.g. 0.01 for 1 %.")
-
-
-def _check_count(name: str, count: int) -> None:
-    if not (count >= 1 and count % 1 == 0):
-        raise ValueError(
-            f"`{name}` must be a whole number >= 1. Received: {name}={count!r}. Give the number "
-            "of examples that were scored."
-        )

@@ -1,0 +1,499 @@
+"""From flags to results: what runs leave behind, and what is left when they end early."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import matplotlib.image
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from experiments import audit, datasets, figures, files, paper, pipeline, run
+from experiments.config import ATTACKS, ExperimentConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+VARIANTS = ("natural", "original", "advnat", "advran", "pineat")
+
+# 200 training images, 50 at once: 4 rounds a pass.
+SMOKE = [
+    "--flagfile=quickstart.flags", "--flagfile=smoke.flags", "--variant=pineat", "--output_dir=runs/{variant}",
+]  # fmt: skip
+TINY = [*SMOKE, "--network=mlp", "--export=keras"]
+
+
+def execute(folder, *arguments):
+    """Runs the command in a folder; gives the exit code and what was printed, stderr among stdout."""
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            code = run.main(["run", *arguments])
+    return code, printed.getvalue()
+
+
+def refusal(folder, *arguments):
+    """The one line of a command that must fail."""
+    code, printed = execute(folder, *arguments)
+    assert code == 2 and printed.startswith("error: ") and printed.count("\n") == 1
+    return printed
+
+
+def refuse_constant(constant):
+    raise AssertionError(f"{constant} is not strict JSON")
+
+
+def metrics_of(folder):
+    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"), parse_constant=refuse_constant)
+
+
+def without_times(metrics):
+    return {name: value for name, value in metrics.items() if name not in ("hours", "seconds")}
+
+
+def weights_of(folder):
+    return keras.models.load_model(folder / "network.keras").get_weights()
+
+
+def is_same(first, second):
+    return len(first) == len(second) and all((a == b).all() for a, b in zip(first, second))
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# ---------------------------------------------------------------- a run that ends well
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Two variants at smoke scale with all exports: the folder of the runs, and what was printed."""
+    folder = tmp_path_factory.mktemp("finished")
+    code, printed = execute(folder, *SMOKE, "--variant=original,pineat")
+    assert code == 0
+    return folder / "runs", printed
+
+
+def test_a_finished_run_leaves_these_files_and_nothing_beside_them(finished):
+    runs, _ = finished
+    assert sorted(path.name for path in runs.iterdir()) == ["original", "pineat"]
+    for folder in runs.iterdir():
+        assert sorted(path.name for path in folder.iterdir()) == [
+            "checkpoints", "examples.png", "history.csv", "metrics.json", "network.keras", "predictions.npz",
+            "run.flags", "saved_model", "tensorboard",
+        ]  # fmt: skip
+        assert list((folder / "tensorboard").rglob("events.out.tfevents.*"))
+
+
+def test_metrics_are_strict_json_with_the_columns_of_the_paper(finished):
+    for folder in finished[0].iterdir():
+        metrics = metrics_of(folder)
+        assert all(isinstance(metrics[name], float) for name in paper.COLUMNS)
+        assert all(0 <= metrics[name] <= 1 for name in paper.COLUMNS if name != "hours")
+        assert metrics["p_max"] == max(metrics["p_e_nat"], metrics["p_e_adv"]) >= 0.5
+        assert metrics["data"] == {"name": "digits", "num_members": 200, "num_non_members": 100}
+
+
+def test_metrics_count_the_cost_of_the_training(finished):
+    # small_cnn of width 1 on 8 x 8: convolutions 9*16 on 4 x 4 places and 9*16*32 on 2 x 2, then 128*64 and 64*10.
+    flops = 2 * (9 * 16 * 16 + 9 * 16 * 32 * 4 + 128 * 64 + 64 * 10)
+    parameters = (9 * 16 + 16) + (9 * 16 * 32 + 32) + (128 * 64 + 64) + (64 * 10 + 10)
+    network = {"parameters": parameters, "flops_per_forward": flops}
+    # K = 2: a round of 1/0 has 3 gradients and 2*2 + 3 forward units, one of 1/1 a gradient and 3 units more.
+    original = {"rounds": 8, "updates": 8, "gradient_passes": 8 * 3, "forward_units": 8 * 7, **network}
+    pineat = {"rounds": 4, "updates": 8, "gradient_passes": 4 * 4, "forward_units": 4 * 10, **network}
+    assert metrics_of(finished[0] / "original")["cost"] == original
+    assert metrics_of(finished[0] / "pineat")["cost"] == pineat
+
+
+def test_metrics_name_the_flags_and_versions_of_the_run(finished):
+    metrics = metrics_of(finished[0] / "pineat")
+    config = ExperimentConfig(**{
+        name: tuple(value) if isinstance(value, list) else value for name, value in metrics["flags"].items()
+    })
+    assert (config.run_dir, config.dataset, config.updates) == ("runs/pineat", "digits", 8)
+    assert metrics["versions"]["keras"] == keras.__version__
+
+
+def test_the_flags_of_a_run_are_a_flag_file_that_repeats_it(finished, tmp_path):
+    runs, _ = finished
+    code, _ = execute(tmp_path, f"--flagfile={runs / 'pineat' / 'run.flags'}")
+    assert code == 0
+    first, second = metrics_of(runs / "pineat"), metrics_of(tmp_path / "runs" / "pineat")
+    assert without_times(first) == without_times(second)
+    assert is_same(weights_of(runs / "pineat"), weights_of(tmp_path / "runs" / "pineat"))
+
+
+def test_another_seed_gives_other_weights_and_figures(finished, tmp_path):
+    code, _ = execute(tmp_path, *SMOKE, "--seed=1", "--export=keras")
+    assert code == 0
+    first, second = finished[0] / "pineat", tmp_path / "runs" / "pineat"
+    assert not is_same(weights_of(first), weights_of(second))
+    assert [metrics_of(first)[name] for name in paper.COLUMNS] != [metrics_of(second)[name] for name in paper.COLUMNS]
+
+
+def test_the_audit_of_the_predictions_gives_the_figures_of_the_metrics(finished):
+    for folder in finished[0].iterdir():
+        metrics, audited = metrics_of(folder), audit.audit_file(str(folder / "predictions.npz"))
+        assert audited.pop("scored_from") == {"natural": "logits", "adversarial": "logits"}
+        assert {name: metrics[name] for name in audited} == audited
+        assert {"a_train", "r_test", "p_e_nat", "p_e_adv", "p_max", "membership"} <= audited.keys()
+
+
+def test_predictions_are_those_of_the_data_in_its_order(finished):
+    data = datasets.load("digits", train_size=200, test_size=100)
+    with np.load(finished[0] / "pineat" / "predictions.npz") as arrays:
+        assert sorted(arrays) == sorted(
+            [f"logits_{split}_{kind}" for split in ("train", "test") for kind in ("benign", "adversarial")]
+            + ["train_label", "test_label"]
+        )
+        assert (arrays["train_label"] == data.train.labels).all() and (arrays["test_label"] == data.test.labels).all()
+        assert arrays["logits_train_adversarial"].shape == (200, 10)
+        assert arrays["logits_test_adversarial"].shape == (100, 10)
+        assert (arrays["logits_train_adversarial"] != arrays["logits_train_benign"]).any()
+
+
+def test_exported_networks_give_the_logits_of_the_predictions(finished):
+    folder = finished[0] / "pineat"
+    images = datasets.load("digits", train_size=200).train.images
+    with np.load(folder / "predictions.npz") as arrays:
+        expected = arrays["logits_train_benign"]
+    saved_model = tf.saved_model.load(str(folder / "saved_model"))
+    plain_keras = keras.models.load_model(folder / "network.keras")
+    np.testing.assert_allclose(plain_keras(images, training=False), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(saved_model.serve(images), expected, rtol=0, atol=1e-5)
+
+
+def test_history_counts_every_pass(finished):
+    with open(finished[0] / "pineat" / "history.csv", newline="", encoding="utf-8") as file:
+        assert [(row["epoch"], row["updates"]) for row in csv.DictReader(file)] == [("1", "8")]
+    with open(finished[0] / "original" / "history.csv", newline="", encoding="utf-8") as file:
+        assert [(row["epoch"], row["updates"]) for row in csv.DictReader(file)] == [("1", "4"), ("2", "8")]
+
+
+def test_the_estimate_is_printed_before_training_and_the_place_of_the_results_after(finished):
+    _, printed = finished
+    estimates = (
+        "runs/original: 8 rounds of 1/0 = 8 updates, 24 gradient passes of 50 images",
+        "runs/pineat: 4 rounds of 1/1 = 8 updates, 16 gradient passes of 50 images",
+    )
+    where = -1
+    for estimate, variant in zip(estimates, ("original", "pineat")):
+        steps = [estimate, "images/s; estimated", "training:", "evaluation:", f"Results are in runs/{variant}."]
+        for step in steps:
+            where = printed.index(step, where + 1)  # raises unless it comes after the one before
+
+
+def test_the_table_has_a_row_for_each_variant_with_the_figures_of_its_metrics(finished):
+    runs, printed = finished
+    rows = {line.split("  ")[0]: line.split()[-8:] for line in printed.splitlines() if line.startswith("digits ")}
+    assert list(rows) == ["digits pgd original", "digits pgd pineat-1/1"]
+    for variant, cells in zip(("original", "pineat"), rows.values()):
+        figures_of_run = metrics_of(runs / variant)
+        assert cells[:7] == [f"{figures_of_run[name]:.4f}" for name in paper.COLUMNS if name != "hours"]
+
+
+def test_the_examples_are_a_picture_of_eight_images_in_five_rows(finished):
+    for folder in finished[0].iterdir():
+        png = (folder / "examples.png").read_bytes()
+        assert png[:8] == b"\x89PNG\r\n\x1a\n"
+        width, height = struct.unpack(">II", png[16:24])
+        assert (width, height) == (round(120 * (1.1 * 8 + 1.6)), round(120 * 1.1 * 5))  # inches at 120 dpi
+        pixels = matplotlib.image.imread(io.BytesIO(png), format="png")[..., :3]
+        halves = np.split(pixels[: height // 2 * 2, width // 2 :], 2)
+        assert all(half.std() > 0.1 for half in halves)
+
+
+@pytest.mark.parametrize("shape", [(5, 7, 1), (6, 6, 3), (6, 6, 2), (6, 1, 1), (1, 1, 1), (4, 4, 5)])
+def test_images_of_any_shape_can_be_drawn(shape, tmp_path):
+    network = keras.Sequential([keras.Input(shape), keras.layers.Flatten(), keras.layers.Dense(3)])
+    images = np.random.default_rng(0).uniform(size=(3, *shape)).astype(np.float32)
+    split = datasets.Split(images, np.arange(3))
+    figures.write_examples(tmp_path / "a.png", ExperimentConfig(num_steps=1), network, split)
+    assert matplotlib.image.imread(tmp_path / "a.png").std() > 0
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_all_variants_of_every_attack_run_to_their_results(attack, tmp_path):
+    code, printed = execute(tmp_path, *TINY, f"--attack={attack}", f"--variant={','.join(VARIANTS)}", "--updates=4")
+    assert code == 0
+    updates_of_round = {"natural": 1, "original": 1, "advnat": 2, "advran": 2, "pineat": 2}
+    for variant, updates in updates_of_round.items():
+        metrics = metrics_of(tmp_path / "runs" / variant)
+        assert (metrics["cost"]["updates"], metrics["cost"]["rounds"]) == (4, 4 // updates)
+        assert metrics["flags"]["attack"] == attack and metrics["flags"]["variant"] == variant
+        assert all(0 <= metrics[name] <= 1 for name in paper.COLUMNS if name != "hours")
+    assert len([line for line in printed.splitlines() if line.startswith("digits ")]) == len(VARIANTS)
+    logits = [np.load(tmp_path / "runs" / variant / "predictions.npz")["logits_test_benign"] for variant in VARIANTS]
+    assert all((a != b).any() for i, a in enumerate(logits) for b in logits[:i])  # no two variants are the same
+
+
+@pytest.mark.parametrize(
+    "arguments, updates, rounds",
+    [
+        (["--ratio=1/2", "--updates=10"], 9, 3),  # 10 // 3 rounds: what is left over is not trained
+        (["--ratio=2/1", "--generation=update", "--updates=3"], 3, 1),
+        (["--network=small_cnn", "--precision=mixed_bfloat16", "--augment_pad=1", "--augment_flip"], 8, 4),
+        (["--optimizer=sgd", "--momentum=0", "--weight_decay=1e-3", "--batch_size=60"], 8, 4),  # 3 rounds a pass
+        (["--export=", "--rs_bounds=valid", "--rs_decomposition=split", "--ratio=1/3"], 8, 2),
+    ],
+)
+def test_other_settings_run_and_do_as_many_updates_as_they_say(arguments, updates, rounds, tmp_path):
+    code, _ = execute(tmp_path, *TINY, *arguments)
+    assert code == 0
+    cost = metrics_of(tmp_path / "runs" / "pineat")["cost"]
+    assert (cost["updates"], cost["rounds"]) == (updates, rounds)
+    assert (tmp_path / "runs" / "pineat" / "network.keras").exists() == ("--export=" not in arguments)
+
+
+# ---------------------------------------------------------------- what is refused once the data are known
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--batch_size=201"], "`batch_size` must be at most the number of training images, 200"),
+        (["--train_size=1298"], "`train_size` must not be larger than the split. Received: train_size=1298 of 1297"),
+        (["--ratio=4/5"], "`updates` must be a whole number >= 9"),
+        (["--dataset=npz"], "needs `data_dir`"),
+        (["--dataset=npz", "--data_dir=no_such.npz"], "no_such.npz could not be read"),
+        (["--dataset=image_folder", "--data_dir=."], "must have a directory 'train'"),
+        (["--dataset=cifar10", "--data_dir=no_such_folder"], "`data_dir` is not a directory"),
+        (["--network=wrn32", "--dataset=npz", "--data_dir=odd.npz"], "multiples of 4"),
+        (["--network=small_cnn", "--dataset=npz", "--data_dir=odd.npz"], "must be at least 4"),
+        (["--attack=wrm_l2", "--ratio=2/1"], "This attack has no random start"),
+        (["--optimizer=sgd", "--momentum=2"], "`momentum`"),
+        (["--seed=4294967296"], "between 0 and 2**32 - 1"),
+    ],
+)
+def test_what_does_not_fit_the_data_is_refused_in_one_line_and_leaves_nothing(arguments, message, tmp_path):
+    images, labels = np.zeros((300, 3, 3), np.uint8), np.arange(300) % 2
+    np.savez(tmp_path / "odd.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    assert message in refusal(tmp_path, *TINY, *arguments)
+    assert [path.name for path in tmp_path.iterdir()] == ["odd.npz"]
+
+
+def test_a_training_that_diverges_is_told_and_not_recorded(tmp_path):
+    code, printed = execute(tmp_path, *TINY, "--learning_rates=1e38")
+    assert code == 2 and "diverged" in printed.splitlines()[-1]
+    assert not (tmp_path / "runs" / "pineat").exists()
+
+
+# ---------------------------------------------------------------- runs that meet other runs
+
+
+def test_a_finished_run_is_not_repeated_without_leave(finished):
+    runs, _ = finished
+    before = contents(runs)
+    assert "holds earlier results" in refusal(runs.parent, *SMOKE)
+    assert "not both" in refusal(runs.parent, *SMOKE, "--overwrite", "--resume")
+    assert contents(runs) == before
+
+
+def test_resuming_finished_runs_says_so_and_prints_their_table_again(finished):
+    runs, printed = finished
+    before = contents(runs)
+    code, again = execute(runs.parent, *SMOKE, "--variant=original,pineat", "--resume")
+    assert code == 0
+    assert again.splitlines()[:2] == ["runs/original is finished already.", "runs/pineat is finished already."]
+    table = printed[printed.index("Results are in runs/pineat.") :].splitlines()[1:]
+    assert again.splitlines()[2:] == table
+    assert contents(runs) == before
+
+
+def test_resuming_a_finished_run_with_other_flags_is_refused_by_name(finished):
+    runs, _ = finished
+    assert "other flags: --epsilon, --seed differ" in refusal(
+        runs.parent, *SMOKE, "--resume", "--seed=5", "--epsilon=0.2"
+    )
+
+
+def test_a_folder_that_is_no_run_is_never_replaced(tmp_path):
+    (tmp_path / "runs" / "pineat").mkdir(parents=True)
+    (tmp_path / "runs" / "pineat" / "thesis.txt").write_text("mine")
+    for option in ("--overwrite", "--resume"):
+        assert "something other than a run" in refusal(tmp_path, *TINY, option)
+    assert contents(tmp_path) == {Path("runs/pineat/thesis.txt"): b"mine"}
+
+
+# ---------------------------------------------------------------- runs that end early
+
+# Enough rounds to be interrupted among: 10 rounds a pass, 150 passes. The last pass is cut short.
+LONG = [*TINY, "--train_size=500", "--updates=2990", "--checkpoint_seconds=3600"]
+PATIENCE = 120.0
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The run that the interrupted ones must equal."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    code, _ = execute(folder, *LONG)
+    assert code == 0
+    return folder / "runs" / "pineat"
+
+
+@contextlib.contextmanager
+def process(folder, *arguments):
+    """The command as a process of its own, which is killed if the test fails."""
+    started = subprocess.Popen(
+        [sys.executable, "-m", "experiments.run", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield started
+    finally:
+        started.kill()
+        started.communicate()
+
+
+def wait_for_pass(started, history, after):
+    """Waits until a process has trained a pass more, and freezes it there; gives its updates so far."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline and started.poll() is None:
+        if history.exists():
+            with open(history, newline="", encoding="utf-8") as file:
+                updates = int(list(csv.DictReader(file))[-1]["updates"])
+            if updates > after:
+                started.send_signal(signal.SIGSTOP)
+                return updates
+        time.sleep(0.01)
+    raise AssertionError(f"no pass after {after} updates; exit code {started.poll()}: {started.stdout.read()}")
+
+
+def end(started, number):
+    """Sends a frozen process a signal; gives its exit code and the last line that it printed."""
+    started.send_signal(number)
+    started.send_signal(signal.SIGCONT)
+    printed, _ = started.communicate(timeout=PATIENCE)
+    return started.returncode, printed.splitlines()[-1]
+
+
+def test_a_run_interrupted_twice_ends_with_the_weights_of_one_that_was_not(uninterrupted, tmp_path):
+    unfinished = tmp_path / "runs" / "pineat.unfinished"
+    message = "interrupted: the checkpoint is kept; --resume goes on from it."
+    with process(tmp_path, *LONG) as started:
+        first = wait_for_pass(started, unfinished / "history.csv", after=0)
+        assert "in use by another process" in refusal(tmp_path, *LONG, "--resume")
+        assert end(started, signal.SIGINT) == (130, message)
+    with process(tmp_path, *LONG, "--resume") as started:
+        second = wait_for_pass(started, unfinished / "history.csv", after=first)
+        assert end(started, signal.SIGTERM) == (143, message)
+    assert 0 < first < second < 2990
+    assert len(list((unfinished / "checkpoints").glob("*.index"))) == 2
+    assert not (tmp_path / "runs" / "pineat").exists()
+
+    code, printed = execute(tmp_path, *LONG, "--resume")
+    assert code == 0
+    reached = int(printed.split("Going on from update ")[1].split(".")[0])
+    assert second <= reached < 2990 and f"{(2990 - reached) // 2:,} rounds of 1/1 = {2990 - reached:,}" in printed
+    resumed = tmp_path / "runs" / "pineat"
+    assert is_same(weights_of(resumed), weights_of(uninterrupted))
+    assert without_times(metrics_of(resumed)) == without_times(metrics_of(uninterrupted))
+    with open(resumed / "history.csv", newline="", encoding="utf-8") as file:
+        updates = [int(row["updates"]) for row in csv.DictReader(file)]
+    assert updates == [*range(20, 2990, 20), 2990]  # every pass once
+
+
+def interrupt(*arguments, **keywords):
+    raise KeyboardInterrupt
+
+
+def crash(*arguments, **keywords):
+    raise OSError(28, "No space left on device", "runs")
+
+
+@pytest.mark.parametrize("step", ["_predict", "_report", "_write_predictions"])
+def test_an_interrupted_evaluation_is_resumed_without_training_again(step, finished, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, step, interrupt)
+        code, printed = execute(tmp_path, *SMOKE)
+    assert (code, printed.splitlines()[-1]) == (130, "interrupted")
+    assert not (tmp_path / "runs" / "pineat").exists()
+    code, printed = execute(tmp_path, *SMOKE, "--resume")
+    assert code == 0 and "Going on from update 8." in printed and "rounds of" not in printed
+    assert without_times(metrics_of(tmp_path / "runs" / "pineat")) == without_times(metrics_of(finished[0] / "pineat"))
+    assert is_same(weights_of(tmp_path / "runs" / "pineat"), weights_of(finished[0] / "pineat"))
+
+
+@pytest.mark.parametrize("option", ["--overwrite", "--resume"])
+def test_a_crash_leaves_earlier_results_whole_and_the_run_can_be_repeated(option, tmp_path, monkeypatch):
+    assert execute(tmp_path, *TINY)[0] == 0
+    before = contents(tmp_path / "runs" / "pineat")
+    changed = [*TINY, "--seed=1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.export, "export", crash)
+        code, printed = execute(tmp_path, *changed, "--overwrite")
+    assert code == 2 and printed.splitlines()[-1] == "error: [Errno 28] No space left on device: 'runs'"
+    assert contents(tmp_path / "runs" / "pineat") == before
+    code, _ = execute(tmp_path, *changed, option)
+    assert code == 0
+    assert metrics_of(tmp_path / "runs" / "pineat")["flags"]["seed"] == 1
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["pineat"]
+
+
+def test_a_mistake_of_the_program_lets_go_of_the_directory(tmp_path, monkeypatch):
+    def fail(*arguments, **keywords):
+        raise RuntimeError("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "_report", fail)
+        with pytest.raises(RuntimeError):
+            execute(tmp_path, *TINY)
+    assert execute(tmp_path, *TINY, "--resume")[0] == 0
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_begins_anew_on_resume(finished, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "_print_estimate", interrupt)
+        assert execute(tmp_path, *SMOKE)[0] == 130
+    code, printed = execute(tmp_path, *SMOKE, "--resume")
+    assert code == 0 and "Going on" not in printed
+    assert without_times(metrics_of(tmp_path / "runs" / "pineat")) == without_times(metrics_of(finished[0] / "pineat"))
+
+
+def test_a_damaged_checkpoint_is_told_in_one_line(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "_predict", interrupt)
+        assert execute(tmp_path, *TINY)[0] == 130
+    (data,) = (files.unfinished(tmp_path / "runs" / "pineat") / "checkpoints").glob("*.data-*")
+    data.write_bytes(data.read_bytes()[:100])
+    assert "checkpoint" in refusal(tmp_path, *TINY, "--resume")
+
+
+# ---------------------------------------------------------------- passes and what is left of them
+
+
+@pytest.mark.parametrize(
+    "first, expected",
+    [
+        (0, [(0, 10, 2), (2, 3, 1)]),  # two whole passes, then three rounds
+        (4, [(0, 6, 1), (1, 10, 1), (2, 3, 1)]),
+        (10, [(1, 10, 1), (2, 3, 1)]),
+        (20, [(2, 3, 1)]),
+        (22, [(2, 1, 1)]),
+        (23, []),
+    ],
+)
+def test_what_is_left_of_training_is_cut_into_epochs_of_equal_length(first, expected):
+    plan = pipeline._Plan(rounds=23, rounds_per_pass=10, updates_per_round=2)
+    assert plan.segments(first) == expected
+    assert sum(rounds * alike for _, rounds, alike in expected) == 23 - first
+
+
+def test_less_than_a_pass_is_one_short_epoch():
+    assert pipeline._Plan(rounds=3, rounds_per_pass=10, updates_per_round=1).segments(0) == [(0, 3, 1)]
