@@ -258,7 +258,7 @@ def _metrics(
             "parameters": model.network.count_params(),
             "flops_per_forward": networks.forward_flops(model.network),
         },
-        "flags": {name: value for name, value in config.to_dict().items() if name not in _NOT_RECORDED},
+        "flags": {name: value for name, value in config.to_dict().items() if name not in (*_NOT_RECORDED, "output_dir")},
         "versions": {
             "pineat_tf": pt.__version__,
             "tensorflow": tf.__version__,

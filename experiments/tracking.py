@@ -77,10 +77,13 @@ class Checkpoints(keras.callbacks.Callback):
         self.saved = time.monotonic()
 
     def restore(self) -> bool:
-        """Brings back the last checkpoint, if there is one."""
+        """Brings back the last checkpoint, if there is one; raises `ValueError` if it is damaged."""
         latest = self.manager.latest_checkpoint
-        if latest:
-            self.manager.checkpoint.restore(latest).assert_existing_objects_matched()
+        try:
+            if latest:
+                self.manager.checkpoint.restore(latest).assert_existing_objects_matched()
+        except (tf.errors.OpError, IndexError) as error:  # what TensorFlow raises for files that were cut
+            raise ValueError(f"the checkpoint {latest!r} is damaged; --overwrite begins anew. ({error})") from error
         return bool(latest)
 
     def save(self) -> None:

@@ -403,6 +403,7 @@ def test_a_config_written_as_a_flag_file_reads_back_equal(original):
 def test_a_flag_file_holds_every_field_once():
     lines = command_line.to_flags(config.ExperimentConfig()).splitlines()
     assert [line.split("=")[0] for line in lines] == [f"--{name}" for name in FIELDS]
+    assert {"--random_start=true", "--augment_flip=false", "--boundaries=", "--export=keras,saved_model"} <= set(lines)
 
 
 # ---------------------------------------------------------------- help

@@ -178,6 +178,16 @@ def test_checkpoints_are_no_more_frequent_than_asked_for(tmp_path, model, fit):
     assert names_of_checkpoints(tmp_path) == []
 
 
+@pytest.mark.parametrize("ending", ["data-00000-of-00001", "index"])
+@pytest.mark.parametrize("damage", [lambda content: content[:90], lambda content: b"", lambda content: content[::-1]])
+def test_a_damaged_checkpoint_is_refused_by_name(ending, damage, tmp_path, model):
+    tracking.Checkpoints(model, tmp_path, 0).save()
+    path = tmp_path / f"ckpt-0.{ending}"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match="checkpoint '.*ckpt-0' is damaged; --overwrite begins anew"):
+        tracking.Checkpoints(make_model(), tmp_path, 0).restore()
+
+
 def test_a_checkpoint_of_another_network_is_refused(tmp_path, model):
     tracking.Checkpoints(model, tmp_path, 0).save()
     other = pt.AdversarialTraining(

@@ -1,0 +1,12 @@
+"""Data sets as plain arrays, checked by content, and the batches of a training run.
+
+`load` gives a `Dataset` by name, from whatever copy the machine has; `training_batches` turns a
+split into batches that depend on nothing but the seed and the number of the round.
+"""
+
+from experiments.datasets.batches import training_batches
+from experiments.datasets.loading import NAMES, load
+from experiments.datasets.published import DEBIAN_FMNIST
+from experiments.datasets.types import Dataset, Split
+
+__all__ = ["DEBIAN_FMNIST", "NAMES", "Dataset", "Split", "load", "training_batches"]

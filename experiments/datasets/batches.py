@@ -1,0 +1,137 @@
+"""The batches of a training run: the same whether it was interrupted or not."""
+
+import tensorflow as tf
+
+from experiments.datasets.types import Split
+from pineat_tf.checks import check_count
+from pineat_tf.seeds import as_seed, fold
+
+_ORDER, _CROPS, _FLIPS = range(3)  # the independent streams of random numbers of a run
+
+
+def training_batches(
+    split: Split,
+    *,
+    batch_size: int,
+    seed: int,
+    first_round: int,
+    num_rounds: int,
+    pad: int = 0,
+    flip: bool = False,
+) -> tf.data.Dataset:
+    """Gives the batches of the rounds `first_round .. num_rounds - 1` of a training run.
+
+    Stateless: the batch of round r is a function of the split, the batch size, the seed, r and the
+    augmentation, whether training began at round 0 or was resumed at r. A pass over the data has
+    `num // batch_size` rounds (an incomplete last batch is dropped) and a permutation of its own.
+
+    The permutation is drawn once a pass, by `stateless_shuffle`. `index_shuffle`, which computes
+    single places of a permutation, is not used: its cipher has four rounds, which leave an order
+    that is not random. On 60,000 images sorted by class, the number of images of a class in a
+    batch of 256 had 0.64 times the variance of a random order, and places 256 apart a correlation
+    140 standard errors from none; small data sets run out of different permutations altogether.
+
+    Args:
+        split: images `(num, height, width, channels)` in [0, 1] with their labels. One copy of it
+            is held for as long as the batches are.
+        batch_size: images a round, at most `num`.
+        seed: of the permutations and of the augmentation; a whole number of 64 bits.
+        first_round: the round to begin with, >= 0.
+        num_rounds: the round to stop before, >= `first_round`.
+        pad: random crops of the original size after `pad` zero pixels were added at each side.
+        flip: mirrors each image left to right with probability 1/2.
+
+    Returns:
+        `num_rounds - first_round` pairs of images `(batch_size, height, width, channels)` float32
+        and labels `(batch_size,)` int64, both of static shape.
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    Example:
+        >>> from experiments.datasets import load
+        >>> digits = load("digits").train
+        >>> run = dict(batch_size=64, seed=0, num_rounds=1000, pad=1)
+        >>> resumed = training_batches(digits, first_round=400, **run)
+        >>> int(resumed.cardinality())
+        600
+    """
+    _check_rounds(split, batch_size, first_round, num_rounds, pad)
+    base_seed = as_seed(seed)
+
+    def batch_of(round_number: tf.Tensor, rows: tf.Tensor, data: Split) -> tuple[tf.Tensor, tf.Tensor]:
+        batch = tf.gather(data.images, rows)
+        if pad:
+            batch = _random_crop(batch, fold(base_seed, _CROPS, round_number), pad)
+        if flip:
+            batch = _random_flip(batch, fold(base_seed, _FLIPS, round_number))
+        return batch, tf.gather(data.labels, rows)
+
+    numbers = tf.data.Dataset.range(first_round, num_rounds)
+    rows = _rows(len(split.labels), batch_size, base_seed, first_round, num_rounds)
+    rounds = tf.data.Dataset.zip(numbers, rows, _everything(split))
+    batches = rounds.map(batch_of, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    counted = batches.apply(tf.data.experimental.assert_cardinality(num_rounds - first_round))
+    options = tf.data.Options()  # rewriting the graph of the pipeline would copy the images
+    options.experimental_optimization.apply_default_optimizations = False
+    return counted.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+def _check_rounds(split: Split, batch_size: int, first_round: int, num_rounds: int, pad: int) -> None:
+    """Refuses arguments of `training_batches` that are out of range."""
+    check_count("batch_size", batch_size, 1, "It is how many images a round has.")
+    check_count("first_round", first_round, 0, "Rounds are counted from 0.")
+    check_count("num_rounds", num_rounds, first_round, "It is the round to stop before, `first_round` the first.")
+    check_count("pad", pad, 0, "It is how many pixels are added at each side.")
+    if batch_size > len(split.labels):
+        raise ValueError(
+            "`batch_size` must not be larger than the data: every pass would be empty. "
+            f"Received: batch_size={batch_size} for {len(split.labels)} images. "
+            "Give a smaller batch or more images."
+        )
+
+
+def _rows(num: int, batch_size: int, base_seed: tf.Tensor, first_round: int, num_rounds: int) -> tf.data.Dataset:
+    """Which images the batches hold, from `first_round` on: elements `(batch_size,)` int64."""
+    rounds_a_pass = num // batch_size
+
+    def rows_of_pass(number: tf.Tensor) -> tf.data.Dataset:
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(num, dtype=tf.int64), fold(base_seed, _ORDER, number), alg="philox"
+        )
+        used = order[: rounds_a_pass * batch_size]
+        return tf.data.Dataset.from_tensor_slices(tf.reshape(used, (rounds_a_pass, batch_size)))
+
+    passes = tf.data.Dataset.range(first_round // rounds_a_pass, -(-num_rounds // rounds_a_pass))
+    return passes.flat_map(rows_of_pass).skip(first_round % rounds_a_pass)
+
+
+def _everything(split: Split) -> tf.data.Dataset:
+    """The whole split as an element, over and over: the same buffer each time, not a copy.
+
+    A function that captures the images, as a constant or as a tensor, would be part of a reference cycle and keep them
+    in memory, after the batches were given up, until Python's garbage collector comes round.
+    """
+    with tf.device("CPU:0"):
+        tensors = Split(tf.identity(split.images), tf.identity(split.labels))  # tf.constant copies them twice
+    return tf.data.Dataset.from_tensors(tensors).repeat()
+
+
+def _random_crop(images: tf.Tensor, seed: tf.Tensor, pad: int) -> tf.Tensor:
+    """Cuts a window of the original size out of each zero-padded image."""
+    num, height, width, channels = images.shape
+    top, left = tf.unstack(
+        tf.random.stateless_uniform((2, num, 1), seed, maxval=2 * pad + 1, dtype=tf.int32, alg="philox")
+    )
+    padded = tf.pad(images, [[0, 0], [pad, pad], [pad, pad], [0, 0]])
+    lines = tf.range(num)[:, tf.newaxis] * (height + 2 * pad) + top + tf.range(height)
+    columns = left + tf.range(width)
+    places = lines[:, :, tf.newaxis] * (width + 2 * pad) + columns[:, tf.newaxis, :]
+    return tf.gather(tf.reshape(padded, (-1, channels)), places)
+
+
+def _random_flip(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Mirrors about half of the images left to right."""
+    shape = (images.shape[0], 1, 1, 1)
+    heads = tf.random.stateless_uniform(shape, seed, maxval=2, dtype=tf.int32, alg="philox")
+    return tf.where(heads == 1, images[:, :, ::-1], images)

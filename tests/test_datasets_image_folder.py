@@ -1,0 +1,153 @@
+"""Folders of images: classes and files in sorted order, and every file that cannot be used is named."""
+
+import os
+import struct
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from dataset_files import assert_is, pixels
+
+from experiments import datasets
+from experiments.datasets import image_folder
+
+
+def encode(image, ending):
+    encoder = {".png": tf.io.encode_png, ".jpg": lambda x: tf.io.encode_jpeg(x, quality=95)}
+    return encoder[ending](image).numpy()
+
+
+def bmp(image):
+    """A 24-bit BMP file: rows bottom up, BGR, each padded to 4 bytes."""
+    height, width, _ = image.shape
+    rows = np.pad(image[::-1, :, ::-1].reshape(height, -1), [[0, 0], [0, -3 * width % 4]]).tobytes()
+    header = struct.pack("<2sIHHI", b"BM", 54 + len(rows), 0, 0, 54)
+    return header + struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, len(rows), 0, 0, 0, 0) + rows
+
+
+def write_folder(root, shape=(6, 5, 3), classes=("cat", "dog"), num=3, ending=".png"):
+    """`num` images a class and split; gives them as {(split, class): images}."""
+    written = {}
+    for split in ("train", "test"):
+        for name in classes:
+            directory = root / split / name
+            directory.mkdir(parents=True)
+            images = pixels(num, shape)
+            for n, image in enumerate(images):
+                (directory / f"{n}{ending}").write_bytes(encode(image, ending))
+            written[split, name] = images
+    return written
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpg"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_image_folder(tmp_path, ending, channels):
+    """Classes and files in sorted order, the pixels those that TensorFlow decodes; grey stays 1 channel."""
+    root = tmp_path / "pets-small"
+    written = write_folder(root, (6, 5, channels), ("dog", "cat", "Bird"), 4, ending)
+    dataset = datasets.load("image_folder", data_dir=str(root) + "/")
+    assert (dataset.name, dataset.num_classes, dataset.train.images.shape) == ("pets-small", 3, (12, 6, 5, channels))
+    for split in ("train", "test"):
+        images = np.concatenate([written[split, name] for name in ("Bird", "cat", "dog")])
+        if ending == ".jpg":
+            images = np.stack([tf.io.decode_image(encode(image, ending)).numpy() for image in images])
+        assert_is(getattr(dataset, split), images, np.repeat([0, 1, 2], 4))
+
+
+def test_image_folder_in_the_order_of_more_than_one_batch(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_folder, "_DECODE_BATCH", 4)
+    written = write_folder(tmp_path / "d", (3, 3, 3), num=9)
+    dataset = datasets.load("image_folder", data_dir=str(tmp_path / "d"))
+    assert_is(dataset.train, np.concatenate([written["train", "cat"], written["train", "dog"]]), np.repeat([0, 1], 9))
+
+
+def test_image_folder_of_grey_and_colour(tmp_path):
+    """A grey file among colour ones has its channel repeated, in whichever split it is."""
+    written = write_folder(tmp_path / "d")
+    grey = pixels(1, (6, 5, 1))[0]
+    (tmp_path / "d" / "test" / "cat" / "0.png").write_bytes(encode(grey, ".png"))
+    dataset = datasets.load("image_folder", data_dir=str(tmp_path / "d"))
+    images = np.concatenate([np.repeat(grey[None], 3, -1), written["test", "cat"][1:], written["test", "dog"]])
+    assert_is(dataset.test, images, np.repeat([0, 1], 3))
+    assert dataset.train.images.shape[-1] == 3
+
+
+def test_image_folder_reads_image_files_only(tmp_path):
+    """Upper case and BMP too; not what is hidden, not other files, not links."""
+    root = tmp_path / "d"
+    written = write_folder(root)
+    extra = pixels(2, (6, 5, 3))
+    cat = root / "train" / "cat"
+    (cat / "3.PNG").write_bytes(encode(extra[0], ".png"))
+    (cat / "4.bmp").write_bytes(bmp(extra[1]))
+    for name in ("._0.png", "notes.txt"):
+        (cat / name).write_text("not an image")
+    (cat / "directory.png").mkdir()
+    (root / "train" / ".ipynb_checkpoints").mkdir()
+    (root / "train" / "readme.txt").touch()
+    (tmp_path / "outside.png").write_bytes(encode(extra[0], ".png"))
+    (cat / "link.png").symlink_to(tmp_path / "outside.png")
+    (root / "train" / "zebra").symlink_to(root / "train" / "dog")
+    dataset = datasets.load("image_folder", data_dir=str(root))
+    images = np.concatenate([written["train", "cat"], extra, written["train", "dog"]])
+    assert_is(dataset.train, images, [0] * 5 + [1] * 3)
+
+
+def test_image_folder_with_names_that_are_no_text(tmp_path, monkeypatch):
+    """Names need not be UTF-8, and a colon makes no URL of a relative path."""
+    monkeypatch.chdir(tmp_path)
+    written = write_folder(tmp_path / "gs:", classes=("cat",))
+    try:
+        os.rename(tmp_path / "gs:/train/cat/0.png", os.fsencode(tmp_path / "gs:/train/cat") + b"/0\xff.png")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    assert_is(datasets.load("image_folder", data_dir="gs:").train, written["train", "cat"], [0, 0, 0])
+
+
+def _write(path, content):
+    return lambda root: (root / path).write_bytes(content)
+
+
+def _png(*shape):
+    return encode(np.zeros(shape, np.uint8), ".png")
+
+
+def _replace_by_link(path):
+    def replace(root):
+        (root / path).rename(root.parent / "elsewhere")
+        (root / path).symlink_to(root.parent / "elsewhere")
+
+    return replace
+
+
+def _empty(path):
+    return lambda root: [file.unlink() for file in (root / path).iterdir()]
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (_write("train/dog/1.png", b""), "train/dog/1.png could not be decoded"),
+        (_write("train/cat/0.png", b""), "train/cat/0.png could not be decoded"),  # the one that sets the size
+        (_write("test/dog/2.png", b"not an image"), "test/dog/2.png could not be decoded"),
+        (_write("test/dog/2.png", _png(6, 5, 3)[:-20]), "test/dog/2.png could not be decoded"),
+        (_write("test/cat/1.png", encode(pixels(1, (6, 5, 3))[0], ".jpg")[:-30]), "test/cat/1.png could not"),
+        (_write("train/dog/1.png", _png(5, 6, 3)), r"one size.*\(5, 6, 3\) in .*train/dog/1.png, expected \(6, 5, 3\)"),
+        (_write("test/cat/1.png", _png(6, 5, 4)), r"\(6, 5, 4\) in .*test/cat/1.png.*transparency"),
+        (_write("test/cat/1.png", _png(6, 5, 2)), r"\(6, 5, 2\) in .*test/cat/1.png"),
+        (_write("train/cat/0.png", encode(pixels(1, (6, 5, 3))[0], ".jpg")[:-30]), "train/cat/0.png could not"),
+        (_write("train/cat/0.png", _png(6, 5, 4)), r"\(6, 5, 4\) in .*train/cat/0.png"),
+        (_empty("test/dog"), r"'test'.*no images in \['dog'\]"),
+        (lambda root: (root / "train" / "eel").mkdir(), r"'train'.*no images in \['eel'\]"),
+        (lambda root: (root / "train").rename(root / "training"), "'train'.*no class"),
+        (lambda root: (root / "test").rename(root / "val"), "'test'.*no class"),
+        (lambda root: (root / "test" / "dog").rename(root / "test" / "cow"), r"same classes.*\['cow', 'dog'\]"),
+        (_replace_by_link("test"), "'test'.*no class.*links are not followed"),
+        (_replace_by_link("test/dog"), r"same classes.*\['dog'\]"),
+    ],
+)
+def test_bad_image_folder(tmp_path, damage, message):
+    write_folder(tmp_path / "d")
+    damage(tmp_path / "d")
+    with pytest.raises(ValueError, match=message):
+        datasets.load("image_folder", data_dir=str(tmp_path / "d"))
