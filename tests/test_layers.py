@@ -28,7 +28,7 @@ LAYERS = [
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 MODULES = sorted((ROOT / "pineat_tf").rglob("*.py"))
-SOURCES = MODULES + sorted((ROOT / "experiments").glob("*.py"))
+SOURCES = MODULES + sorted((ROOT / "experiments").rglob("*.py"))
 
 
 def module_name(path):
