@@ -1,6 +1,6 @@
 """Audits predictions made elsewhere, by any framework, for membership leakage.
 
-    python -m experiments.audit predictions.npz --json=audit.json
+python -m experiments.audit predictions.npz --json=audit.json
 """
 
 import json
@@ -93,9 +93,7 @@ def _query_figures(arrays: dict, queries: str, form: str | None, names: list[str
         membership.audit_scores(*_scores(score, arrays, names), signal=signal, queries=queries)
         for signal, score in signals.items()
     )
-    train, test = (
-        float(np.mean(arrays[name].argmax(axis=1) == arrays[label])) for name, label in zip(names, LABELS)
-    )
+    train, test = (float(np.mean(arrays[name].argmax(axis=1) == arrays[label])) for name, label in zip(names, LABELS))
     return QueryFigures(train_accuracy=train, test_accuracy=test, membership=records)
 
 
@@ -143,8 +141,7 @@ def _check_arrays(arrays: dict[str, np.ndarray], names: list[str]) -> None:
         shape, label_shape = np.shape(arrays[name]), np.shape(arrays[label])
         if len(shape) != 2 or label_shape != shape[:1]:
             raise ValueError(
-                f"{name} must have shape (num, num_classes) and {label} (num,). "
-                f"Received: {shape} and {label_shape}."
+                f"{name} must have shape (num, num_classes) and {label} (num,). Received: {shape} and {label_shape}."
             )
         if arrays[name].dtype.kind not in "fiu" or arrays[label].dtype.kind not in "iu":
             raise ValueError(
@@ -156,8 +153,7 @@ def _check_arrays(arrays: dict[str, np.ndarray], names: list[str]) -> None:
     widths = [arrays[name].shape[1] for name in names]
     if len(set(widths)) > 1:
         raise ValueError(
-            f"{' and '.join(names)} must have equally many classes. "
-            f"Received: {widths[0]} and {widths[1]}."
+            f"{' and '.join(names)} must have equally many classes. Received: {widths[0]} and {widths[1]}."
         )
 
 

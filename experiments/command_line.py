@@ -73,10 +73,10 @@ def configs_from(values: flags.FlagValues, *, several: str) -> list[ExperimentCo
     return [ExperimentConfig(**{**given, several: one}) for one in given[several]]
 
 
-def to_flags(config: ExperimentConfig) -> str:
-    """The config as a flag file."""
+def to_flags(config: ExperimentConfig, *, without: Sequence[str] = ()) -> str:
+    """The config as a flag file, but for the flags named in `without`."""
     lines = []
-    for name, value in config.to_dict().items():
+    for name, value in config.to_dict(without=without).items():
         text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
         lines.append(f"--{name}={text.lower() if isinstance(value, bool) else text}")
     return "\n".join(lines) + "\n"

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 import string
+from collections.abc import Sequence
 from typing import Any
 
 from experiments import datasets, export, networks
@@ -39,10 +40,10 @@ class ExperimentConfig:
     # Network
     network: str = option("fmnist_vgg", "Which classifier to train.", networks.NAMES)
     width: int = option(0, "Its width multiplier; 0 for that of the paper.")
-    activation: str = option("relu", "Its activation (slope 0.1 if leaky).", ("relu", "leaky_relu"))
+    activation: str = option("relu", "Its activation (slope 0.1 if leaky).", networks.ACTIVATIONS)
     weight_decay: float = option(0.0, "Adds this times ||w||^2 / 2 to the mean loss.")
     decay_all: bool = option(False, "Weight decay on biases and batch normalisation too, not on kernels only.")
-    precision: str = option("float32", "Of the layers; logits and losses are float32.", ("float32", "mixed_bfloat16"))
+    precision: str = option("float32", "Of the layers; logits and losses are float32.", networks.PRECISIONS)
 
     # Method
     attack: str = option("pgd", "How adversarial examples are generated; diff is TRADES, with its loss.", ATTACKS)
@@ -56,7 +57,9 @@ class ExperimentConfig:
     wrm_gamma: float = option(0.5 / 1.3, "Price of moving a pixel in wrm_l2.")
     trades_beta: float = option(1.0, "Weight of the divergence in diff.")
     trades_detach: bool = option(True, "Keep diff's divergence from changing the natural prediction, as in [20].")
-    rs_bounds: str = option("paper", "Clip reverse-symmetry examples to the ball, or to pixels too.", ("paper", "valid"))
+    rs_bounds: str = option(
+        "paper", "Clip reverse-symmetry examples to the ball, or to pixels too.", ("paper", "valid")
+    )
     rs_decomposition: str = option("random", "How m >= 2 of them share the noise.", ("random", "split"))
     rs_clip: bool = option(True, "Clip them to the ball at all.")
     generation: str = option("round", "Weights that generate: of the round's start or current.", ("round", "update"))
@@ -111,9 +114,11 @@ class ExperimentConfig:
         try:
             return os.path.expanduser(self.output_dir.format(**values))
         except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
-            names = [name for _, name, _, _ in string.Formatter().parse(self.output_dir) if name] if (
-                isinstance(error, KeyError)
-            ) else []
+            names = (
+                [name for _, name, _, _ in string.Formatter().parse(self.output_dir) if name]
+                if (isinstance(error, KeyError))
+                else []
+            )
             unknown = [name for name in names if name not in values]
             raise ValueError(
                 "`output_dir` may hold names of flags in braces, as in 'runs/{dataset}-{seed}'. "
@@ -125,9 +130,9 @@ class ExperimentConfig:
         """Radius of the evaluation's attack."""
         return self.eval_epsilon or self.epsilon
 
-    def to_dict(self) -> dict:
-        """The fields as plain values."""
-        return dataclasses.asdict(self)
+    def to_dict(self, *, without: Sequence[str] = ()) -> dict:
+        """The fields as plain values, but for those named in `without`."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in without}
 
 
 _MAY_BE_ZERO = ("weight_decay", "momentum", "eval_epsilon")

@@ -14,9 +14,7 @@ from pineat_tf.seeds import fold
 _NUM_EXAMPLES = 8
 
 
-def write_examples(
-    path: pathlib.Path, config: ExperimentConfig, network: keras.Model, split: datasets.Split
-) -> None:
+def write_examples(path: pathlib.Path, config: ExperimentConfig, network: keras.Model, split: datasets.Split) -> None:
     """Draws natural, adversarial and reverse-symmetry images, and the noises of the latter two magnified.
 
     Args:

@@ -14,9 +14,11 @@ from typing import Any
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Gives a temporary name to write to; what stands there then takes the place of `path`, or nothing does."""
-    path = pathlib.Path(path)
+    path = pathlib.Path(path).resolve()  # a link stays a link to what is written
     if path.is_dir():
         raise OSError(f"cannot write {str(path)!r}: it is a folder")
+    if path.exists() and not path.is_file():  # /dev/null, say, which a rename would do away with
+        raise OSError(f"cannot write {str(path)!r}: it is not a file")
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary

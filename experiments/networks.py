@@ -10,13 +10,14 @@ padding of strided convolutions, batch norm, initial weights, shortcuts.
 """
 
 import dataclasses
-import difflib
 import math
 import numbers
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import keras
+
+from pineat_tf.checks import check_choice
 
 ACTIVATIONS = ("relu", "leaky_relu")
 PRECISIONS = ("float32", "mixed_bfloat16")
@@ -296,15 +297,6 @@ _NETWORKS = {
 NAMES = tuple(_NETWORKS)
 
 
-def _check_choice(argument: str, value: str, choices: Sequence[str]) -> None:
-    """Raises a `ValueError` with the nearest choice unless `value` is one of `choices`."""
-    if value in choices:
-        return
-    nearest = difflib.get_close_matches(str(value), choices, n=1)
-    hint = f"Did you mean {nearest[0]!r}? " if nearest else ""
-    raise ValueError(f"Unknown `{argument}`. Received: {argument}={value!r}. {hint}Choose from {', '.join(choices)}.")
-
-
 def _check_numbers(num_classes: int, width: int, weight_decay: float) -> None:
     """Raises a `ValueError` for a number of classes, width or weight decay that makes no network."""
     if not isinstance(num_classes, numbers.Integral) or num_classes < 2:
@@ -385,9 +377,9 @@ def build(
         Song, Shokri and Mittal (CCS 2019), `model.py` of PGD, Dist and Diff; Zagoruyko and Komodakis, "Wide Residual
         Networks" (2016).
     """
-    _check_choice("name", name, NAMES)
-    _check_choice("activation", activation, ACTIVATIONS)
-    _check_choice("precision", precision, PRECISIONS)
+    check_choice("name", name, NAMES)
+    check_choice("activation", activation, ACTIVATIONS)
+    check_choice("precision", precision, PRECISIONS)
     _check_numbers(num_classes, width, weight_decay)
     _check_input_shape(name, input_shape)
     network = _NETWORKS[name]

@@ -14,12 +14,10 @@ from tqdm.auto import tqdm
 
 import pineat_tf as pt
 from experiments import command_line, datasets, export, figures, files, method, networks, tracking
+from experiments.audit import QUERIES
 from experiments.config import ExperimentConfig
 
 METRICS, PREDICTIONS, HISTORY, EXAMPLES = "metrics.json", "predictions.npz", "history.csv", "examples.png"
-
-NAMES_OF_QUERIES = {"benign": None, "adversarial": method.evaluation_attack}
-"""The word for a kind of input in predictions.npz -> what makes its attack."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,14 +207,15 @@ def _measure(model: pt.AdversarialTraining, batches: tf.data.Dataset, rounds: in
 
 
 def _predict(config: ExperimentConfig, data: datasets.Dataset, network: keras.Model) -> dict[str, dict]:
-    """Predictions by kind of input, then by split: `predictions["benign"]["train"]`."""
+    """Predictions by kind of input, then by split: `predictions["natural"]["train"]`."""
+    attacks = {"natural": None, "adversarial": method.evaluation_attack(config)}
     splits = {"train": data.train, "test": data.test}
-    total = len(NAMES_OF_QUERIES) * sum(len(split.labels) for split in splits.values())
+    total = len(attacks) * sum(len(split.labels) for split in splits.values())
     predictions = {}
     with tqdm(total=total, unit=" images", desc="evaluation", dynamic_ncols=True) as bar:
-        for name, make_attack in NAMES_OF_QUERIES.items():
-            predict = pt.Predictor(network, make_attack and make_attack(config))
-            predictions[name] = {
+        for queries, attack in attacks.items():
+            predict = pt.Predictor(network, attack)
+            predictions[queries] = {
                 split: predict(tuple(data), batch_size=config.eval_batch_size, on_batch=bar.update)
                 for split, data in splits.items()
             }
@@ -224,11 +223,11 @@ def _predict(config: ExperimentConfig, data: datasets.Dataset, network: keras.Mo
 
 
 def _report(predictions: dict[str, dict]) -> pt.Report:
-    natural, adversarial = (
-        pt.report.QueryFigures.from_predictions(predictions[name]["train"], predictions[name]["test"], queries)
-        for name, queries in (("benign", "natural"), ("adversarial", "adversarial"))
-    )
-    return pt.Report(natural=natural, adversarial=adversarial)
+    figures_by_queries = {
+        queries: pt.report.QueryFigures.from_predictions(by_split["train"], by_split["test"], queries)
+        for queries, by_split in predictions.items()
+    }
+    return pt.Report(**figures_by_queries)
 
 
 def _metrics(
@@ -258,7 +257,7 @@ def _metrics(
             "parameters": model.network.count_params(),
             "flops_per_forward": networks.forward_flops(model.network),
         },
-        "flags": {name: value for name, value in config.to_dict().items() if name not in (*_NOT_RECORDED, "output_dir")},
+        "flags": config.to_dict(without=(*_NOT_RECORDED, "output_dir")),
         "versions": {
             "pineat_tf": pt.__version__,
             "tensorflow": tf.__version__,
@@ -270,10 +269,10 @@ def _metrics(
 
 
 def _write_predictions(path: pathlib.Path, predictions: dict[str, dict]) -> None:
-    arrays = {f"{split}_label": predictions["benign"][split].labels for split in ("train", "test")}
-    for name, by_split in predictions.items():
+    arrays = {f"{split}_label": predictions["natural"][split].labels for split in ("train", "test")}
+    for queries, by_split in predictions.items():
         for split, predicted in by_split.items():
-            arrays[f"logits_{split}_{name}"] = predicted.logits
+            arrays[f"logits_{split}_{QUERIES[queries]}"] = predicted.logits
     with files.replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays)
 
@@ -282,8 +281,7 @@ _NOT_RECORDED = ("overwrite", "resume")
 
 
 def _recorded_flags(config: ExperimentConfig) -> str:
-    lines = command_line.to_flags(config).splitlines(keepends=True)
-    return "".join(line for line in lines if not line.startswith(tuple(f"--{name}=" for name in _NOT_RECORDED)))
+    return command_line.to_flags(config, without=_NOT_RECORDED)
 
 
 def _minutes(seconds: float) -> str:

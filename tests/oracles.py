@@ -41,9 +41,7 @@ class LinearModel:
         """Pull a gradient on the logits back to x: grad W^T, in the shape of x."""
         return (grad_logits @ self.weights.T).reshape(np.shape(x))
 
-    def parameter_gradients(
-        self, x: Array, grad_logits: Array
-    ) -> tuple[Array, Array]:
+    def parameter_gradients(self, x: Array, grad_logits: Array) -> tuple[Array, Array]:
         """Pull it back to (weights, bias): x^T grad, and grad summed over the batch."""
         return flatten(x).T @ grad_logits, grad_logits.sum(axis=0)
 
@@ -197,9 +195,7 @@ def pgd_linf(
     def gradient(z: Array) -> Array:
         return cross_entropy_input_gradient(model, z, y)
 
-    return linf_sign_ascent(
-        gradient, x, start, epsilon, step_size, num_steps, bounds
-    )
+    return linf_sign_ascent(gradient, x, start, epsilon, step_size, num_steps, bounds)
 
 
 def trades_kl(
@@ -221,9 +217,7 @@ def trades_kl(
     def gradient(z: Array) -> Array:
         return model.input_gradient(z, kl_gradient(natural_logits, model.logits(z)))
 
-    return linf_sign_ascent(
-        gradient, x, start, epsilon, step_size, num_steps, bounds
-    )
+    return linf_sign_ascent(gradient, x, start, epsilon, step_size, num_steps, bounds)
 
 
 def pgd_l2(
@@ -325,9 +319,7 @@ def reverse_symmetry(
     return tuple(clip_to_bounds(x + noise, bounds) for noise in [*draws, last])
 
 
-def split(
-    x: Array, adversarial: Sequence[Array], weights: Array, epsilon: float
-) -> tuple[Array, ...]:
+def split(x: Array, adversarial: Sequence[Array], weights: Array, epsilon: float) -> tuple[Array, ...]:
     """Return x + clip(w_j (-noise)) for weights (m, batch) that sum to 1 over m.
 
     Source: figure 4 of the paper; reading A8 in BUILD_NOTES.md.
@@ -347,9 +339,7 @@ def random_companion(x: Array, draw: Array, bounds: Bounds) -> Array:
 # One training round on the linear model
 
 
-def cross_entropy_parameter_gradients(
-    model: LinearModel, x: Array, y: Array
-) -> tuple[Array, Array]:
+def cross_entropy_parameter_gradients(model: LinearModel, x: Array, y: Array) -> tuple[Array, Array]:
     """Return d mean CE(x, y) / d (weights, bias)."""
     grad_logits = cross_entropy_gradient(y, model.logits(x)) / len(x)
     return model.parameter_gradients(x, grad_logits)
@@ -401,14 +391,9 @@ def sgd_round(
         if objective == "cross_entropy":
             gradients = cross_entropy_parameter_gradients(model, example, y)
         elif objective == "trades":
-            gradients = trades_parameter_gradients(
-                model, x, example, y, beta, detach_natural
-            )
+            gradients = trades_parameter_gradients(model, x, example, y, beta, detach_natural)
         else:
-            raise ValueError(
-                "`objective` must be 'cross_entropy' or 'trades'. "
-                f"Received: objective={objective!r}."
-            )
+            raise ValueError(f"`objective` must be 'cross_entropy' or 'trades'. Received: objective={objective!r}.")
         model = LinearModel(
             model.weights - learning_rate * gradients[0],
             model.bias - learning_rate * gradients[1],
@@ -473,8 +458,5 @@ def smallest_attainable_fpr(member: Array, non_member: Array) -> float:
     It is 1/len(non_member), times the non-members that tie at their top score:
     below it, a TPR at a fixed FPR is the TPR at FPR 0.
     """
-    false_rates = [
-        rates(member, non_member, threshold)[1]
-        for threshold in thresholds(member, non_member)
-    ]
+    false_rates = [rates(member, non_member, threshold)[1] for threshold in thresholds(member, non_member)]
     return float(min(rate for rate in false_rates if rate > 0))

@@ -280,3 +280,13 @@ def test_releasing_twice_or_after_the_commit_does_no_harm(tmp_path):
     directory.release()
     directory.release()
     assert (tmp_path / "run").is_dir()
+
+
+def test_a_device_is_not_replaced_and_a_link_stays_one(tmp_path):
+    with pytest.raises(OSError, match="it is not a file"), files.replacing("/dev/null"):
+        pass
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_text("old")
+    link.symlink_to(target)
+    files.write_text(link, "new")
+    assert link.is_symlink() and target.read_text() == "new"

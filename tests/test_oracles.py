@@ -1,6 +1,5 @@
 """The oracles against hand arithmetic, finite differences and published figures."""
 
-import os
 import pathlib
 import subprocess
 import sys
@@ -77,7 +76,7 @@ def test_input_gradients_agree_with_differences():
     for model in (linear, mlp):
         actual = model.input_gradient(images, pulled)
         assert actual.shape == images.shape
-        assert_is_gradient(actual, lambda x: np.sum(pulled * model.logits(x)), images)
+        assert_is_gradient(actual, lambda x, model=model: np.sum(pulled * model.logits(x)), images)
 
 
 # Losses
@@ -393,12 +392,10 @@ def test_parameter_gradients_agree_with_differences():
         at,
     )
     for detach in (True, False):
-        weights, bias = oracles.trades_parameter_gradients(
-            MODEL, X, x, labels, 3.0, detach
-        )
+        weights, bias = oracles.trades_parameter_gradients(MODEL, X, x, labels, 3.0, detach)
         assert_is_gradient(
             np.vstack([weights, bias]),
-            lambda p: trades(MODEL if detach else models(p), models(p)),
+            lambda p, detach=detach: trades(MODEL if detach else models(p), models(p)),
             at,
         )
 
@@ -575,15 +572,14 @@ YALE = {
 
 @pytest.mark.parametrize("name, inputs", YALE)
 def test_best_threshold_accuracy_of_reference_20(name, inputs):
-    folder = os.environ.get("PINEAT_TF_YALE")
-    if folder is None:
-        pytest.skip("set PINEAT_TF_YALE to the folder of natural.npz and pgd.npz")
-    with np.load(pathlib.Path(folder) / f"{name}.npz") as arrays:
+    path = pathlib.Path(__file__).resolve().parents[2] / "shared" / "truth" / "yale" / f"{name}.npz"
+    if not path.exists():
+        pytest.skip(f"the Yale predictions of reference [20] are not at ../shared/truth/yale: {name}")
+    with np.load(path) as arrays:
         scores = [
             probs[np.arange(len(labels)), labels]
             for probs, labels in (
-                (arrays[f"output_{split}_{inputs}"], arrays[f"{split}_label"])
-                for split in ("train", "test")
+                (arrays[f"output_{split}_{inputs}"], arrays[f"{split}_label"]) for split in ("train", "test")
             )
         ]
     assert oracles.best_threshold_accuracy(*scores) == YALE[name, inputs]

@@ -197,11 +197,10 @@ def tie_share(member_scores, non_member_scores) -> float:
         >>> tie_share([1.0, 1.0, 0.5], [1.0])
         0.75
     """
-    scores = tf.concat(_checked_scores(member_scores, non_member_scores), axis=0)
-    scores = tf.sort(scores)
-    equals_next = scores[1:] == scores[:-1]
-    tied = tf.concat([equals_next, [False]], 0) | tf.concat([[False], equals_next], 0)
-    return int(tf.math.count_nonzero(tied)) / scores.shape[0]
+    _, true_positives, false_positives = _accepted(member_scores, non_member_scores)
+    accepted = true_positives + false_positives
+    equal = accepted[1:] - accepted[:-1]  # how many share each distinct score
+    return int(tf.reduce_sum(tf.where(equal > 1, equal, 0))) / int(accepted[-1])
 
 
 def noise_floor(num_members: int, num_non_members: int) -> NoiseFloor:
