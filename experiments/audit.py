@@ -6,13 +6,12 @@ python -m experiments.audit predictions.npz --json=audit.json
 import json
 import os
 import sys
-import zipfile
-import zlib
 
 import numpy as np
 from absl import flags
 
 from experiments import command_line, files
+from experiments.datasets.archive import listed, read_arrays
 from pineat_tf import membership
 from pineat_tf.report import QueryFigures, Report
 
@@ -24,9 +23,10 @@ PREFIXES = {"logits_": "logits", "logits_output_": "logits", "output_": "probabi
 
 LABELS = ("train_label", "test_label")
 
-# What np.load raises for a text file or a pickle, an empty file, a cut one, one with a password or
-# an unknown compression, flipped bits, and (having no context manager) a single array.
-NOT_NPZ = (ValueError, EOFError, zipfile.BadZipFile, RuntimeError, zlib.error, TypeError)
+_NAMES = {
+    *LABELS,
+    *(f"{prefix}{split}_{word}" for prefix in PREFIXES for split in ("train", "test") for word in QUERIES.values()),
+}
 
 USAGE = """\
 usage: python -m experiments.audit FILE.npz [--json=PATH]
@@ -60,8 +60,7 @@ def audit_file(path: str) -> dict:
         kind of input). What adversarial arrays would give is None without them.
 
     Raises:
-        OSError: if the file cannot be read.
-        ValueError: if it is no npz file, lacks arrays, or they do not fit.
+        ValueError: if the file cannot be read, is no npz file, lacks arrays, or they do not fit.
 
     Example:
         >>> audit_file("predictions.npz")["p_max"]  # doctest: +SKIP
@@ -72,7 +71,7 @@ def audit_file(path: str) -> dict:
 
 def _audit(path: str) -> tuple[Report, dict[str, str | None]]:
     """The report, and what each kind of input was scored from."""
-    arrays = _read(path)
+    arrays = read_arrays(path, _NAMES)
     chosen = {queries: _choose(arrays, queries) for queries in QUERIES}
     for _, names in chosen.values():
         _check_arrays(arrays, names)
@@ -97,25 +96,6 @@ def _query_figures(arrays: dict, queries: str, form: str | None, names: list[str
     return QueryFigures(train_accuracy=train, test_accuracy=test, membership=records)
 
 
-def _read(path: str) -> dict[str, np.ndarray | None]:
-    """Every array by its name; None for those that this command has no use for."""
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        with loaded:
-            return {name: loaded[name] if _is_known(name) else None for name in loaded.files}
-    except OSError as error:
-        raise OSError(f"cannot read {path!r}: {error.strerror or error}") from error
-    except NOT_NPZ as error:
-        raise ValueError(
-            f"{path!r} is not an npz file of plain arrays. Write it with np.savez, without "
-            "objects (dtype=object), and check that it was copied whole."
-        ) from error
-
-
-def _is_known(name: str) -> bool:
-    return name in LABELS or name.startswith(tuple(PREFIXES))
-
-
 def _choose(arrays: dict, queries: str) -> tuple[str | None, list[str]]:
     """Form of the predictions, and the names of the train and the test array."""
     pairs = [
@@ -130,7 +110,7 @@ def _choose(arrays: dict, queries: str) -> tuple[str | None, list[str]]:
     missing = [name for name in needed if name not in arrays]
     if missing:
         raise ValueError(
-            f"the file lacks {', '.join(missing)}. It holds {', '.join(arrays) or 'nothing'}. "
+            f"the file lacks {', '.join(missing)}. It holds {listed(arrays)}. "
             "See --help for the names; train and test must come in the same form."
         )
     return complete[0] if complete else (None, [])

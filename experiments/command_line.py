@@ -8,12 +8,15 @@ import textwrap
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
+import tensorflow as tf
 from absl import flags
 
+from experiments import files
 from experiments.config import ExperimentConfig
 
 FLAGFILES = pathlib.Path(__file__).parent / "flagfiles"
-_LONGEST_FLAGFILE = 1 << 20
+_LONGEST_FLAGFILE = 1 << 16  # characters
+_MOST_FLAGFILES = 100  # a file that names two, each of which names two, ... has no end
 
 
 class InterruptedRun(Exception):
@@ -28,16 +31,17 @@ class InterruptedRun(Exception):
         self.exit_code = exit_code
 
 
-def expand_flagfiles(argv: Sequence[str], _open: tuple[str, ...] = ()) -> list[str]:
+def expand_flagfiles(argv: Sequence[str], _open: tuple[str, ...] = (), _read: list[str] | None = None) -> list[str]:
     """Puts the contents of every `--flagfile=NAME` in its place, so that what comes later wins.
 
     A name that is not in the working directory is looked up among the project's own flag files. Files may name
     further files. Lines that are empty or begin with `#` or `//` are comments.
 
     Raises:
-        ValueError: if a file is missing or unreadable, names itself, or holds something other than flags.
+        ValueError: if a file is missing, unreadable or too long, names itself or too many others, or holds something
+            other than flags.
     """
-    expanded, arguments = [], iter(argv)
+    expanded, arguments, read = [], iter(argv), [] if _read is None else _read
     for argument in arguments:
         if argument == "--":
             return [*expanded, argument, *arguments]
@@ -50,7 +54,10 @@ def expand_flagfiles(argv: Sequence[str], _open: tuple[str, ...] = ()) -> list[s
         path = _find_flagfile(name)
         if str(path) in _open:
             raise ValueError(f"flag file {name!r} names itself, by way of {' -> '.join([*_open, str(path)])}")
-        expanded += expand_flagfiles(_lines_of(path), (*_open, str(path)))
+        read.append(str(path))
+        if len(read) > _MOST_FLAGFILES:
+            raise ValueError(f"more than {_MOST_FLAGFILES} flag files are named, the last one {name!r}")
+        expanded += expand_flagfiles(_lines_of(path), (*_open, str(path)), read)
     return expanded
 
 
@@ -103,6 +110,12 @@ def guarded(command: Callable[[list[str]], None], argv: list[str] | None) -> int
         command(sys.argv if argv is None else argv)
     except (OSError, ValueError, flags.Error) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    except tf.errors.OpError as error:
+        system_error = files.system_error(error)
+        if not system_error:
+            raise
+        print("error:", system_error, file=sys.stderr)
         return 2
     except InterruptedRun as interrupted:
         print(f"interrupted: {interrupted}", file=sys.stderr)
@@ -182,9 +195,13 @@ def _find_flagfile(name: str) -> pathlib.Path:
 def _lines_of(path: pathlib.Path) -> list[str]:
     try:
         with open(path, encoding="utf-8") as file:
-            text = file.read(_LONGEST_FLAGFILE)
+            text = file.read(_LONGEST_FLAGFILE + 1)
     except UnicodeDecodeError:
         raise ValueError(f"flag file {str(path)!r} is not a text file") from None
+    except OSError as error:
+        raise ValueError(f"flag file {str(path)!r} cannot be read: {error.strerror}") from error
+    if len(text) > _LONGEST_FLAGFILE:
+        raise ValueError(f"flag file {str(path)!r} has more than {_LONGEST_FLAGFILE} characters")
     lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith(("#", "//"))]
     for line in lines:

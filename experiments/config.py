@@ -12,7 +12,8 @@ from pineat_tf import schedules
 from pineat_tf.checks import check_choice, check_count, check_positive
 from pineat_tf.types import Ratio
 
-ATTACKS = ("pgd", "pgd_l2", "dist", "wrm_l2", "diff")
+ATTACKS = ("pgd", "pgd_l2", "dist", "wrm_l2", "diff", "fgsm_rs", "n_fgsm", "free")
+STRATEGIES = ("none", "mirrored", "multi_worker")
 VARIANTS = ("natural", "original", "advnat", "advran", "pineat")
 
 
@@ -46,9 +47,11 @@ class ExperimentConfig:
     precision: str = option("float32", "Of the layers; logits and losses are float32.", networks.PRECISIONS)
 
     # Method
-    attack: str = option("pgd", "How adversarial examples are generated; diff is TRADES, with its loss.", ATTACKS)
+    attack: str = option(
+        "pgd", "How adversarial examples are generated; diff is TRADES, with its loss; free replays batches.", ATTACKS
+    )
     variant: str = option("pineat", "What stands beside adversarial examples.", VARIANTS)
-    ratio: str = option("1/1", "n/m of advnat, advran and pineat (natural is 0/1, original 1/0).")
+    ratio: str = option("1/1", "n/m of advnat, advran and pineat (natural is 0/1, original 1/0, or n+m/0 for free).")
     epsilon: float = option(0.1, "Radius of the ball for pixels in [0, 1]; a fraction like 8/255 will do.")
     step_size: float = option(0.02, "Length of an attack step (pgd, pgd_l2, diff).")
     num_steps: int = option(8, "Attack steps.")
@@ -66,13 +69,16 @@ class ExperimentConfig:
 
     # Training
     updates: int = option(80_000, "Updates of the weights; a round of ratio n/m is n + m of them.")
-    batch_size: int = option(100, "Images a batch; an incomplete last one is dropped.")
+    batch_size: int = option(100, "Images a batch, of all devices together; an incomplete last one is dropped.")
+    strategy: str = option("none", "Devices: one, all of this machine, or those of TF_CONFIG's workers.", STRATEGIES)
     optimizer: str = option("adam", "Adam, or SGD with momentum.", ("adam", "sgd"))
     learning_rates: tuple[float, ...] = option((1e-4,), "Learning rates, one more than boundaries.")
     boundaries: tuple[int, ...] = option((), "Updates after which the next learning rate holds.")
     adam_epsilon: float = option(1e-7, "Epsilon of Adam.")
     momentum: float = option(0.9, "Momentum of SGD.")
     seed: int = option(0, "Of the initial weights, the order of the data, the attack and the companions.")
+
+    deterministic: bool = option(True, "The same numbers in every run of the same flags on the same machine.")
 
     # Evaluation
     eval_epsilon: float = option(0.0, "Radius of the evaluation's PGD; 0 for that of training.")
@@ -103,8 +109,10 @@ class ExperimentConfig:
     @property
     def round_ratio(self) -> Ratio:
         """n/m of this variant."""
-        fixed = {"natural": Ratio(0, 1), "original": Ratio(1, 0)}
-        return fixed.get(self.variant) or Ratio.parse(self.ratio)
+        ratio = Ratio.parse(self.ratio)
+        original = ratio.updates_per_round if self.attack == "free" else 1  # free sees a batch as often in any variant
+        fixed = {"natural": Ratio(0, 1), "original": Ratio(original, 0)}
+        return fixed.get(self.variant, ratio)
 
     @property
     def run_dir(self) -> str:
@@ -149,5 +157,7 @@ def _check_field(field: dataclasses.Field, value: Any) -> None:
             check_choice(name, item, field.metadata["choices"])
     elif name in _AT_LEAST:
         check_count(name, value, _AT_LEAST[name], hint)
+        if name == "seed" and value >= 1 << 32:  # what NumPy takes, which draws the initial weights
+            raise ValueError(f"`seed` must be less than 2 ** 32. Received: seed={value!r}. {hint}")
     elif isinstance(field.default, float) and not (name in _MAY_BE_ZERO and value == 0):
         check_positive(name, value, hint)

@@ -1,6 +1,7 @@
 """Files and run directories that are whole or absent."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -9,6 +10,8 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from typing import Any
+
+import tensorflow as tf
 
 
 @contextlib.contextmanager
@@ -23,6 +26,10 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno and not error.filename:  # a full disk, say
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -36,6 +43,20 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Writes strict JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def system_error(error: tf.errors.OpError) -> OSError | None:
+    """The `OSError` behind an error of TensorFlow, which words it "PATH; WORDS OF THE SYSTEM"; None without one."""
+    for number in errno.errorcode:
+        path, words, _ = error.message.partition(f"; {os.strerror(number)}")
+        if words:
+            return OSError(number, os.strerror(number), path.rpartition("}} ")[2])
+    return None
+
+
+def remove(path: pathlib.Path) -> None:
+    """Removes a file, or a folder with what is in it."""
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def unfinished(path: str | os.PathLike) -> pathlib.Path:
@@ -131,6 +152,7 @@ class RunDirectory:
             self._clear()
         if resume:
             check_same_flags(self.unfinished, flags)
+        self._clear_halves()
         write_text(self.unfinished / self.FLAGS, flags)
 
     def _take_lock(self) -> None:
@@ -144,8 +166,13 @@ class RunDirectory:
             ) from None
 
     def _clear(self) -> None:
-        for item in self.unfinished.iterdir():
-            if item.is_dir():
-                shutil.rmtree(item)
-            elif item.name != self.LOCK:
-                item.unlink()
+        """Removes everything, the flags last: without them, what is left would pass for a run of any flags."""
+        for item in sorted(self.unfinished.iterdir(), key=lambda item: item.name == self.FLAGS):
+            if item.name != self.LOCK:
+                remove(item)
+
+    def _clear_halves(self) -> None:
+        """Removes what a process that was killed had not written to its end."""
+        for pattern in ("*.tmp", ".export-*"):
+            for item in self.unfinished.glob(pattern):
+                remove(item)

@@ -19,6 +19,10 @@ def attack(config: ExperimentConfig) -> pt.attacks.GradientAttack:
         "dist": lambda: pt.attacks.dist(coefficient=config.dist_coefficient, num_steps=steps, epsilon=epsilon),
         "wrm_l2": lambda: pt.attacks.wrm_l2(gamma=config.wrm_gamma, num_steps=steps, bounds=(0.0, 1.0)),
         "diff": lambda: pt.attacks.trades_kl(**pgd),
+        "fgsm_rs": lambda: pt.attacks.fgsm_rs(epsilon=epsilon),
+        "n_fgsm": lambda: pt.attacks.n_fgsm(epsilon=epsilon),
+        # Free training has no attack of its own. A step like that of a replay stands for it in pictures.
+        "free": lambda: pt.attacks.fgsm_rs(epsilon=epsilon, step_size=epsilon),
     }
     return makers[config.attack]()
 
@@ -48,16 +52,18 @@ def trainer(config: ExperimentConfig, network: keras.Model) -> pt.AdversarialTra
         "advran": lambda: pt.companions.RandomCompanions(epsilon=config.epsilon),
         "pineat": lambda: reverse_symmetry(config),
     }
-    model = pt.AdversarialTraining(
-        network,
-        attack=attack(config),
-        objective=_objective(config),
-        companions=companions[config.variant](),
-        ratio=config.round_ratio,
-        seed=config.seed,
-        generation=config.generation,
-    )
-    model.compile(optimizer=_optimizer(config), metrics=["accuracy"])
+    options = {
+        "objective": _objective(config),
+        "companions": companions[config.variant](),
+        "ratio": config.round_ratio,
+        "seed": config.seed,
+    }
+    if _is_free(config):
+        model = pt.FreeAdversarialTraining(network, epsilon=config.epsilon, batch_size=config.batch_size, **options)
+    else:
+        model = pt.AdversarialTraining(network, attack=attack(config), generation=config.generation, **options)
+    accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")  # by its name it would be made in the graph
+    model.compile(optimizer=_optimizer(config), metrics=[accuracy])
     return model
 
 
@@ -78,7 +84,7 @@ class RoundCost:
 def round_cost(config: ExperimentConfig) -> RoundCost:
     """Counts a round's passes: n attacks, n + m updates (cost model in BUILD_NOTES.md)."""
     n, m = config.round_ratio
-    steps, is_diff = attack(config).num_steps, config.attack == "diff"
+    steps, is_diff = 0 if _is_free(config) else attack(config).num_steps, config.attack == "diff"
     update = 6 if is_diff else 3
     companion = 3 if config.variant in ("natural", "advnat") else update
     one_attack = 2 * steps + (1 if is_diff else 0)
@@ -88,6 +94,10 @@ def round_cost(config: ExperimentConfig) -> RoundCost:
 def evaluation_forwards(config: ExperimentConfig) -> int:
     """Passes of the evaluation for one image, in units of one forward pass."""
     return 2 * config.eval_steps + 2
+
+
+def _is_free(config: ExperimentConfig) -> bool:
+    return config.attack == "free" and config.variant != "natural"
 
 
 def _objective(config: ExperimentConfig) -> Callable:

@@ -6,6 +6,7 @@ import json
 import pathlib
 import platform
 import time
+from collections.abc import Iterable, Iterator, Sequence
 
 import keras
 import numpy as np
@@ -13,7 +14,7 @@ import tensorflow as tf
 from tqdm.auto import tqdm
 
 import pineat_tf as pt
-from experiments import command_line, datasets, export, figures, files, method, networks, tracking
+from experiments import command_line, datasets, distribution, export, figures, files, method, networks, tracking
 from experiments.audit import QUERIES
 from experiments.config import ExperimentConfig
 
@@ -39,32 +40,58 @@ class _Plan:
             done += rounds * alike
         return segments
 
+    def place(self, updates: int) -> str:
+        """The last round that was trained, in words."""
+        done = updates // self.updates_per_round
+        epoch, into = divmod(done - 1, self.rounds_per_pass)
+        return f"round {done:,} (pass {epoch + 1:,}, batch {into + 1:,} of {self.rounds_per_pass:,})"
 
-def run(config: ExperimentConfig) -> dict:
+
+def run(config: ExperimentConfig) -> dict | None:
     """Trains, evaluates, exports and records one experiment.
 
     Args:
         config: what to do; its `run_dir` says where the results go.
 
     Returns:
-        The contents of metrics.json.
+        The contents of metrics.json; None in a worker that is not the chief, which only trains.
 
     Raises:
-        ValueError: if the config does not fit the data, or the run directory is taken.
-        InterruptedRun: if a signal ended the training; a checkpoint is kept.
+        ValueError: if the config does not fit the data, the run directory is taken, or training diverges.
+        InterruptedRun: if a signal ended the training, or that of another worker; a checkpoint is kept.
     """
-    path, directory_options = pathlib.Path(config.run_dir), {"overwrite": config.overwrite, "resume": config.resume}
+    strategy = distribution.strategy(config.strategy)  # before anything else is asked of TensorFlow
+    with distribution.lost_workers_told(strategy):
+        is_chief = distribution.is_chief(strategy)
+        metrics = _finished(config) if is_chief else None
+        if distribution.from_chief(strategy, [metrics is not None])[0]:
+            return metrics
+        if config.deterministic:
+            tf.config.experimental.enable_op_determinism()
+        data = datasets.load(
+            config.dataset, data_dir=config.data_dir or None, train_size=config.train_size, test_size=config.test_size
+        )
+        plan = _plan(config, data)
+        distribution.check_batch_size(config.batch_size, strategy)
+        with strategy.scope():
+            model = _model(config, data)
+        return _lead(config, data, model, plan) if is_chief else _follow(config, data, model, plan)
+
+
+def _finished(config: ExperimentConfig) -> dict | None:
+    """The contents of metrics.json, if this run is to go on and has nothing left to do."""
+    path = pathlib.Path(config.run_dir)
     is_finished = (path / METRICS).exists() and not files.unfinished(path).exists()
-    if is_finished and config.resume and not config.overwrite:
-        files.check_same_flags(path, _recorded_flags(config))
-        print(f"{path} is finished already.")
-        return json.loads((path / METRICS).read_text(encoding="utf-8"))
-    data = datasets.load(
-        config.dataset, data_dir=config.data_dir or None, train_size=config.train_size, test_size=config.test_size
-    )
-    plan = _plan(config, data)
-    model = _model(config, data)
-    directory = files.RunDirectory(path, flags=_recorded_flags(config), **directory_options)
+    if not is_finished or not config.resume or config.overwrite:
+        return None
+    files.check_same_flags(path, _recorded_flags(config))
+    print(f"{path} is finished already.")
+    return json.loads((path / METRICS).read_text(encoding="utf-8"))
+
+
+def _lead(config: ExperimentConfig, data: datasets.Dataset, model: pt.AdversarialTraining, plan: _Plan) -> dict:
+    path, options = pathlib.Path(config.run_dir), {"overwrite": config.overwrite, "resume": config.resume}
+    directory = files.RunDirectory(path, flags=_recorded_flags(config), **options)
     try:
         metrics = _run_in(directory.unfinished, config, data, model, plan)
         directory.commit()
@@ -72,6 +99,15 @@ def run(config: ExperimentConfig) -> dict:
         directory.release()
     print(f"Results are in {path}.")
     return metrics
+
+
+def _follow(config: ExperimentConfig, data: datasets.Dataset, model: pt.AdversarialTraining, plan: _Plan) -> None:
+    """Trains with the chief, step by step what `_train` does there, and keeps nothing."""
+    distribution.follow_chief(model)
+    first_round = int(model.optimizer.iterations.numpy()) // plan.updates_per_round
+    if first_round < plan.rounds:
+        _measure(config, data, model, first_round, plan.rounds)
+    _fit(config, data, model, plan, first_round, [])
 
 
 def _run_in(
@@ -130,37 +166,68 @@ def _train(
     plan: _Plan,
 ) -> float:
     """Trains to the end, from the last checkpoint if there is one; gives the seconds it took in all."""
-    checkpoints = tracking.Checkpoints(model, directory / "checkpoints", config.checkpoint_seconds)
+    clock = tracking.Clock()
+    checkpoints = tracking.Checkpoints(model, directory / "checkpoints", config.checkpoint_seconds, clock)
     if checkpoints.restore():
-        print(f"Going on from update {int(model.optimizer.iterations)}.")
-    first_round = int(model.optimizer.iterations) // plan.updates_per_round
+        print(f"Going on from update {int(model.optimizer.iterations.numpy())}.")
+    distribution.follow_chief(model)
+    first_round = int(model.optimizer.iterations.numpy()) // plan.updates_per_round
     if first_round < plan.rounds:
         _print_estimate(config, data, model, plan, first_round)
-    history = tracking.History(directory / HISTORY, int(model.optimizer.iterations))
+    clock.start()
+    history = tracking.History(directory / HISTORY, int(model.optimizer.iterations.numpy()), clock)
     bar = tracking.ProgressBar(
         plan.rounds * plan.updates_per_round, first_round * plan.updates_per_round, plan.updates_per_round
     )
     stop = tracking.StopOnSignal(checkpoints)
     tensorboard = keras.callbacks.TensorBoard(str(directory / "tensorboard"), write_graph=False)
-    with stop.listening(), contextlib.closing(bar):
-        for epoch, rounds, alike in plan.segments(first_round):
-            model.fit(
-                _batches(config, data, first_round, first_round + rounds * alike),
-                initial_epoch=epoch,
-                epochs=epoch + alike,
-                steps_per_epoch=rounds,
-                callbacks=[bar, history, tensorboard, checkpoints, stop],
-                shuffle=False,  # the batches are in their order already
-                verbose=0,
-            )
-            first_round += rounds * alike
-    stop.end_if_told()
-    checkpoints.save()
-    return history.seconds
+    callbacks = [tracking.StopOnDivergence(model.network), bar, history, tensorboard, checkpoints, stop]
+    with _divergence_placed(model, plan, checkpoints), stop.listening(), contextlib.closing(bar):
+        _fit(config, data, model, plan, first_round, callbacks)
+        stop.end_if_told()
+        checkpoints.save()
+    return clock.seconds
 
 
-def _batches(config: ExperimentConfig, data: datasets.Dataset, first_round: int, last_round: int) -> tf.data.Dataset:
-    return datasets.training_batches(
+def _fit(
+    config: ExperimentConfig,
+    data: datasets.Dataset,
+    model: pt.AdversarialTraining,
+    plan: _Plan,
+    first_round: int,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> None:
+    for epoch, rounds, alike in plan.segments(first_round):
+        distribution.fit(
+            model,
+            _batches(config, data, model, first_round, first_round + rounds * alike),
+            initial_epoch=epoch,
+            epochs=epoch + alike,
+            steps_per_epoch=rounds,
+            callbacks=callbacks,
+        )
+        first_round += rounds * alike
+
+
+@contextlib.contextmanager
+def _divergence_placed(model: pt.AdversarialTraining, plan: _Plan, checkpoints: tracking.Checkpoints) -> Iterator[None]:
+    """Says of a divergence where in training it was, and what is left."""
+    try:
+        yield
+    except tracking.Diverged as error:
+        kept = checkpoints.updates()
+        checkpoint = f"the checkpoint of update {kept[-1]:,} is kept" if kept else "there is no checkpoint before it"
+        place = plan.place(int(model.optimizer.iterations.numpy()))
+        raise ValueError(
+            f"training diverged: {error} in {place}; {checkpoint}. Give smaller --learning_rates, with --overwrite or "
+            "another --output_dir."
+        ) from error
+
+
+def _batches(
+    config: ExperimentConfig, data: datasets.Dataset, model: pt.AdversarialTraining, first_round: int, last_round: int
+) -> Iterable:
+    batches = datasets.training_batches(
         data.train,
         batch_size=config.batch_size,
         seed=config.seed,
@@ -169,6 +236,7 @@ def _batches(config: ExperimentConfig, data: datasets.Dataset, first_round: int,
         pad=config.augment_pad,
         flip=config.augment_flip,
     )
+    return distribution.parts(batches, config.batch_size, model.distribute_strategy)
 
 
 def _print_estimate(
@@ -176,7 +244,7 @@ def _print_estimate(
 ) -> None:
     cost = method.round_cost(config)
     rounds = plan.rounds - first_round
-    seconds_per_round = _measure(model, _batches(config, data, first_round, plan.rounds), min(3, rounds))
+    seconds_per_round = _measure(config, data, model, first_round, plan.rounds)
     per_forward = seconds_per_round / (cost.forwards * config.batch_size)
     images = len(data.train.labels) + len(data.test.labels)
     evaluation = images * method.evaluation_forwards(config) * per_forward
@@ -189,16 +257,19 @@ def _print_estimate(
     )
 
 
-def _measure(model: pt.AdversarialTraining, batches: tf.data.Dataset, rounds: int) -> float:
+def _measure(
+    config: ExperimentConfig, data: datasets.Dataset, model: pt.AdversarialTraining, first_round: int, last_round: int
+) -> float:
     """Seconds of a training round, by a few real ones that are then undone."""
+    rounds = min(3, last_round - first_round)
     variables = model.variables + model.optimizer.variables
     before = [variable.numpy() for variable in variables]
-    model.make_train_function()
-    iterator = iter(batches.repeat())
-    model.train_function(iterator)  # traces
+    train = distribution.train_function(model)
+    iterator = iter(_batches(config, data, model, first_round, first_round + rounds + 1))
+    train(iterator)  # traces
     start = time.monotonic()
     for _ in range(rounds):
-        model.train_function(iterator)
+        train(iterator)
     seconds = (time.monotonic() - start) / rounds
     for variable, value in zip(variables, before):
         variable.assign(value)
@@ -237,7 +308,7 @@ def _metrics(
     report: pt.Report,
     seconds: dict[str, float],
 ) -> dict:
-    updates = int(model.optimizer.iterations)
+    updates = int(model.optimizer.iterations.numpy())
     cost = method.round_cost(config)
     rounds = updates // config.round_ratio.updates_per_round
     return {

@@ -43,8 +43,9 @@ def _run(argv: list[str]) -> None:
         raise ValueError(
             f"each variant needs a run directory of its own, as by {{variant}} in --output_dir, not {run_dirs}"
         )
-    results = [(config, pipeline.run(config)) for config in configs]
-    print(paper.results_table(results))
+    results = [(config, metrics) for config in configs if (metrics := pipeline.run(config))]
+    if results:  # a worker that only helps has none
+        print(paper.results_table(results))
 
 
 if __name__ == "__main__":

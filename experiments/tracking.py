@@ -3,8 +3,11 @@
 import contextlib
 import csv
 import io
+import json
+import math
 import pathlib
 import signal
+import sys
 import time
 from collections.abc import Iterator
 
@@ -12,7 +15,7 @@ import keras
 import tensorflow as tf
 from tqdm.auto import tqdm
 
-from experiments import files
+from experiments import distribution, files
 from experiments.command_line import InterruptedRun
 
 
@@ -36,28 +39,40 @@ class ProgressBar(keras.callbacks.Callback):
         self.bar.close()
 
 
-class History(keras.callbacks.Callback):
-    """Keeps history.csv: one row a pass over the data, always whole.
+class Clock:
+    """Seconds of training so far, those before a restart included.
 
     Attributes:
-        seconds: training time so far, that before a restart included.
+        before: the seconds that a checkpoint brought back.
     """
 
-    def __init__(self, path: pathlib.Path, updates_done: int):
-        super().__init__()
-        self.path = path
-        self.rows = [row for row in _read_rows(path) if int(row["updates"]) <= updates_done]
-        self.before = float(self.rows[-1]["seconds"]) if self.rows else 0.0
-        self.start = time.monotonic()
+    def __init__(self):
+        self.before = 0.0
+        self.start()
+
+    def start(self) -> None:
+        """Begins to count."""
+        self._started = time.monotonic()
 
     @property
     def seconds(self) -> float:
-        return self.before + time.monotonic() - self.start
+        return self.before + time.monotonic() - self._started
+
+
+class History(keras.callbacks.Callback):
+    """Keeps history.csv: one row a pass over the data, always whole."""
+
+    def __init__(self, path: pathlib.Path, updates_done: int, clock: Clock):
+        super().__init__()
+        self.path = path
+        self.rows = [row for row in _read_rows(path) if int(row["updates"]) <= updates_done]
+        self.clock = clock
 
     def on_epoch_end(self, epoch, logs=None):
         optimizer = self.model.optimizer
-        row = {"epoch": epoch + 1, "updates": int(optimizer.iterations), "seconds": round(self.seconds, 1)}
-        row |= {"learning_rate": float(optimizer.learning_rate)}
+        row = {"epoch": epoch + 1, "updates": int(optimizer.iterations.numpy())}
+        row |= {"seconds": round(self.clock.seconds, 1)}
+        row |= {"learning_rate": float(tf.convert_to_tensor(optimizer.learning_rate))}
         self.rows.append(row | {name: float(value) for name, value in (logs or {}).items()})
         text = io.StringIO()
         writer = csv.DictWriter(text, fieldnames=list(self.rows[-1]), extrasaction="ignore", lineterminator="\n")
@@ -66,34 +81,150 @@ class History(keras.callbacks.Callback):
         files.write_text(self.path, text.getvalue())
 
 
-class Checkpoints(keras.callbacks.Callback):
-    """Keeps the last two checkpoints of weights and optimizer, about every so many seconds and at the end."""
+class Diverged(Exception):
+    """Training came to numbers that are not finite."""
 
-    def __init__(self, model: keras.Model, directory: pathlib.Path, every_seconds: float):
+
+class StopOnDivergence(keras.callbacks.Callback):
+    """Ends training with `Diverged` at the round after which its loss or a weight is not finite."""
+
+    def __init__(self, network: keras.Model):
         super().__init__()
+        weights = [weight.value for weight in network.weights if weight.value.dtype.is_floating]
+        self.all_finite = tf.function(lambda: tf.reduce_all([tf.reduce_all(tf.math.is_finite(w)) for w in weights]))
+
+    def on_train_batch_end(self, batch, logs=None):
+        loss = float(logs["loss"])  # a mean over the pass, which stays NaN or infinite once a round's is
+        if not math.isfinite(loss):
+            raise Diverged(f"the loss is {loss}")
+        if not self.all_finite():  # a ReLU can make zero of NaN, so that the loss does not show it
+            raise Diverged("the weights are not finite")
+
+
+class _PassState(tf.train.experimental.PythonState):
+    """What a checkpoint holds beside the weights: the seconds, and the metrics of a pass that is not over yet."""
+
+    def __init__(self, model: keras.Model, clock: Clock):
+        self.model = model
+        self.clock = clock
+        self.within_pass = False
+        self.restored: list[float] = []
+
+    def serialize(self) -> str:
+        # With several workers the metrics are sums of theirs, which the chief cannot make alone.
+        alone = not distribution.has_workers(self.model.distribute_strategy)
+        variables = self.model.metrics_variables if self.within_pass and alone else []
+        metrics = [float(variable.numpy()) for variable in variables]
+        return json.dumps({"seconds": self.clock.seconds, "metrics": metrics})
+
+    def deserialize(self, string_value: bytes) -> None:
+        state = json.loads(string_value)
+        self.clock.before, self.restored = state["seconds"], state["metrics"]
+
+    def resume_metrics(self) -> None:
+        """Gives the metrics, which Keras sets to zero at the start of a pass, the values that they were kept with."""
+        if self.restored:
+            for variable, value in zip(self.model.metrics_variables, self.restored, strict=True):
+                variable.assign(value)
+        self.restored = []
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """Keeps the last two checkpoints of the whole state of training, about every so many seconds and at the end.
+
+    They are `ckpt-UPDATES.index` and its data beside it. TensorFlow gives the index its name when all is written, so
+    what is in the directory says by itself which checkpoints there are.
+
+    Args:
+        model: what is trained; it must have trained a round, or have no metrics, if a pass was broken off.
+        directory: where they are; made if it does not exist.
+        every_seconds: 0 for a checkpoint after every round.
+        clock: counts the seconds of training.
+    """
+
+    def __init__(self, model: keras.Model, directory: pathlib.Path, every_seconds: float, clock: Clock):
+        super().__init__()
+        self.trained = model
+        self.directory = pathlib.Path(directory)
         self.every_seconds = every_seconds
-        checkpoint = tf.train.Checkpoint(network=model.network, optimizer=model.optimizer)
-        self.manager = tf.train.CheckpointManager(checkpoint, str(directory), max_to_keep=2)
+        self.state = _PassState(model, clock)
+        variables = [variable.value for variable in model.variables + model.optimizer.variables]
+        self.checkpoint = tf.train.Checkpoint(variables=variables, state=self.state)
         self.saved = time.monotonic()
+
+    def updates(self) -> list[int]:
+        """How many updates were done at each of the checkpoints, the last one last."""
+        names = [path.stem.partition("-")[2] for path in self.directory.glob("ckpt-*.index")]
+        return sorted(int(name) for name in names if name.isdecimal())
 
     def restore(self) -> bool:
-        """Brings back the last checkpoint, if there is one; raises `ValueError` if it is damaged."""
-        latest = self.manager.latest_checkpoint
-        try:
-            if latest:
-                self.manager.checkpoint.restore(latest).assert_existing_objects_matched()
-        except (tf.errors.OpError, IndexError) as error:  # what TensorFlow raises for files that were cut
-            raise ValueError(f"the checkpoint {latest!r} is damaged; --overwrite begins anew. ({error})") from error
-        return bool(latest)
+        """Brings back the last checkpoint that can be read, if there is any.
+
+        Raises:
+            ValueError: if there are checkpoints and none can be read.
+        """
+        kept, damaged = self.updates(), []
+        while kept:
+            try:
+                self.checkpoint.read(self._path(kept[-1])).assert_existing_objects_matched()
+                break
+            except (tf.errors.OpError, IndexError) as error:  # what TensorFlow raises for files that were cut
+                damaged.append((self._path(kept.pop()), error))
+        if not kept and damaged:
+            (path, error), *_ = damaged
+            raise ValueError(f"the checkpoint {path!r} is damaged; --overwrite begins anew. ({error})") from error
+        if damaged:
+            told = " and ".join(repr(path) for path, _ in damaged)
+            print(f"warning: {told} is damaged; going back to {self._path(kept[-1])!r}.", file=sys.stderr)
+        self._keep(kept)
+        return bool(kept)
 
     def save(self) -> None:
-        """Keeps the state as it is now, named after the updates done."""
-        self.manager.save(checkpoint_number=int(self.manager.checkpoint.optimizer.iterations))
+        """Keeps the state as it is now, unless that is done already.
+
+        Whether the weights are finite is for `StopOnDivergence` to see, before the other callbacks.
+        """
+        done, before = int(self.trained.optimizer.iterations.numpy()), self.updates()
+        if done not in before:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            try:
+                self._write(done)
+            except BaseException:
+                self._keep(before)  # and not the half of a new one
+                raise
+            self._keep([*before, done][-2:])
         self.saved = time.monotonic()
 
+    def on_epoch_begin(self, epoch, logs=None):
+        self.state.resume_metrics()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.state.within_pass = batch + 1 < self.params["steps"]
+        if self.state.within_pass:  # else the pass is to have its row in the history first
+            self._save_if_due()
+
     def on_epoch_end(self, epoch, logs=None):
+        self._save_if_due()
+
+    def _save_if_due(self) -> None:
         if time.monotonic() - self.saved >= self.every_seconds:
             self.save()
+
+    def _write(self, updates: int) -> None:
+        try:
+            self.checkpoint.write(self._path(updates))
+        except tf.errors.OpError as error:  # some of which Keras takes for the end of the data
+            raise (files.system_error(error) or error) from None
+
+    def _path(self, updates: int) -> str:
+        return str(self.directory / f"ckpt-{updates}")
+
+    def _keep(self, updates: list[int]) -> None:
+        """Removes the other checkpoints, whole or not."""
+        names = [f"ckpt-{done}" for done in updates]
+        for path in self.directory.glob("ckpt-*"):
+            if path.name.partition(".")[0] not in names:
+                files.remove(path)
 
 
 class StopOnSignal(keras.callbacks.Callback):
@@ -116,6 +247,10 @@ class StopOnSignal(keras.callbacks.Callback):
                 signal.signal(number, handler)
 
     def on_train_batch_end(self, batch, logs=None):
+        if batch + 1 < self.params["steps"]:  # else the pass is to have its row in the history first
+            self.end_if_told()
+
+    def on_epoch_end(self, epoch, logs=None):
         self.end_if_told()
 
     def end_if_told(self) -> None:

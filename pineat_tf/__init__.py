@@ -1,6 +1,7 @@
 """Image classifiers that resist adversarial examples and membership inference at once, in Keras 3."""
 
-from pineat_tf import attacks, companions, losses, membership, objectives, report, schedules, seeds
+from pineat_tf import attacks, callbacks, companions, cpu, losses, membership, objectives, report, schedules, seeds
+from pineat_tf.free import FreeAdversarialTraining
 from pineat_tf.predictions import Predictions, Predictor, predict_logits
 from pineat_tf.report import Report, evaluate
 from pineat_tf.training import AdversarialTraining
@@ -10,12 +11,15 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AdversarialTraining",
+    "FreeAdversarialTraining",
     "Predictions",
     "Predictor",
     "Ratio",
     "Report",
     "attacks",
+    "callbacks",
     "companions",
+    "cpu",
     "evaluate",
     "losses",
     "membership",

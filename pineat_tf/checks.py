@@ -59,15 +59,18 @@ def check_bounds(bounds: Bounds | None) -> None:
 
 def check_logits_head(network: keras.Model) -> None:
     """Raises `ValueError` if the last layer of `network` is a softmax or sigmoid: everything here works on logits."""
-    last = network.layers[-1] if getattr(network, "layers", None) else network
+    last = network
+    while getattr(last, "layers", None):
+        last = last.layers[-1]
     activation = getattr(last, "activation", None)
     probabilities = (keras.activations.softmax, keras.activations.sigmoid)
     if isinstance(last, keras.layers.Softmax) or activation in probabilities:
         raise ValueError(
             "`network` must give logits, but its last layer gives probabilities, which blunts every attack and "
             f"every membership score. Received: network={network.name!r} ending in layer {last.name!r}. Build it "
-            "without that activation, or set `network.layers[-1].activation = keras.activations.linear` if the "
-            "last layer is a Dense one with a softmax."
+            "without that activation. Of a network that is trained already, set `network.layers[-1].activation = "
+            "keras.activations.linear` if its last layer has the activation, or take `keras.Model(network.inputs[0], "
+            "network.layers[-2].output)` if that is a layer of its own."
         )
 
 
@@ -101,6 +104,17 @@ def check_batch(
     checks = [_require_images(images, bounds), _require_labels(labels, num_classes)]
     with tf.control_dependencies([check for check in checks if check is not None]):  # nothing runs on bad data
         return tf.identity(images), tf.identity(labels)
+
+
+def check_batch_size(images: tf.Tensor, largest: int) -> tf.Tensor:
+    """Gives the images back; raises `ValueError` if there are more than `largest` (if need be, when the graph runs)."""
+    message = f"a batch must have at most batch_size={largest} images. Give smaller batches, or a larger `batch_size`."
+    if images.shape[0] is not None and images.shape[0] > largest:
+        raise ValueError(f"{_MARK}{message} Received: {images.shape[0]}")
+    num = tf.shape(images)[0]
+    check = _require(num <= largest, f"{message} Received:", lambda: num)
+    with tf.control_dependencies([] if check is None else [check]):
+        return tf.identity(images)
 
 
 def check_label_shape(labels: tf.Tensor, num_classes: int | None) -> None:

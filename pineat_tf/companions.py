@@ -13,6 +13,7 @@ import tensorflow as tf
 from pineat_tf.checks import check_bounds, check_choice, check_epsilon
 from pineat_tf.projections import clip_to_bounds, project_linf, uniform_in_linf_ball
 from pineat_tf.seeds import fold, uniform_like
+from pineat_tf.serialization import serializable
 from pineat_tf.types import Bounds, Seed
 
 
@@ -56,6 +57,7 @@ def reverse_symmetry(
     return tuple(x + part for part in parts) + (last,)
 
 
+@serializable
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NoCompanions:
     """The original method: adversarial examples only, ratio n/0."""
@@ -71,6 +73,7 @@ class NoCompanions:
         return ()
 
 
+@serializable
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NaturalCompanions:
     """The natural images themselves (the paper's AdvNat; with ratio 0/1 natural training)."""
@@ -81,6 +84,7 @@ class NaturalCompanions:
         return (tf.stop_gradient(x),) * num
 
 
+@serializable
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RandomCompanions:
     """Uniformly random points of the ball, clipped to the pixel range (the paper's AdvRan).
@@ -103,6 +107,7 @@ class RandomCompanions:
         return tuple(tf.stop_gradient(clip_to_bounds(x + noise, self.bounds)) for noise in noises)
 
 
+@serializable
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReverseSymmetry:
     """Reverse-symmetry examples: their noises mirror the sum of the adversarial noises (the paper's PINEAT).

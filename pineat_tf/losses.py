@@ -4,6 +4,8 @@ import tensorflow as tf
 
 from pineat_tf.checks import check_label_shape
 
+_TINY = 1e-12  # keeps the ratio of equal logits at 0, not NaN
+
 
 def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """Cross-entropy of the true class.
@@ -44,6 +46,61 @@ def kl_divergence(target_logits: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """
     target = tf.nn.log_softmax(_at_least_float32(target_logits))
     return tf.reduce_sum(tf.exp(target) * (target - tf.nn.log_softmax(_at_least_float32(logits))), axis=-1)
+
+
+def margin(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """The largest logit of another class minus that of the true class: above 0 exactly where misclassified.
+
+    Args:
+        labels: class numbers of shape `(batch,)`, or one-hot of shape `(batch, num_classes)`.
+        logits: shape `(batch, num_classes)`. Half precision is raised to float32 first.
+
+    Returns:
+        Margins of shape `(batch,)`.
+
+    Raises:
+        ValueError: if the labels' shape does not fit the logits.
+
+    Reference:
+        Carlini and Wagner, "Towards evaluating the robustness of neural networks", S&P 2017, objective f_6.
+    """
+    logits = _at_least_float32(logits)
+    num_classes = logits.shape[-1]
+    check_label_shape(labels, num_classes)
+    classes = labels if labels.shape.rank == 1 else tf.argmax(labels, axis=1)
+    is_true = tf.one_hot(classes, num_classes, on_value=True, off_value=False)
+    of_true = tf.reduce_sum(tf.where(is_true, logits, 0.0), axis=-1)
+    return tf.reduce_max(tf.where(is_true, logits.dtype.min, logits), axis=-1) - of_true
+
+
+def dlr(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Difference of logits ratio: the margin over the gap between the largest and the third largest logit.
+
+    Neither shifting nor scaling the logits changes it, so it has a gradient where the cross-entropy of a very sure
+    network has none. It lies in [-1, 1] as long as the true class has one of the three largest logits.
+
+    Args:
+        labels: class numbers of shape `(batch,)`, or one-hot of shape `(batch, num_classes)`.
+        logits: shape `(batch, num_classes)` with 3 classes or more. Half precision is raised to float32 first.
+
+    Returns:
+        Losses of shape `(batch,)`, above 0 exactly where misclassified.
+
+    Raises:
+        ValueError: if the labels' shape does not fit the logits, or there are fewer than 3 classes.
+
+    Reference:
+        Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
+        attacks", ICML 2020, eq. (6).
+    """
+    logits = _at_least_float32(logits)
+    if logits.shape[-1] is not None and logits.shape[-1] < 3:
+        raise ValueError(
+            "The difference of logits ratio needs a third largest logit. "
+            f"Received: num_classes={logits.shape[-1]}. Use the cross-entropy for fewer than 3 classes."
+        )
+    largest = tf.math.top_k(logits, k=3).values
+    return margin(labels, logits) / (largest[:, 0] - largest[:, 2] + _TINY)
 
 
 def _at_least_float32(logits: tf.Tensor) -> tf.Tensor:

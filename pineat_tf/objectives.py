@@ -11,9 +11,11 @@ import tensorflow as tf
 
 from pineat_tf.checks import check_positive
 from pineat_tf.losses import cross_entropy, kl_divergence
+from pineat_tf.serialization import serializable
 from pineat_tf.types import LogitsFn
 
 
+@serializable
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CrossEntropy:
     """Cross-entropy of the example (PGD- and Dist-based training: alpha = 0 in the paper's section 2.1)."""
@@ -26,6 +28,7 @@ class CrossEntropy:
         return self
 
 
+@serializable
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trades:
     """Cross-entropy of the natural image + beta * divergence of the example's prediction from the natural one.

@@ -1,13 +1,14 @@
 """Logits of a network on natural or adversarial images, batch by batch."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from pineat_tf.checks import check_batch, check_count, check_logits_head, data_errors_as_value_errors
+from pineat_tf.cpu import NetworkCall
 from pineat_tf.seeds import as_seed, fold
 from pineat_tf.types import Seed
 
@@ -72,9 +73,9 @@ class Predictor:
         Raises:
             ValueError: if the data is endless, empty, or images or labels are not as they must be.
         """
-        batches = _as_batches(data, batch_size)
+        batches, specs = _as_batches(data, batch_size)
         if self._step is None:
-            self._step = self._compile(batches.element_spec)
+            self._step = self._compile(*specs)
         logits, labels, seed = [], [], as_seed(seed)
         with data_errors_as_value_errors():
             for index, (x, y) in enumerate(batches):
@@ -87,11 +88,12 @@ class Predictor:
             raise ValueError("There are no images to predict. Received: a dataset of 0 batches.")
         return Predictions(np.concatenate(logits), np.concatenate(labels))
 
-    def _compile(self, element_spec) -> Callable:
-        x_spec, y_spec = (tf.TensorSpec([None, *spec.shape[1:]], spec.dtype) for spec in element_spec)
+    def _compile(self, *specs: tf.TensorSpec) -> Callable:
+        x_spec, y_spec = (tf.TensorSpec([None, *spec.shape[1:]], spec.dtype) for spec in specs)
+        network_call = NetworkCall(self.network)
 
         def logits_fn(images: tf.Tensor) -> tf.Tensor:
-            return self.network(images, training=False)
+            return network_call(images, training=False)
 
         @tf.function(autograph=False, input_signature=[x_spec, y_spec, tf.TensorSpec([2], tf.int64)])
         def step(x, y, seed):
@@ -115,11 +117,13 @@ def predict_logits(
     return Predictor(network, attack)(data, seed=seed, batch_size=batch_size)
 
 
-def _as_batches(data: Data, batch_size: int) -> tf.data.Dataset:
+def _as_batches(data: Data, batch_size: int) -> tuple[Iterable, Iterable[tf.TensorSpec]]:
+    """Batches of images and labels, and what they are like. Of arrays, one batch at a time becomes tensors."""
     if isinstance(data, tf.data.Dataset):
         if data.cardinality() == tf.data.INFINITE_CARDINALITY:
             raise ValueError("The dataset never ends. Received: a dataset with `repeat()`. Give one pass over it.")
-        return data.map(lambda x, y, *_: (x, y)).prefetch(2)
+        batches = data.map(lambda x, y, *_: (x, y)).prefetch(2)
+        return batches, batches.element_spec
     check_count("batch_size", batch_size, 1, "It is how many images are predicted at once.")
     images, labels = map(np.asarray, data)
     if len(images) != len(labels) or not len(images):
@@ -127,4 +131,6 @@ def _as_batches(data: Data, batch_size: int) -> tf.data.Dataset:
             "There must be as many labels as images, and at least one. "
             f"Received: {len(images)} images, {len(labels)} labels."
         )
-    return tf.data.Dataset.from_tensor_slices((images, labels)).batch(batch_size).prefetch(2)
+    starts = range(0, len(images), batch_size)
+    batches = ((images[start : start + batch_size], labels[start : start + batch_size]) for start in starts)
+    return batches, (tf.TensorSpec(array.shape, array.dtype) for array in (images, labels))

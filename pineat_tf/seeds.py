@@ -1,12 +1,15 @@
-"""Randomness without state: the same seed gives the same tensors, eagerly, in a graph and after a restart."""
+"""Randomness without state: the same seed gives the same tensors, eagerly, in a graph, by XLA and after a restart."""
 
+import math
 import numbers
+from collections.abc import Callable
 
 import tensorflow as tf
 
+from pineat_tf import distribution
 from pineat_tf.types import Seed
 
-# One algorithm for every device and compiler. The default would let XLA choose its own.
+# One algorithm for every device and compiler: the default would let XLA choose its own.
 _ALGORITHM = "philox"
 
 
@@ -37,12 +40,38 @@ def fold(seed: Seed, *data: int | tf.Tensor) -> tf.Tensor:
 
 
 def uniform_like(x: tf.Tensor, seed: Seed, minimum: float, maximum: float) -> tf.Tensor:
-    """Draws uniformly from `[minimum, maximum)`, in the shape and dtype of `x`."""
-    draw = tf.random.stateless_uniform(tf.shape(x), as_seed(seed), minimum, maximum, dtype=x.dtype, alg=_ALGORITHM)
-    return tf.ensure_shape(draw, x.shape)
+    """Draws uniformly from `[minimum, maximum]`, in the shape and dtype of `x`."""
+
+    def draw(shape: tf.Tensor) -> tf.Tensor:
+        return minimum + (maximum - minimum) * _unit(shape, seed)
+
+    return _rows_of_global_draw(x, draw)
 
 
 def normal_like(x: tf.Tensor, seed: Seed, stddev: float) -> tf.Tensor:
     """Draws from the normal distribution around 0, in the shape and dtype of `x`."""
-    draw = tf.random.stateless_normal(tf.shape(x), as_seed(seed), stddev=stddev, dtype=x.dtype, alg=_ALGORITHM)
-    return tf.ensure_shape(draw, x.shape)
+
+    def draw(shape: tf.Tensor) -> tf.Tensor:  # Box and Muller, 1958
+        radius = tf.sqrt(-2.0 * tf.math.log1p(-_unit(shape, fold(seed, 0))))
+        return stddev * radius * tf.cos(2.0 * math.pi * _unit(shape, fold(seed, 1)))
+
+    return _rows_of_global_draw(x, draw)
+
+
+def _unit(shape: tf.Tensor, seed: Seed) -> tf.Tensor:
+    """Uniform in [0, 1), float32: the upper 24 bits of words that are alike everywhere.
+
+    TensorFlow's own draws of floats take other bits of the same words when compiled by XLA.
+    """
+    words = tf.random.stateless_uniform(shape, as_seed(seed), None, None, dtype=tf.uint32, alg=_ALGORITHM)
+    return tf.cast(tf.bitwise.right_shift(words, tf.constant(8, tf.uint32)), tf.float32) * 2.0**-24
+
+
+def _rows_of_global_draw(x: tf.Tensor, draw: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    """What one device would draw for the whole batch, of which a replica takes the rows that are its own."""
+    shape = tf.shape(x)
+    if distribution.num_replicas() == 1:
+        return tf.ensure_shape(tf.cast(draw(shape), x.dtype), x.shape)
+    first, rows = distribution.place_in_batch(x)
+    whole = draw(tf.concat([[rows], shape[1:]], axis=0))
+    return tf.ensure_shape(tf.cast(whole[first : first + shape[0]], x.dtype), x.shape)

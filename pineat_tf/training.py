@@ -5,14 +5,20 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
+from pineat_tf import distribution
 from pineat_tf.checks import check_batch, check_choice, check_logits_head, data_errors_as_value_errors
 from pineat_tf.companions import NoCompanions
+from pineat_tf.cpu import NetworkCall
 from pineat_tf.losses import cross_entropy
 from pineat_tf.objectives import CrossEntropy
 from pineat_tf.seeds import as_seed, fold
+from pineat_tf.serialization import serializable
 from pineat_tf.types import Ratio, Seed
 
+_RANDOM_STATE = "random_state_"
 
+
+@serializable
 class AdversarialTraining(keras.Model):
     """Trains a classifier to resist adversarial examples and membership inference.
 
@@ -22,6 +28,11 @@ class AdversarialTraining(keras.Model):
     and learning-rate schedules count updates. `loss` in the logs is the mean of a round's updates with the
     regularisation, `adversarial_loss` and `companion_loss` the same by kind; metrics given to `compile` see, while
     training, the adversarial examples (the companions with ratio 0/m), and natural images in validation.
+
+    Made in the scope of a `tf.distribute` strategy it trains on several devices, with the weights that one device would
+    get from the same batches but for rounding: parts of a batch count by their size, draws and Dist's mean are those of
+    the whole batch. That does not hold for dropout, clipping of gradients, and batch normalisation without
+    `synchronized=True`, which Keras does on each device for itself.
 
     Args:
         network: gives logits of shape `(batch, num_classes)`.
@@ -66,20 +77,30 @@ class AdversarialTraining(keras.Model):
         generation: str = "round",
         **kwargs,
     ):
-        super().__init__(**kwargs)
         check_logits_head(network)
+        # The network's own precision, whatever is global now. It casts its images itself: what it sees here is what
+        # it sees in an attack.
+        super().__init__(**{"dtype": network.dtype_policy, **kwargs}, autocast=False)
         check_choice("generation", generation, ("round", "update"))
         self.network = network
+        self._network_call = NetworkCall(network)
+        self.attack = attack
         self.objective = objective
         self.companions = companions
         self.ratio = Ratio.parse(ratio)
         self.seed = seed
         self.generation = generation
-        self.attacks = _attacks_of_a_round(attack, self.ratio, generation)
+        self.attacks = self._attacks_of_a_round(attack)
         _check_companions(companions, self.ratio)
         as_seed(seed)
         kinds = {"adversarial": self.ratio.num_adversarial, "companion": self.ratio.num_companions}
         self.loss_by_kind = {kind: keras.metrics.Mean(f"{kind}_loss") for kind, num in kinds.items() if num}
+        self.built = network.built
+
+    def build(self, input_shape) -> None:
+        """Makes the weights of a network that has none yet."""
+        if not self.network.built:
+            self.network(keras.KerasTensor(tuple(input_shape)))
 
     def compile(self, optimizer="rmsprop", loss=None, **kwargs) -> None:
         """As `keras.Model.compile`, without a loss: that is the `objective`."""
@@ -90,6 +111,43 @@ class AdversarialTraining(keras.Model):
             )
         super().compile(optimizer=optimizer, **kwargs)
 
+    def compile_from_config(self, config: dict) -> None:
+        """Compiles as `get_compile_config` tells, and makes the optimizer's variables if there are weights."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def get_config(self) -> dict:
+        """The arguments of the constructor. A strategy of your own must be registered with Keras to come back."""
+        parts = {
+            "network": self.network,
+            "attack": self.attack,
+            "objective": self.objective,
+            "companions": self.companions,
+            "ratio": str(self.ratio),
+            "seed": self.seed,
+            "generation": self.generation,
+        }
+        return super().get_config() | {name: keras.saving.serialize_keras_object(part) for name, part in parts.items()}
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> "AdversarialTraining":
+        """The trainer of `get_config`, without the weights."""
+        return cls(**keras.saving.deserialize_keras_object(config, custom_objects=custom_objects))
+
+    def save_own_variables(self, store: dict) -> None:
+        """As Keras, with the random states of dropout and the like, which Keras leaves out of its files."""
+        super().save_own_variables(store)
+        for index, state in enumerate(self._random_states()):
+            store[f"{_RANDOM_STATE}{index}"] = state.numpy()
+
+    def load_own_variables(self, store: dict) -> None:
+        """As Keras, with the random states where the file has them."""
+        stored = {key: store[key] for key in store.keys()}
+        for index, state in enumerate(self._random_states()):
+            state.assign(stored.pop(f"{_RANDOM_STATE}{index}", state))
+        super().load_own_variables(stored)
+
     def call(self, inputs, training=None):
         return self.network(inputs, training=training)
 
@@ -98,10 +156,27 @@ class AdversarialTraining(keras.Model):
         with data_errors_as_value_errors():
             return super().fit(*args, **kwargs)
 
+    def make_train_function(self, force: bool = False) -> Callable:
+        """As in Keras, with the optimizer's variables made first: XLA cannot compile what makes them."""
+        if self.built and not self.optimizer.built:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
+        return super().make_train_function(force)
+
     def train_step(self, data) -> dict[str, tf.Tensor]:
         """One round: n adversarial examples, m companions, n + m sequential updates."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         x, y = check_batch(x, y, num_classes=self._num_classes())
+        if not self.built:
+            self.build(x.shape)
+        with tf.control_dependencies([x]):  # else an update is counted when a stream turns out to have ended
+            logits = self._round(x, y, sample_weight)
+        for seen in logits[: self.ratio.num_adversarial or self.ratio.num_companions]:
+            logs = self.compute_metrics(x, y, seen, sample_weight=sample_weight)
+        return logs
+
+    def _round(self, x: tf.Tensor, y: tf.Tensor, sample_weight: tf.Tensor | None) -> list[tf.Tensor]:
+        """The updates of a round; gives the logits of their examples."""
         seed = fold(self.seed, self.optimizer.iterations)
         adversarial, logits = self._adversarial_updates(x, y, sample_weight, seed)
 
@@ -110,19 +185,25 @@ class AdversarialTraining(keras.Model):
         companions = self.companions(x, adversarial, num=num, seed=fold(seed, self.ratio.num_adversarial))
         for companion in companions:
             logits.append(self._update("companion", objective, x, companion, y, sample_weight))
-
-        for seen in logits[: self.ratio.num_adversarial or num]:
-            logs = self.compute_metrics(x, y, seen, sample_weight=sample_weight)
-        return logs
+        return logits
 
     def test_step(self, data) -> dict[str, tf.Tensor]:
         """As in Keras, on natural images."""
         training_only = {metric.name for metric in self.loss_by_kind.values()}
         return {name: value for name, value in super().test_step(data).items() if name not in training_only}
 
+    def get_metrics_result(self) -> dict:
+        """As in Keras; after an evaluation without the losses of training, as `test_step` gives them."""
+        idle = {metric.name for metric in self.loss_by_kind.values() if tf.executing_eagerly() and not _count(metric)}
+        return {name: value for name, value in super().get_metrics_result().items() if name not in idle}
+
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True) -> tf.Tensor:
         """Mean cross-entropy of logits `y_pred` plus the network's regularisation: the loss of `evaluate`."""
-        return _weighted_mean(cross_entropy(_squeezed(y), y_pred), sample_weight) + self._regularisation()
+        loss = _weighted_mean(cross_entropy(_squeezed(y), y_pred), sample_weight) + self._regularisation()
+        return loss / distribution.num_replicas()  # as Keras wants it from a replica
+
+    def _attacks_of_a_round(self, attack: Callable | None) -> tuple[Callable, ...]:
+        return _attacks_of_a_round(attack, self.ratio, self.generation)
 
     def _adversarial_updates(self, x, y, sample_weight, seed) -> tuple[tuple[tf.Tensor, ...], list[tf.Tensor]]:
         """Generates the adversarial examples and updates the weights by each; gives them and their logits."""
@@ -142,26 +223,36 @@ class AdversarialTraining(keras.Model):
     def _update(self, kind: str, objective: Callable, x_nat, x, y, sample_weight) -> tf.Tensor:
         """One update of the weights by one example of every image; gives that example's logits."""
         with tf.GradientTape() as tape:
-            per_example, logits = objective(self._training_logits, x_nat, x, y)
-            loss = _weighted_mean(per_example, sample_weight) + self._regularisation()
-            scaled = self.optimizer.scale_loss(loss)
-        variables = self.trainable_variables
-        self.optimizer.apply_gradients(zip(tape.gradient(scaled, variables), variables))
-        batch_size = tf.shape(x)[0]
+            loss, scaled, logits = self._update_loss(objective, x_nat, x, y, sample_weight)
+        self._apply(kind, tape.gradient(scaled, self.trainable_variables), loss, tf.shape(x)[0])
+        return logits
+
+    def _update_loss(self, objective: Callable, x_nat, x, y, sample_weight) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """The loss of an update, the same as the optimizer wants it scaled, and the logits of the example."""
+        per_example, logits = objective(self._training_logits, x_nat, x, y)
+        loss = _weighted_mean(per_example, sample_weight) + self._regularisation()
+        return loss, self.optimizer.scale_loss(distribution.contribution(loss, x)), logits
+
+    def _apply(self, kind: str, gradients, loss: tf.Tensor, batch_size: tf.Tensor) -> None:
+        """Updates the weights by the gradients of the scaled loss, and records the loss."""
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_variables))
         self.loss_by_kind[kind].update_state(loss, sample_weight=batch_size)
         for metric in self.metrics:
             if metric.name == "loss":
                 metric.update_state(loss, sample_weight=batch_size)
-        return logits
 
     def _inference_logits(self, images: tf.Tensor) -> tf.Tensor:
-        return self.network(images, training=False)
+        return self._network_call(images, training=False)
 
     def _training_logits(self, images: tf.Tensor) -> tf.Tensor:
-        return self.network(images, training=True)
+        return self._network_call(images, training=True)
 
     def _regularisation(self) -> tf.Tensor:
         return tf.add_n([tf.cast(loss, tf.float32) for loss in self.losses]) if self.losses else tf.constant(0.0)
+
+    def _random_states(self) -> list[keras.Variable]:
+        weights = set(map(id, self.weights))
+        return [variable for variable in self.variables if id(variable) not in weights]
 
     def _num_classes(self) -> int | None:
         return self.network.output_shape[-1] if hasattr(self.network, "output_shape") else None
@@ -193,7 +284,11 @@ def _weighted_mean(per_example: tf.Tensor, sample_weight: tf.Tensor | None) -> t
     """The mean over the batch, as Keras takes it: weights scale the losses and not the count."""
     if sample_weight is not None:
         per_example *= tf.reshape(tf.cast(sample_weight, per_example.dtype), [-1])
-    return tf.reduce_mean(per_example)
+    return distribution.local_mean(per_example)
+
+
+def _count(metric: keras.metrics.Mean) -> float:
+    return float(metric.count.numpy())
 
 
 def _squeezed(labels: tf.Tensor) -> tf.Tensor:

@@ -8,6 +8,9 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import oracles  # noqa: E402
 import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+settings.register_profile("long")  # a name that test_fuzz_readers.py looks for
 
 SHAPE, NUM_CLASSES = (4, 4, 1), 3
 

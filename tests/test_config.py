@@ -44,6 +44,7 @@ BAD = [
     ({"width": -1}, "a whole number >= 0"),
     ({"seed": -1}, "a whole number >= 0"),
     ({"seed": True}, "seed=True"),
+    ({"seed": 1 << 32}, "`seed` must be less than 2 ** 32"),
     ({"checkpoint_seconds": -1}, "a whole number >= 0"),
     ({"ratio": "0/0"}, "not both 0"),
     ({"ratio": "1:1"}, "ratio='1:1'. Give e.g. '1/1'"),

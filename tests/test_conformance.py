@@ -25,6 +25,12 @@ ATTACKS = {
     "wrm_l2": (pt.attacks.wrm_l2(gamma=1.0, num_steps=3), None, None),
     "wrm_l2 bounded": (pt.attacks.wrm_l2(gamma=1.0, num_steps=3, bounds=(0.0, 1.0)), None, (0.0, 1.0)),
     "trades_kl": (pt.attacks.trades_kl(**STEPS), (EPSILON, np.inf), (0.0, 1.0)),
+    "fgsm_rs": (pt.attacks.fgsm_rs(epsilon=EPSILON), (EPSILON, np.inf), (0.0, 1.0)),
+    "n_fgsm": (pt.attacks.n_fgsm(epsilon=EPSILON), (3 * EPSILON, np.inf), (0.0, 1.0)),
+    "n_fgsm unbounded": (pt.attacks.n_fgsm(epsilon=EPSILON, bounds=None), (3 * EPSILON, np.inf), None),
+    "apgd": (pt.attacks.apgd(epsilon=EPSILON, num_steps=3), (EPSILON, np.inf), (0.0, 1.0)),
+    "apgd l2": (pt.attacks.apgd(epsilon=EPSILON, num_steps=3, norm="l2", num_restarts=2), (EPSILON, 2), (0.0, 1.0)),
+    "apgd unbounded": (pt.attacks.apgd(epsilon=EPSILON, num_steps=3, bounds=None), (EPSILON, np.inf), None),
 }
 
 # name: (companions, whether they promise the pixel range)

@@ -127,15 +127,18 @@ def _empty(path):
 @pytest.mark.parametrize(
     "damage, message",
     [
-        (_write("train/dog/1.png", b""), "train/dog/1.png could not be decoded"),
-        (_write("train/cat/0.png", b""), "train/cat/0.png could not be decoded"),  # the one that sets the size
-        (_write("test/dog/2.png", b"not an image"), "test/dog/2.png could not be decoded"),
-        (_write("test/dog/2.png", _png(6, 5, 3)[:-20]), "test/dog/2.png could not be decoded"),
-        (_write("test/cat/1.png", encode(pixels(1, (6, 5, 3))[0], ".jpg")[:-30]), "test/cat/1.png could not"),
-        (_write("train/dog/1.png", _png(5, 6, 3)), r"one size.*\(5, 6, 3\) in .*train/dog/1.png, expected \(6, 5, 3\)"),
+        (_write("train/dog/1.png", b""), "train/dog/1.png' could not be decoded"),
+        (_write("train/cat/0.png", b""), "train/cat/0.png' could not be decoded"),  # the one that sets the size
+        (_write("test/dog/2.png", b"not an image"), "test/dog/2.png' could not be decoded"),
+        (_write("test/dog/2.png", _png(6, 5, 3)[:-20]), "test/dog/2.png' could not be decoded"),
+        (_write("test/cat/1.png", encode(pixels(1, (6, 5, 3))[0], ".jpg")[:-30]), "test/cat/1.png' could not"),
+        (
+            _write("train/dog/1.png", _png(5, 6, 3)),
+            r"one size.*\(5, 6, 3\) in .*train/dog/1.png', expected \(6, 5, 3\)",
+        ),
         (_write("test/cat/1.png", _png(6, 5, 4)), r"\(6, 5, 4\) in .*test/cat/1.png.*transparency"),
         (_write("test/cat/1.png", _png(6, 5, 2)), r"\(6, 5, 2\) in .*test/cat/1.png"),
-        (_write("train/cat/0.png", encode(pixels(1, (6, 5, 3))[0], ".jpg")[:-30]), "train/cat/0.png could not"),
+        (_write("train/cat/0.png", encode(pixels(1, (6, 5, 3))[0], ".jpg")[:-30]), "train/cat/0.png' could not"),
         (_write("train/cat/0.png", _png(6, 5, 4)), r"\(6, 5, 4\) in .*train/cat/0.png"),
         (_empty("test/dog"), r"'test'.*no images in \['dog'\]"),
         (lambda root: (root / "train" / "eel").mkdir(), r"'train'.*no images in \['eel'\]"),

@@ -6,8 +6,9 @@ import subprocess
 import sys
 
 import pytest
+import tensorflow as tf
 
-from experiments import files
+from experiments import command_line, files
 from experiments.files import RunDirectory
 
 FLAGS = "--seed=0\n--width=1\n"
@@ -81,6 +82,30 @@ def test_what_strict_json_cannot_hold_is_refused_and_the_old_file_stays(tmp_path
     with pytest.raises((ValueError, TypeError)):
         files.write_json(tmp_path / "a.json", {"a": value})
     assert tree(tmp_path) == before
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+    with pytest.raises(OSError, match="a.txt'$") as error, files.replacing(tmp_path / "a.txt"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert error.value.filename == str(tmp_path / "a.txt")
+
+
+def test_errors_of_tensorflow_about_files_are_os_errors_and_others_are_not(tmp_path):
+    with pytest.raises(tf.errors.OpError) as missing:
+        tf.io.read_file(str(tmp_path / "none"))
+    told = files.system_error(missing.value)
+    assert (told.errno, told.filename) == (errno.ENOENT, str(tmp_path / "none"))
+    with pytest.raises(tf.errors.OpError) as bug:
+        tf.reshape(tf.zeros(3), (2, 2))
+    assert files.system_error(bug.value) is None
+
+
+def test_a_command_tells_errors_of_files_in_one_line_and_does_not_hide_mistakes(tmp_path, capsys):
+    path = str(tmp_path / "none")
+    assert command_line.guarded(lambda argv: tf.io.read_file(path), []) == 2
+    assert capsys.readouterr().err == f"error: [Errno 2] No such file or directory: {path!r}\n"
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        command_line.guarded(lambda argv: tf.reshape(tf.zeros(3), (2, 2)), [])
 
 
 # ---------------------------------------------------------------- run directories
@@ -210,6 +235,30 @@ def test_a_run_that_ended_before_it_recorded_its_flags_can_be_resumed(tmp_path):
     files.unfinished(tmp_path / "run").mkdir()
     finish(tmp_path / "run", "new", resume=True)
     assert tree(tmp_path) == {"run/result": "new", "run/run.flags": FLAGS}
+
+
+def test_what_a_killed_process_had_half_written_does_not_become_a_result(tmp_path):
+    leave_unfinished(tmp_path / "run", "half")
+    unfinished = files.unfinished(tmp_path / "run")
+    (unfinished / "history.csv.4711.tmp").write_text("epo")
+    (unfinished / ".export-abc").mkdir()
+    (unfinished / ".export-abc" / "network.keras").write_text("PK")
+    finish(tmp_path / "run", "new", resume=True)
+    assert tree(tmp_path) == {"run/checkpoint": "half", "run/result": "new", "run/run.flags": FLAGS}
+
+
+def test_the_flags_go_last_when_a_run_is_begun_anew(tmp_path, monkeypatch):
+    leave_unfinished(tmp_path / "run", "half")
+
+    def remove_and_die(path):
+        path.unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(files, "remove", remove_and_die)
+        RunDirectory(tmp_path / "run", flags="--seed=9\n", overwrite=True)
+    with pytest.raises(ValueError, match="other flags"):  # else checkpoints of seed 0 could be resumed as seed 9
+        RunDirectory(tmp_path / "run", flags="--seed=9\n", resume=True)
 
 
 def test_a_second_run_in_the_same_process_is_kept_out(tmp_path):

@@ -3,13 +3,14 @@
 import keras
 import numpy as np
 import oracles
+import oracles_apgd
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pineat_tf import projections, schedules
-from pineat_tf.losses import cross_entropy, kl_divergence
+from pineat_tf.losses import cross_entropy, dlr, kl_divergence, margin
 from pineat_tf.objectives import CrossEntropy, Trades
 from pineat_tf.types import Ratio
 
@@ -28,9 +29,35 @@ def test_losses_equal_their_numpy_twins():
 LABELS_TF = tf.constant(LABELS)
 
 
+@pytest.mark.parametrize("labels", [LABELS_TF, tf.one_hot(LABELS, 4)], ids=["classes", "one-hot"])
+def test_margin_and_ratio_equal_their_numpy_twins_and_so_does_the_gradient(labels):
+    np.testing.assert_allclose(margin(labels, LOGITS), oracles.margin(LABELS, LOGITS))
+    np.testing.assert_allclose(dlr(labels, LOGITS), oracles.dlr(LABELS, LOGITS))
+    logits = tf.constant(LOGITS)
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        total = tf.reduce_sum(dlr(labels, logits))
+    expected = [oracles_apgd.dlr_gradient(label, row) for label, row in zip(LABELS, LOGITS)]
+    np.testing.assert_allclose(tape.gradient(total, logits), expected, atol=1e-12)
+
+
+def test_margin_and_ratio_by_hand():
+    # Logits (4, 1, 3, -1): class 0 is ahead by 4 - 3 = 1, class 1 behind by 4 - 1 = 3; the third largest is 1, so the
+    # gap is 3. Equal logits are no one's lead.
+    logits = tf.constant([[4.0, 1.0, 3.0, -1.0]] * 3 + [[2.0, 2.0, 2.0, 2.0]])
+    np.testing.assert_allclose(margin(tf.constant([0, 1, 3, 2]), logits), [-1.0, 3.0, 5.0, 0.0])
+    np.testing.assert_allclose(dlr(tf.constant([0, 1, 3, 2]), logits), [-1 / 3, 1.0, 5 / 3, 0.0], rtol=1e-6)
+
+
+def test_the_ratio_needs_a_third_class():
+    with pytest.raises(ValueError, match="third largest logit.*num_classes=2.*cross-entropy"):
+        dlr(tf.constant([0]), tf.constant([[1.0, 2.0]]))
+
+
 def test_half_precision_is_raised():
     half = tf.cast(LOGITS, tf.bfloat16)
     assert cross_entropy(LABELS_TF, half).dtype == kl_divergence(half, half).dtype == tf.float32
+    assert margin(LABELS_TF, half).dtype == dlr(LABELS_TF, half).dtype == tf.float32
 
 
 def test_the_divergence_of_a_prediction_from_itself_is_zero():

@@ -37,6 +37,9 @@ NAMED = {
     "dist": pt.attacks.dist(coefficient=2.0, num_steps=3, epsilon=0.2),
     "wrm_l2": pt.attacks.wrm_l2(gamma=0.7, num_steps=3, bounds=(0.0, 1.0)),
     "diff": pt.attacks.trades_kl(epsilon=0.2, step_size=0.05, num_steps=3),
+    "fgsm_rs": pt.attacks.fgsm_rs(epsilon=0.2),
+    "n_fgsm": pt.attacks.n_fgsm(epsilon=0.2),
+    "free": pt.attacks.fgsm_rs(epsilon=0.2, step_size=0.2),  # for pictures
 }
 
 
@@ -78,6 +81,17 @@ def test_variants_differ_in_their_companions_and_ratio_only(variant):
     assert model.attacks == (NAMED["pgd"],) * model.ratio.num_adversarial
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_free_training_replays_a_batch_as_often_in_every_variant(variant):
+    fields = config(attack="free", variant=variant, ratio="2/3", seed=4, batch_size=7, **FIELDS)
+    model = method.trainer(fields, network())
+    assert model.ratio == {"natural": (0, 1), "original": (5, 0)}.get(variant, (2, 3))
+    assert (model.companions, model.seed) == (COMPANIONS[variant], 4)
+    assert isinstance(model, pt.FreeAdversarialTraining) == (variant != "natural")
+    if variant != "natural":
+        assert (model.epsilon, model.step_size, model.perturbation.shape) == (0.2, 0.2, (7, *SHAPE))
+
+
 def test_reverse_symmetry_has_the_options_of_the_flags():
     fields = config(variant="pineat", rs_bounds="valid", rs_decomposition="split", rs_clip=False, **FIELDS)
     expected = pt.companions.ReverseSymmetry(epsilon=0.2, bounds="valid", decomposition="split", clip=False)
@@ -114,7 +128,7 @@ def test_every_attack_and_variant_trains_a_round(attack, variant, batch):
     model = method.trainer(config(attack=attack, variant=variant, ratio="1/2"), network())
     before = [weight.numpy() for weight in model.network.weights]
     logs = {name: float(value) for name, value in model.train_step(batch).items()}
-    assert int(model.optimizer.iterations) == {"natural": 1, "original": 1}.get(variant, 3)
+    assert int(model.optimizer.iterations) == {"natural": 1, "original": 3 if attack == "free" else 1}.get(variant, 3)
     kinds = {"natural": {"companion_loss"}, "original": {"adversarial_loss"}}
     assert logs.keys() == {"loss", "accuracy"} | kinds.get(variant, {"adversarial_loss", "companion_loss"})
     assert np.isfinite(list(logs.values())).all()
@@ -204,6 +218,10 @@ COSTS = [
     ("pgd", "pineat", "1/4", 9 + 4, 19 + 4 * 3),
     ("pgd", "pineat", "2/3", 2 * 9 + 3, 2 * 19 + 3 * 3),
     ("dist", "pineat", "3/2", 3 * 9 + 2, 3 * 19 + 2 * 3),
+    ("fgsm_rs", "original", "1/1", 1 + 1, 2 + 3),  # 5, whatever K is
+    ("fgsm_rs", "pineat", "1/1", 2 + 1, 5 + 3),  # 8
+    ("n_fgsm", "original", "1/1", 2, 5),
+    ("n_fgsm", "pineat", "1/2", 2 + 2, 5 + 2 * 3),
     ("diff", "original", "1/1", 9, 1 + 2 * 8 + 6),  # 23: the natural prediction once, TRADES sees two images
     ("diff", "pineat", "1/1", 10, 23 + 6),  # 29
     ("diff", "advran", "1/1", 10, 29),

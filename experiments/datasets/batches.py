@@ -1,5 +1,7 @@
 """The batches of a training run: the same whether it was interrupted or not."""
 
+import os
+
 import tensorflow as tf
 
 from experiments.datasets.types import Split
@@ -70,11 +72,12 @@ def training_batches(
     numbers = tf.data.Dataset.range(first_round, num_rounds)
     rows = _rows(len(split.labels), batch_size, base_seed, first_round, num_rounds)
     rounds = tf.data.Dataset.zip(numbers, rows, _everything(split))
-    batches = rounds.map(batch_of, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    batches = rounds.map(batch_of, num_parallel_calls=os.cpu_count(), deterministic=True)
     counted = batches.apply(tf.data.experimental.assert_cardinality(num_rounds - first_round))
     options = tf.data.Options()  # rewriting the graph of the pipeline would copy the images
     options.experimental_optimization.apply_default_optimizations = False
-    return counted.prefetch(tf.data.AUTOTUNE).with_options(options)
+    options.autotune.enabled = False  # nothing here to tune, and its thread can hold up the end of `fit` by 2 seconds
+    return counted.prefetch(2).with_options(options)
 
 
 def _check_rounds(split: Split, batch_size: int, first_round: int, num_rounds: int, pad: int) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 
 from experiments.datasets.checks import checked_split
 from experiments.datasets.reading import (
-    DEFLATE_RATIO,
     check_can_hold,
     find_files,
     read_at_most,
@@ -26,6 +25,7 @@ FMNIST_FILES = (
 CIFAR10_FILES = (*(f"data_batch_{n}.bin" for n in range(1, 6)), "test_batch.bin")
 _IDX_IMAGES, _IDX_LABELS = 2051, 2049  # 0x08: bytes; the last digit: the number of dimensions
 _CIFAR10_RECORD = 1 + 3 * 32 * 32
+_MOST_IDX, _MOST_CIFAR10 = 60_000 * 28 * 28, 10_000 * _CIFAR10_RECORD  # a file that is longer is sparse, or no such one
 
 
 def read_fmnist(directory: str) -> Dataset | None:
@@ -60,7 +60,7 @@ def _read_idx(path: str, magic: int) -> np.ndarray:
     with read_errors_as_value_errors(path), _open_idx(path) as file:
         shape = _idx_shape(read_at_most(file, 4 + 4 * (magic % 256)), magic, path)
         size = math.prod(shape)
-        check_can_hold(path, size, DEFLATE_RATIO if path.endswith(".gz") else 1)
+        check_can_hold(path, size, os.path.getsize(path), _MOST_IDX)
         content = read_at_most(file, size + 1)
     if len(content) != size:
         amount = "fewer" if len(content) < size else "more"
@@ -111,9 +111,10 @@ def _refuse_pickled(directory: str) -> None:
 def _read_cifar10_batch(path: str) -> Split:
     """Reads records of one label and 3 x 32 x 32 bytes, channel first."""
     size = os.path.getsize(path)
-    if size % _CIFAR10_RECORD:
+    if size % _CIFAR10_RECORD or size > _MOST_CIFAR10:
         raise ValueError(
-            f"{path} is not made of records of {_CIFAR10_RECORD} bytes. Received: {size} bytes. Fetch it again."
+            f"{path} is not made of at most 10000 records of {_CIFAR10_RECORD} bytes. Received: {size} bytes. "
+            "Fetch it again."
         )
     with read_errors_as_value_errors(path):
         records = np.fromfile(path, np.uint8).reshape(-1, _CIFAR10_RECORD)

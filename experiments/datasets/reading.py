@@ -2,16 +2,19 @@
 
 import contextlib
 import os
+import stat
 import zipfile
 import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
-DEFLATE_RATIO = 1032
-"""The most that DEFLATE, the format of gzip and zip, can expand a byte."""
-
 _CHUNK = 1 << 20
 _UNREADABLE = (OSError, EOFError, RuntimeError, UnicodeDecodeError, zlib.error, zipfile.BadZipFile)
+
+# Photographs compress to a half, drawings and saturated predictions to a tenth; DEFLATE, the format of gzip, zip and
+# PNG, can go down to 1/1032. What is small may be as empty as it likes.
+_MOST_EXPANSION = 100
+_ALWAYS_ALLOWED = 16 << 20
 
 
 def find_files(directory: str, names: tuple[str, ...], endings: tuple[str, ...]) -> list[str]:
@@ -48,7 +51,7 @@ def read_errors_as_value_errors(path: str) -> Iterator[None]:
         yield
     except _UNREADABLE as error:
         raise ValueError(
-            f"{path} could not be read: it is damaged or not what its name says. "
+            f"{path!r} could not be read: it is absent, damaged or not what its name says. "
             f"Received: {type(error).__name__}: {error}. Fetch it again."
         ) from error
 
@@ -64,10 +67,32 @@ def read_at_most(file: BinaryIO, size: int) -> bytearray:
     return content
 
 
-def check_can_hold(path: str, size: int, ratio: int) -> None:
-    """Refuses a stated size that the file cannot have, before memory is taken for it."""
-    if size > os.path.getsize(path) * ratio:
+def check_regular_file(path: str) -> None:
+    """Raises `ValueError` unless `path` is a file: a pipe or a device would be waited for, or read, without end."""
+    with read_errors_as_value_errors(path):
+        mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
         raise ValueError(
-            f"{path} states more than it can hold. Received: {size} bytes stated in a file of "
-            f"{os.path.getsize(path)} bytes. Fetch it again."
+            f"{path!r} could not be read: it is not a regular file. Received: {stat.filemode(mode)}. "
+            "Copy the data into a file first."
+        )
+
+
+def check_can_hold(where: str, stated: int, stored: int, most: int | None = None) -> None:
+    """Refuses a size that is stated but not to be believed, before memory is taken for it.
+
+    Args:
+        where: the source, for the message.
+        stated: bytes in memory, by what headers say.
+        stored: bytes on the disk.
+        most: bytes that data of this kind can have, where that is known.
+
+    Raises:
+        ValueError: if it is more than `most`, or more than 100 times what is stored (16 MiB are never too many).
+    """
+    limit = max(_ALWAYS_ALLOWED, _MOST_EXPANSION * stored)
+    if stated > (limit if most is None else min(limit, most)):
+        raise ValueError(
+            f"{where} states more than it can hold. Received: {stated} bytes stated in {stored} bytes on the disk. "
+            "Fetch it again, or save it without compression."
         )

@@ -7,13 +7,16 @@ import tensorflow as tf
 
 from pineat_tf.attacks import parts
 from pineat_tf.checks import check_batch, check_bounds, check_choice, check_count, check_epsilon, check_positive
+from pineat_tf.distribution import num_replicas
 from pineat_tf.projections import clip_to_bounds
+from pineat_tf.serialization import serializable
 from pineat_tf.types import Bounds, LogitsFn, Seed
 
 _STEP_HINT = "Give the length of one step on the scale of the pixels, e.g. 2/255."
 _COUNT_HINT = "Each step costs one gradient."
 
 
+@serializable
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GradientAttack:
     """Moves images up a loss by a fixed number of gradient steps, within a ball and the pixel range.
@@ -55,8 +58,13 @@ class GradientAttack:
             moved = self.step(x_adv, _gradient(loss, x_adv), x, step)
             return step + 1, clip_to_bounds(self.ball(moved, x), self.bounds)
 
-        _, x_adv = tf.while_loop(lambda step, _: step < self.num_steps, ascend, (tf.constant(0), self.start(x, seed)))
-        return tf.stop_gradient(x_adv)
+        state = (tf.constant(0), self.start(x, seed))
+        if num_replicas() == 1:
+            state = tf.while_loop(lambda step, _: step < self.num_steps, ascend, state)
+        else:  # replicas cannot add up their values, as for Dist's mean, inside TensorFlow's loop
+            for _ in range(self.num_steps):
+                state = ascend(*state)
+        return tf.stop_gradient(state[1])
 
     def repeats(self, num: int) -> tuple["GradientAttack", ...]:
         """`num` attacks that give different adversarial examples of the same images by the same weights.

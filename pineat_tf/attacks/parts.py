@@ -6,24 +6,29 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from pineat_tf import losses, projections
+from pineat_tf.distribution import global_mean
 from pineat_tf.seeds import normal_like
-from pineat_tf.types import LogitsFn, Seed
+from pineat_tf.serialization import serializable
+from pineat_tf.types import Bounds, LogitsFn, Seed
 
 Ascended = Callable[[tf.Tensor], tf.Tensor]
 """Maps images `(batch, ...)` to what the attack makes large, shape `(batch,)`."""
 
 
+@serializable
 def cross_entropy_surrogate(logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor) -> Ascended:
     """Cross-entropy of the true class (Madry et al., ICLR 2018, eq. 2.1)."""
     return lambda x_adv: losses.cross_entropy(y, logits_fn(x_adv))
 
 
+@serializable
 def divergence_surrogate(logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor) -> Ascended:
     """Divergence from the natural prediction (Zhang et al., ICML 2019, eq. 5), which is computed once."""
     natural = tf.stop_gradient(logits_fn(x))
     return lambda x_adv: losses.kl_divergence(natural, logits_fn(x_adv))
 
 
+@serializable
 @dataclasses.dataclass(frozen=True)
 class AtNatural:
     """Starts at the natural images."""
@@ -32,16 +37,20 @@ class AtNatural:
         return tf.identity(x)
 
 
+@serializable
 @dataclasses.dataclass(frozen=True)
 class UniformLinf:
-    """Starts uniformly in the L-inf ball; not clipped to the pixel range, which the first step does."""
+    """Starts uniformly in the L-inf ball, clipped to `bounds`; None leaves that to the first step."""
 
     epsilon: float
+    bounds: Bounds | None = None
 
     def __call__(self, x: tf.Tensor, seed: Seed) -> tf.Tensor:
-        return x + projections.uniform_in_linf_ball(x, self.epsilon, seed)
+        noisy = x + projections.uniform_in_linf_ball(x, self.epsilon, seed)
+        return projections.clip_to_bounds(noisy, self.bounds)
 
 
+@serializable
 @dataclasses.dataclass(frozen=True)
 class UniformL2:
     """Starts uniformly in the L2 ball."""
@@ -52,6 +61,7 @@ class UniformL2:
         return x + projections.uniform_in_l2_ball(x, self.epsilon, seed)
 
 
+@serializable
 @dataclasses.dataclass(frozen=True)
 class Gaussian:
     """Starts at the natural images plus normal noise."""
@@ -62,6 +72,7 @@ class Gaussian:
         return x + normal_like(x, seed, self.stddev)
 
 
+@serializable
 @dataclasses.dataclass(frozen=True)
 class SignStep:
     """Moves every pixel by `step_size` along the sign of its gradient."""
@@ -72,6 +83,7 @@ class SignStep:
         return x_adv + self.step_size * tf.sign(gradient)
 
 
+@serializable
 @dataclasses.dataclass(frozen=True)
 class L2Step:
     """Moves every example by L2 distance `step_size` along its gradient."""
@@ -82,11 +94,12 @@ class L2Step:
         return x_adv + self.step_size * projections.unit_l2(gradient)
 
 
+@serializable
 @dataclasses.dataclass(frozen=True)
 class DistStep:
     """Moves along the scaled gradient, then shrinks the noise of every pixel by the batch's mean step.
 
-    The mean runs over the whole batch, so the examples of a batch influence each other.
+    The mean runs over the whole batch, so the examples of a batch influence each other, on several devices as on one.
     """
 
     coefficient: float
@@ -94,9 +107,10 @@ class DistStep:
     def __call__(self, x_adv: tf.Tensor, gradient: tf.Tensor, x: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         scaled = self.coefficient * gradient
         moved = x_adv + scaled
-        return moved - tf.reduce_mean(tf.abs(scaled)) * tf.sign(moved - x)
+        return moved - global_mean(tf.abs(scaled)) * tf.sign(moved - x)
 
 
+@serializable
 @dataclasses.dataclass(frozen=True)
 class WassersteinStep:
     """Ascends loss / (2 gamma) - ||x_adv - x||^2 / 2 with a step that falls as 1 / sqrt(step + 1)."""
@@ -108,6 +122,7 @@ class WassersteinStep:
         return x_adv + step_size * (gradient / (2.0 * self.gamma) - (x_adv - x))
 
 
+@serializable
 @dataclasses.dataclass(frozen=True)
 class Unbounded:
     """Keeps every point as it is."""
@@ -116,6 +131,7 @@ class Unbounded:
         return x_adv
 
 
+@serializable
 @dataclasses.dataclass(frozen=True)
 class LinfBall:
     """Keeps the noise of every pixel within `epsilon`."""
@@ -126,6 +142,7 @@ class LinfBall:
         return projections.project_linf(x_adv, x, self.epsilon)
 
 
+@serializable
 @dataclasses.dataclass(frozen=True)
 class L2Ball:
     """Keeps the noise of every example within L2 distance `epsilon`."""

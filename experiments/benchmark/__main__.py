@@ -1,0 +1,165 @@
+"""Times this library beside plain TensorFlow loops and other libraries, all in one run.
+
+    python -m experiments.benchmark --widths=1,4 --json=benchmark.json --picture=benchmark.png
+
+Each engine has a process of its own; they take turns at each task, so that ratios hold on a machine that others use
+as well. Engines whose library is not installed are left out.
+"""
+
+import json
+import os
+import platform
+import random
+import subprocess
+import sys
+import tempfile
+
+from absl import flags
+from tqdm.auto import tqdm
+
+from experiments import command_line, files
+from experiments.benchmark import results, worker
+from experiments.benchmark.worker import EVALUATION, MATMUL, TRAINING
+from pineat_tf.checks import check_choice
+
+_PRECISIONS = ["float32", "bfloat16"]
+
+
+class _Process:
+    """An engine at work in a process of its own."""
+
+    def __init__(self, engine: str, width: int, precision: str):
+        self.engine = engine
+        self.errors = tempfile.TemporaryFile("w+")
+        command = [sys.executable, "-m", "experiments.benchmark.worker", engine, str(width), precision]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True
+        )
+
+    def updates_per_second(self, task: str, seconds: float) -> float | None:
+        """One measurement; None where the engine cannot do the task, or has ended, which is told."""
+        try:
+            self.process.stdin.write(json.dumps({"task": task, "seconds": seconds}) + "\n")
+            self.process.stdin.flush()
+            return json.loads(self.process.stdout.readline())["updates_per_second"]
+        except (OSError, ValueError):
+            self.errors.seek(0)
+            words = self.errors.read().strip().splitlines() or ["without a word"]
+            print(f"{self.engine} has ended at {task!r}: {words[-1]}", file=sys.stderr)
+            return None
+
+    def close(self) -> None:
+        """Ends the process."""
+        self.process.terminate()
+        self.process.wait()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; gives the exit code."""
+    return command_line.guarded(_run, argv)
+
+
+def _run(argv: list[str]) -> None:
+    values = _flags()
+    rest = values(argv)[1:]
+    if values.help or values.helpshort:
+        print(__doc__, *(f"  --{name}: {values[name].help}" for name in _FLAGS), sep="\n")
+        return
+    if rest:
+        raise ValueError(f"there is no use for {rest}; flags begin with --. See --helpshort.")
+    known = {"tasks": [*TRAINING, *EVALUATION], "engines": list(worker.engines()), "precisions": _PRECISIONS}
+    chosen = {name: getattr(values, name) or all_of_them for name, all_of_them in known.items()}
+    for name, items in chosen.items():
+        for item in items:
+            check_choice(name, item, known[name])
+    widths = [_whole(width) for width in values.widths]
+    timings, matmul = [], {}
+    for width in widths:
+        for precision in chosen["precisions"]:
+            timings += _measure(chosen["engines"], chosen["tasks"], width, precision, values)
+            matmul[precision] = max(matmul.get(precision, 0.0), *_matmul(timings, precision))
+            _write(values, timings, matmul)
+    print(results.to_markdown(results.summarised(timings, matmul)))
+
+
+_FLAGS = ("widths", "precisions", "tasks", "engines", "repeats", "seconds", "json", "picture")
+
+
+def _flags() -> flags.FlagValues:
+    values = flags.FlagValues()
+    flags.DEFINE_list("widths", ["1", "4"], "Widths of the network, whole numbers.", flag_values=values)
+    flags.DEFINE_list("precisions", [], "float32, bfloat16; empty for both.", flag_values=values)
+    flags.DEFINE_list("tasks", [], "What to time; empty for everything.", flag_values=values)
+    flags.DEFINE_list("engines", [], "Who takes part; empty for all that are installed.", flag_values=values)
+    flags.DEFINE_integer("repeats", 5, "Turns of each engine at each task.", lower_bound=1, flag_values=values)
+    flags.DEFINE_float("seconds", 1.0, "Length of a turn.", lower_bound=0.0, flag_values=values)
+    flags.DEFINE_string("json", "", "File for all figures.", flag_values=values)
+    flags.DEFINE_string("picture", "", "PNG file for the bars of PGD training.", flag_values=values)
+    for name in ("help", "helpshort"):
+        flags.DEFINE_bool(name, False, "Print this text.", flag_values=values)
+    return values
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"`widths` must be whole numbers >= 1. Received: {text!r}. Give e.g. --widths=1,4.")
+    return int(text)
+
+
+def _measure(engines: list[str], tasks: list[str], width: int, precision: str, values: flags.FlagValues) -> list[dict]:
+    """Timings of all engines at one width and precision, by turns."""
+    processes = [_Process(engine, width, precision) for engine in engines]
+    matmul = _Process("tf.function", width, precision)
+    order = random.Random(0)
+    timings = {}
+    try:
+        with tqdm(total=values.repeats * len(tasks), desc=f"width {width} {precision}", unit=" turns") as bar:
+            for task in tasks:
+                for process in processes:  # builds and compiles
+                    if process.updates_per_second(task, 0.0) is not None:
+                        timings[process, task] = []
+                for _ in range(values.repeats):
+                    taking_part = [process for process in processes if (process, task) in timings]
+                    for process in order.sample(taking_part, len(taking_part)):
+                        timings[process, task].append(process.updates_per_second(task, values.seconds))
+                    timings.setdefault((matmul, MATMUL), []).append(matmul.updates_per_second(MATMUL, 0.2))
+                    bar.update()
+    finally:
+        for process in (*processes, matmul):
+            process.close()
+    return [
+        {"engine": process.engine, "task": task, "width": width, "precision": precision, "updates_per_second": rates}
+        for (process, task), rates in timings.items()
+        if None not in rates
+    ]
+
+
+def _matmul(timings: list[dict], precision: str) -> list[float]:
+    """All rates of the matrix product in GFLOP/s."""
+    wanted = (MATMUL, precision)
+    return [r for t in timings if (t["task"], t["precision"]) == wanted for r in t["updates_per_second"]]
+
+
+def _write(values: flags.FlagValues, timings: list[dict], matmul: dict[str, float]) -> None:
+    """Writes what there is so far."""
+    rows = results.summarised(timings, matmul)
+    if values.json:
+        machine = {"cores": os.cpu_count(), "cpu": _cpu(), "matmul_gflops": matmul}
+        record = {"machine": machine, "versions": results.versions(), "costs": results.costs(), "rows": rows}
+        files.write_json(values.json, record | {"timings": timings})
+    if values.picture:
+        results.write_picture(values.picture, rows)
+
+
+def _cpu() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            flags_line = next((line for line in file if line.startswith("flags")), "")
+    except OSError:
+        return platform.machine()
+    kinds = [kind for kind in ("avx2", "avx512f", "amx_bf16") if kind in flags_line.split()]
+    return f"{platform.machine()} {' '.join(kinds)}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+from experiments.benchmark_peers import *  # noqa

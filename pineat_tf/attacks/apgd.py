@@ -1,0 +1,278 @@
+"""APGD: the attack that finds its step sizes itself, one for every example."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from pineat_tf import losses
+from pineat_tf.checks import check_batch, check_bounds, check_choice, check_count, check_epsilon, check_positive
+from pineat_tf.projections import clip_to_bounds, project_l2, unit_l2
+from pineat_tf.seeds import fold, normal_like, uniform_like
+from pineat_tf.serialization import serializable
+from pineat_tf.types import Bounds, LogitsFn, Seed
+
+_LOSSES = {"cross_entropy": losses.cross_entropy, "dlr": losses.dlr}
+_NEW_SHARE = 0.75  # of the momentum: how much of a step is new, alpha in the paper
+
+
+@serializable
+@dataclasses.dataclass(frozen=True)
+class UniformOnSurface:
+    """Starts uniformly on the surface of the ball, clipped to `bounds`."""
+
+    epsilon: float
+    norm: str
+    bounds: Bounds | None
+
+    def __call__(self, x: tf.Tensor, seed: Seed) -> tf.Tensor:
+        if self.norm == "l2":
+            direction = unit_l2(normal_like(x, seed, stddev=1.0))
+        else:
+            noise = uniform_like(x, seed, -1.0, 1.0)
+            largest = tf.reduce_max(tf.abs(noise), axis=list(range(1, x.shape.rank)), keepdims=True)
+            direction = tf.math.divide_no_nan(noise, largest)
+        return clip_to_bounds(x + self.epsilon * direction, self.bounds)
+
+
+class _Ascent(NamedTuple):
+    """What an ascent remembers: tensors of one row an example."""
+
+    x: tf.Tensor  # the point to look at next
+    x_before: tf.Tensor  # the point that the last step left
+    x_best: tf.Tensor  # the point of the largest loss, its gradient and its loss
+    gradient_best: tf.Tensor
+    loss_best: tf.Tensor
+    x_adv: tf.Tensor  # the last misclassified point, and whether there was one
+    fooled: tf.Tensor
+    step_size: tf.Tensor
+    loss_before: tf.Tensor  # at the point before
+    increases: tf.Tensor  # how many steps since the last checkpoint made the loss larger
+    loss_at_checkpoint: tf.Tensor  # the largest loss by then
+    halved: tf.Tensor  # whether the step size was halved there
+
+
+@serializable
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AutoPGD:
+    """Moves images up a loss with momentum, and halves an example's step size where it makes no progress.
+
+    Call it as `attack(logits_fn, x, y, seed=0)`, like a `GradientAttack`. It returns what the authors' code returns by
+    default: of each image a point that is misclassified (the last one on the way from the first start that led to
+    any), or the natural image itself if there was none. The accuracy on the result is the robust accuracy; the loss
+    on it is not the largest loss found.
+
+    Each start costs `num_steps + 1` gradients and nothing else: their logits tell what is misclassified. The loop is
+    one graph inside a `tf.function`; outside it gives the same tensors. An example does not influence the others.
+
+    Attributes:
+        epsilon, num_steps, norm, loss, num_restarts, rho, bounds: as `apgd` takes them.
+        start: where the ascents start.
+    """
+
+    epsilon: float
+    num_steps: int
+    norm: str
+    loss: str
+    num_restarts: int
+    rho: float
+    bounds: Bounds | None
+    start: Callable[[tf.Tensor, Seed], tf.Tensor]
+
+    def __post_init__(self) -> None:
+        check_epsilon(self.epsilon)
+        check_count("num_steps", self.num_steps, 1, "Each step costs one gradient, and each start another one.")
+        check_choice("norm", self.norm, ("linf", "l2"))
+        check_choice("loss", self.loss, _LOSSES)
+        check_count("num_restarts", self.num_restarts, 1, "Give 1 for a single start.")
+        hint = "It is a share of the steps, e.g. 0.75."
+        check_positive("rho", self.rho, hint)
+        if self.rho > 1:
+            raise ValueError(f"`rho` must be at most 1. Received: rho={self.rho!r}. {hint}")
+        check_bounds(self.bounds)
+
+    def __call__(self, logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor, *, seed: Seed = 0) -> tf.Tensor:
+        x, y = check_batch(x, y, bounds=self.bounds)
+        x_adv, fooled = x, _one_each(x, False)
+        for restart in range(self.num_restarts):
+            end = self._ascend(logits_fn, x, y, self.start(x, fold(seed, restart)))
+            x_adv, fooled = _choose(end.fooled & ~fooled, end.x_adv, x_adv), fooled | end.fooled
+        return tf.stop_gradient(x_adv)
+
+    def checkpoints(self) -> dict[int, int]:
+        """After which steps progress is judged, and how many steps are judged there."""
+        interval, decrease, smallest = (max(int(share * self.num_steps), 1) for share in (0.22, 0.03, 0.06))
+        intervals, step = {}, interval
+        while step <= self.num_steps:
+            intervals[step] = interval
+            interval = max(interval - decrease, smallest)
+            step += interval
+        return intervals
+
+    def _ascend(self, logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor, start: tf.Tensor) -> _Ascent:
+        intervals, project = self.checkpoints(), self._projection(x)
+        # The largest number of increases at which a checkpoint halves; -1 where there is no checkpoint.
+        limits = tf.constant([math.floor(self.rho * intervals.get(i, -1)) for i in range(self.num_steps + 1)])
+
+        def look_and_move(step: tf.Tensor, ascent: _Ascent) -> tuple[tf.Tensor, _Ascent]:
+            loss, gradient, is_wrong = self._evaluate(logits_fn, ascent.x, y)
+            ascent = _remember(ascent, loss, gradient, is_wrong, step)
+            ascent, gradient = _judge(ascent, gradient, limits[step])
+            return step + 1, self._move(ascent, gradient, step, project)
+
+        begin = _begin(start, x, 2.0 * self.epsilon)
+        return tf.while_loop(lambda step, _: step <= self.num_steps, look_and_move, (tf.constant(0), begin))[1]
+
+    def _evaluate(self, logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """The loss, its gradient, and what is misclassified, by one pass forth and back."""
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(x)
+            logits = logits_fn(x)
+            loss = _LOSSES[self.loss](y, logits)
+            total = tf.reduce_sum(loss)
+        gradient = tape.gradient(total, x)
+        if gradient is None:
+            raise ValueError(
+                "The logits do not depend on the images by operations that have a gradient, so there is nothing to "
+                "ascend. Give the network itself, not e.g. its `predict` or a function that rounds the pixels."
+            )
+        classes = y if y.shape.rank == 1 else tf.argmax(y, axis=1)
+        is_wrong = tf.argmax(logits, axis=1) != tf.cast(classes, tf.int64)
+        return tf.cast(loss, _loss_dtype(x)), gradient, is_wrong
+
+    def _move(
+        self, ascent: _Ascent, gradient: tf.Tensor, step: tf.Tensor, project: Callable[[tf.Tensor], tf.Tensor]
+    ) -> _Ascent:
+        """One step along the gradient, and the momentum of the step before, from the second step on."""
+        x, x_before = ascent.x, ascent.x_before
+        direction = tf.sign(gradient) if self.norm == "linf" else unit_l2(gradient)
+        moved = project(x + _spread(ascent.step_size, x) * direction)
+        share = tf.cast(tf.where(step == 0, 1.0, _NEW_SHARE), x.dtype)
+        return ascent._replace(x=project(x + share * (moved - x) + (1 - share) * (x - x_before)), x_before=x)
+
+    def _projection(self, x: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
+        """Brings points back to the ball around `x` and the pixel range."""
+        if self.norm == "l2":
+            return lambda moved: clip_to_bounds(project_l2(moved, x, self.epsilon), self.bounds)
+        low, high = (clip_to_bounds(x + side * self.epsilon, self.bounds) for side in (-1, 1))
+        return lambda moved: tf.clip_by_value(moved, low, high)
+
+
+def apgd(
+    *,
+    epsilon: float,
+    num_steps: int = 100,
+    norm: str = "linf",
+    loss: str = "cross_entropy",
+    num_restarts: int = 1,
+    rho: float = 0.75,
+    bounds: Bounds | None = (0.0, 1.0),
+) -> AutoPGD:
+    """Auto-PGD: projected gradient descent with momentum that needs no step size, as its authors' code does it.
+
+    Steps start at 2 * epsilon. At checkpoints an example's step size halves, and it goes back to its point of the
+    largest loss, if few steps made the loss larger, or if neither the step size nor the largest loss has changed
+    since the last checkpoint.
+
+    Args:
+        epsilon: radius of the ball, > 0, on the scale of the pixels.
+        num_steps: steps of each start, >= 1.
+        norm: "linf" (steps along the gradient's sign) or "l2" (along the normalised gradient).
+        loss: "cross_entropy", or "dlr" (difference of logits ratio, for 3 classes or more).
+        num_restarts: random starts of each image, >= 1; the result is of the first that succeeds.
+        rho: the step size halves if at most this share of the steps made the loss larger, in (0, 1].
+        bounds: the pixel range, or None for no limits.
+
+    Returns:
+        The attack. It gives back natural images where it finds no misclassified ones; see `AutoPGD`.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Example:
+        >>> attack = apgd(epsilon=8 / 255, loss="dlr")
+        >>> x_adv = attack(network, x, y, seed=0)
+
+    Reference:
+        Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
+        attacks", ICML 2020, algorithm 1.
+    """
+    return AutoPGD(
+        epsilon=epsilon,
+        num_steps=num_steps,
+        norm=norm,
+        loss=loss,
+        num_restarts=num_restarts,
+        rho=rho,
+        bounds=bounds,
+        start=UniformOnSurface(epsilon, norm, bounds),
+    )
+
+
+def _begin(start: tf.Tensor, x: tf.Tensor, step_size: float) -> _Ascent:
+    lowest = _one_each(x, -math.inf, _loss_dtype(x))
+    return _Ascent(
+        x=start,
+        x_before=start,
+        x_best=start,
+        gradient_best=tf.zeros_like(x),
+        loss_best=lowest,
+        x_adv=x,
+        fooled=_one_each(x, False),
+        step_size=_one_each(x, step_size, x.dtype),
+        loss_before=-lowest,  # no loss is larger, so the start is no increase
+        increases=_one_each(x, 0),
+        loss_at_checkpoint=lowest,
+        halved=_one_each(x, True),
+    )
+
+
+def _remember(ascent: _Ascent, loss: tf.Tensor, gradient: tf.Tensor, is_wrong: tf.Tensor, step: tf.Tensor) -> _Ascent:
+    """Keeps what was seen at `ascent.x`."""
+    is_best = loss > ascent.loss_best
+    return ascent._replace(
+        x_best=_choose(is_best, ascent.x, ascent.x_best),
+        gradient_best=_choose(is_best, gradient, ascent.gradient_best),
+        loss_best=tf.where(is_best, loss, ascent.loss_best),
+        x_adv=_choose(is_wrong, ascent.x, ascent.x_adv),
+        fooled=ascent.fooled | is_wrong,
+        increases=ascent.increases + tf.cast(loss > ascent.loss_before, tf.int32),
+        # The authors' code compares the loss after the first step with 0, not with that at the start.
+        loss_before=tf.where(step == 0, tf.zeros_like(loss), loss),
+    )
+
+
+def _judge(ascent: _Ascent, gradient: tf.Tensor, limit: tf.Tensor) -> tuple[_Ascent, tf.Tensor]:
+    """At a checkpoint: halves the step size where there was no progress, and goes back to the best point."""
+    is_checkpoint = limit >= 0
+    is_stuck = ~ascent.halved & (ascent.loss_at_checkpoint >= ascent.loss_best)
+    halve = is_checkpoint & ((ascent.increases <= limit) | is_stuck)
+    judged = ascent._replace(
+        x=_choose(halve, ascent.x_best, ascent.x),
+        step_size=tf.where(halve, ascent.step_size / 2, ascent.step_size),
+        increases=tf.where(is_checkpoint, 0, ascent.increases),
+        loss_at_checkpoint=tf.where(is_checkpoint, ascent.loss_best, ascent.loss_at_checkpoint),
+        halved=tf.where(is_checkpoint, halve, ascent.halved),
+    )
+    return judged, _choose(halve, ascent.gradient_best, gradient)
+
+
+def _choose(condition: tf.Tensor, one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+    """The image of `one` where its example's condition holds, that of `other` elsewhere."""
+    return tf.where(_spread(condition, one), one, other)
+
+
+def _spread(values: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """One value an example, shaped to broadcast against images."""
+    return tf.reshape(values, [-1] + [1] * (x.shape.rank - 1))
+
+
+def _one_each(x: tf.Tensor, value: float | bool | int, dtype: tf.DType | None = None) -> tf.Tensor:
+    """The same value for every example of `x`."""
+    return tf.ensure_shape(tf.fill(tf.shape(x)[:1], tf.constant(value, dtype)), x.shape[:1])
+
+
+def _loss_dtype(x: tf.Tensor) -> tf.DType:
+    return tf.float64 if x.dtype == tf.float64 else tf.float32

@@ -1,0 +1,252 @@
+"""Callbacks for `fit` that measure robustness and leakage while a network trains.
+
+They work with `AdversarialTraining`, whose network they look at, and with any Keras classifier that gives logits.
+What they measure goes into the logs of the epoch, where the callbacks after them in the list find it. Each measures
+after the first epoch and after every k-th: so `CSVLogger`, which fixes its columns at the first row, has them all.
+Epochs in between have no such key, which `CSVLogger` writes as NA and `EarlyStopping` passes over with a warning.
+A network that has come to give NaN or infinity scores NaN.
+"""
+
+import math
+import os
+import pathlib
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from pineat_tf.checks import check_count
+from pineat_tf.membership.audit import audit_predictions
+from pineat_tf.predictions import Data, Predictions, Predictor
+from pineat_tf.seeds import as_seed
+from pineat_tf.training import AdversarialTraining
+from pineat_tf.types import Seed
+
+
+class _Measurement(keras.callbacks.Callback):
+    """What measuring callbacks share: when they measure, and predictors compiled once for all epochs."""
+
+    def __init__(self, attack: Callable | None, every: int, batch_size: int, seed: Seed):
+        super().__init__()
+        check_count("every", every, 1, "It is how many epochs lie between two measurements.")
+        check_count("batch_size", batch_size, 1, "It is how many images are predicted at once.")
+        as_seed(seed)
+        self.attack = attack
+        self.every = every
+        self.batch_size = batch_size
+        self.seed = seed
+        self._network = None
+
+    @property
+    def network(self) -> keras.Model:
+        """The classifier in training."""
+        return self.model.network if isinstance(self.model, AdversarialTraining) else self.model
+
+    def on_train_begin(self, logs=None):
+        self._is_first = True
+        if self._network is not self.network:
+            self._network = self.network
+            self._natural = Predictor(self.network)
+            self._adversarial = Predictor(self.network, self.attack) if self.attack else None
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self._is_first or (epoch + 1) % self.every == 0:
+            logs = {} if logs is None else logs
+            logs.update(self._measure())
+            self._after(epoch, logs)
+        self._is_first = False
+
+    def _measure(self) -> dict[str, float]:
+        raise NotImplementedError
+
+    def _after(self, epoch: int, logs: dict[str, float]) -> None:
+        """What is done with a measurement."""
+
+    def _predict(self, predictor: Predictor, data: Data) -> Predictions:
+        return predictor(data, seed=self.seed, batch_size=self.batch_size)
+
+
+class RobustValidation(_Measurement):
+    """Puts `val_robust_accuracy` and `val_natural_accuracy` into the logs.
+
+    Args:
+        data: images and labels that are not trained on: two arrays, or a finite dataset of batches.
+        attack: perturbs the images, called as `attack(logits_fn, x, y, seed=...)`.
+        every: epochs from one measurement to the next.
+        max_examples: how many of the images to use, the first ones; None for all.
+        batch_size: images a batch, where `data` is two arrays.
+        seed: the attack's randomness, the same in every epoch.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Example:
+        >>> callbacks = [
+        ...     RobustValidation(held_out, pgd(epsilon=0.1, step_size=0.02, num_steps=10), max_examples=1000),
+        ...     keras.callbacks.EarlyStopping("val_robust_accuracy", mode="max", patience=5)]
+        >>> model.fit(train, epochs=100, callbacks=callbacks)
+    """
+
+    def __init__(
+        self,
+        data: Data,
+        attack: Callable,
+        every: int = 1,
+        max_examples: int | None = None,
+        batch_size: int = 256,
+        seed: Seed = 0,
+    ):
+        if not callable(attack):
+            raise ValueError(
+                f"Robust accuracy needs an attack. Received: attack={attack!r}. Give e.g. `attacks.pgd(epsilon=8/255, "
+                "step_size=2/255, num_steps=10)`."
+            )
+        super().__init__(attack, every, batch_size, seed)
+        self.data = _first("data", data, max_examples, batch_size)
+
+    def _measure(self) -> dict[str, float]:
+        return {
+            "val_natural_accuracy": _accuracy(self._predict(self._natural, self.data)),
+            "val_robust_accuracy": _accuracy(self._predict(self._adversarial, self.data)),
+        }
+
+
+class RobustCheckpoint(RobustValidation):
+    """Does what `RobustValidation` does, and saves the network whenever its robust accuracy is the best so far.
+
+    Choose the network on a split of the training data that is held out, never on the test set: a maximum over many
+    epochs flatters the data that it was taken on. The file appears whole or not at all, and an earlier one stays
+    until then.
+
+    Args:
+        filepath: where to save, ending in `.keras`; the directory is made if it does not exist.
+        data: images and labels held out of the training data.
+        attack: as for `RobustValidation`, like the further arguments.
+        initial_best: robust accuracy that must be exceeded first, e.g. of the file that an earlier run left.
+
+    Attributes:
+        best: the best robust accuracy so far, or None.
+        best_epoch: its epoch, counted from 0 as in Keras, or None.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Reference:
+        Rice, Wong and Kolter, "Overfitting in adversarially robust deep learning", ICML 2020: robust accuracy falls
+        again well before training ends.
+    """
+
+    def __init__(
+        self,
+        filepath: str | os.PathLike,
+        data: Data,
+        attack: Callable,
+        every: int = 1,
+        max_examples: int | None = None,
+        batch_size: int = 256,
+        seed: Seed = 0,
+        initial_best: float | None = None,
+    ):
+        super().__init__(data, attack, every, max_examples, batch_size, seed)
+        self.filepath = pathlib.Path(filepath)
+        if self.filepath.suffix != ".keras":
+            raise ValueError(f"`filepath` must end in '.keras'. Received: filepath={str(filepath)!r}.")
+        self.best = initial_best
+        self.best_epoch = None
+
+    def _after(self, epoch: int, logs: dict[str, float]) -> None:
+        accuracy = logs["val_robust_accuracy"]
+        if not math.isnan(accuracy) and (self.best is None or accuracy > self.best):
+            _save_whole(self.network, self.filepath)
+            self.best, self.best_epoch = accuracy, epoch
+
+
+class LeakageMonitor(_Measurement):
+    """Puts what the network reveals about its training data into the logs.
+
+    `membership_accuracy` is the balanced accuracy of the best cross-entropy threshold on these very examples, which
+    exceeds 0.5 by chance; `membership_noise_floor` is the value that it exceeds in 5 % of audits where nothing
+    leaks. With an attack, `membership_accuracy_adversarial` is the same on adversarial examples.
+
+    Args:
+        members: images and labels that are trained on: two arrays, or a finite dataset of batches.
+        non_members: images and labels that are not.
+        attack: perturbs the images, or None for natural ones only.
+        every: epochs from one measurement to the next.
+        max_examples: how many members and how many non-members to use, the first ones; None for all.
+        batch_size: images a batch, where the data is two arrays.
+        seed: the attack's randomness, the same in every epoch.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Example:
+        >>> model.fit(x_train, y_train, callbacks=[LeakageMonitor((x_train, y_train), (x_test, y_test), every=5)])
+
+    Reference:
+        Song, Shokri and Mittal, CCS 2019, section 3.
+    """
+
+    def __init__(
+        self,
+        members: Data,
+        non_members: Data,
+        attack: Callable | None = None,
+        every: int = 1,
+        max_examples: int | None = None,
+        batch_size: int = 256,
+        seed: Seed = 0,
+    ):
+        if attack is not None and not callable(attack):
+            raise ValueError(f"`attack` must be an attack or None. Received: attack={attack!r}.")
+        super().__init__(attack, every, batch_size, seed)
+        self.members = _first("members", members, max_examples, batch_size)
+        self.non_members = _first("non_members", non_members, max_examples, batch_size)
+
+    def _measure(self) -> dict[str, float]:
+        accuracy, noise_floor = self._audit(self._natural, "natural")
+        logs = {"membership_accuracy": accuracy, "membership_noise_floor": noise_floor}
+        if self._adversarial:
+            logs["membership_accuracy_adversarial"], _ = self._audit(self._adversarial, "adversarial")
+        return logs
+
+    def _audit(self, predictor: Predictor, queries: str) -> tuple[float, float]:
+        members, non_members = (self._predict(predictor, data) for data in (self.members, self.non_members))
+        if not (_is_finite(members) and _is_finite(non_members)):
+            return math.nan, math.nan
+        (result,) = audit_predictions(members, non_members, queries=queries, signals=("cross_entropy",))
+        return result.balanced_accuracy, result.noise_floor.upper_95
+
+
+def _first(name: str, data: Data, num: int | None, batch_size: int) -> Data:
+    """The first `num` examples."""
+    if num is not None:
+        check_count("max_examples", num, 1, "It is how many examples are measured; leave it out for all.")
+    if isinstance(data, tf.data.Dataset):
+        return data if num is None else data.unbatch().take(num).batch(batch_size)
+    if not isinstance(data, (tuple, list)) or len(data) != 2 or len(data[0]) != len(data[1]) or not len(data[0]):
+        raise ValueError(
+            f"`{name}` must be two arrays of equal length, images and labels, or a dataset of batches. "
+            f"Received: {type(data).__name__}{[np.shape(part) for part in data] if isinstance(data, tuple) else ''}."
+        )
+    return tuple(part[:num] for part in data)
+
+
+def _is_finite(predictions: Predictions) -> bool:
+    return bool(np.isfinite(predictions.logits).all())
+
+
+def _accuracy(predictions: Predictions) -> float:
+    return predictions.accuracy if _is_finite(predictions) else math.nan
+
+
+def _save_whole(network: keras.Model, path: pathlib.Path) -> None:
+    """Saves under a temporary name and renames."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.stem}.unfinished.keras")
+    try:
+        network.save(unfinished)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)

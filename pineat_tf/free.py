@@ -1,0 +1,158 @@
+"""Free adversarial training: the pass that updates the weights moves the adversarial perturbation as well."""
+
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from pineat_tf.checks import check_batch, check_batch_size, check_bounds, check_count, check_epsilon, check_positive
+from pineat_tf.companions import NoCompanions
+from pineat_tf.objectives import CrossEntropy
+from pineat_tf.projections import clip_to_bounds
+from pineat_tf.serialization import serializable
+from pineat_tf.training import AdversarialTraining
+from pineat_tf.types import Bounds, Ratio, Seed
+
+
+@serializable
+class FreeAdversarialTraining(AdversarialTraining):
+    """Adversarial training at the cost of natural training, by replaying each batch.
+
+    A round of ratio n/m replays its batch n times. Each replay is one pass, which gives the gradients of the weights
+    and of the images at the images as they are perturbed now: those of the weights make the update, and the signs of
+    those of the images move the perturbation, within the ball. The next batch goes on with the perturbation that this
+    one left, in the order of its images. The m companions follow, of the images of all n replays.
+
+    The perturbation is a variable of the model and not of `network`: the model's checkpoints and weights hold it, and
+    what is shipped does not. Everything else is as in `AdversarialTraining`.
+
+    Args:
+        network: gives logits of shape `(batch, num_classes)`, built from a `keras.Input` of known shape.
+        epsilon: radius of the L-inf ball, > 0, on the scale of the pixels.
+        batch_size: images of the largest batch. A smaller one uses the first rows of the perturbation.
+        step_size: length of a replay's step, > 0, on the scale of the pixels; None for the authors' epsilon.
+        bounds: the pixel range to which perturbed images are clipped, or None for no limits.
+        objective: `CrossEntropy()`, the only one whose pass gives both gradients.
+        companions: what stands beside the perturbed images.
+        ratio: n/m as `"8/0"` or `(8, 0)`, n >= 1 (the authors' m is this n: 8 on CIFAR-10, 4 on ImageNet).
+        seed: of the companions' randomness; replays have none.
+        **kwargs: as for `keras.Model`.
+
+    Raises:
+        ValueError: if an argument is out of its range, or the model is made for more than one replica.
+
+    Example:
+        >>> model = FreeAdversarialTraining(network, epsilon=0.1, batch_size=100, ratio="8/0")
+        >>> model.compile(optimizer=keras.optimizers.Adam(1e-4))
+        >>> model.fit(x_train, y_train, batch_size=100, epochs=10)  # 80 updates an image
+
+    Reference:
+        Shafahi et al., "Adversarial training for free!", NeurIPS 2019, algorithm 1, and its published code, which
+        clips the perturbed images to the pixel range and starts from no perturbation.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        *,
+        epsilon: float,
+        batch_size: int,
+        step_size: float | None = None,
+        bounds: Bounds | None = (0.0, 1.0),
+        objective: Callable = CrossEntropy(),
+        companions: Callable = NoCompanions(),
+        ratio: str | tuple[int, int] = "8/0",
+        seed: Seed = 0,
+        **kwargs,
+    ):
+        check_epsilon(epsilon)
+        check_count("batch_size", batch_size, 1, "It is the number of images of the largest batch.")
+        step_size = epsilon if step_size is None else step_size
+        check_positive("step_size", step_size, "Give the length of a step on the scale of the pixels, e.g. 8/255.")
+        check_bounds(bounds)
+        _check_method(objective, Ratio.parse(ratio))
+        _check_one_replica()
+        super().__init__(
+            network, attack=None, objective=objective, companions=companions, ratio=ratio, seed=seed, **kwargs
+        )
+        self.epsilon = epsilon
+        self.batch_size = batch_size
+        self.step_size = step_size
+        self.bounds = None if bounds is None else tuple(bounds)  # from a file it comes as a list
+        self.perturbation = self.add_weight(
+            shape=(batch_size, *_image_shape(network)), initializer="zeros", trainable=False, name="perturbation"
+        )
+
+    def get_config(self) -> dict:
+        """The arguments of the constructor."""
+        config = {name: value for name, value in super().get_config().items() if name not in ("attack", "generation")}
+        names = ("epsilon", "batch_size", "step_size", "bounds")
+        return config | {name: keras.saving.serialize_keras_object(getattr(self, name)) for name in names}
+
+    def _attacks_of_a_round(self, attack: None) -> tuple[()]:
+        return ()
+
+    def _adversarial_updates(self, x, y, sample_weight, seed) -> tuple[tuple[tf.Tensor, ...], list[tf.Tensor]]:
+        """Replays the batch; gives the images that made the updates and their logits."""
+        x = check_batch_size(check_batch(x, y, bounds=self.bounds)[0], self.batch_size)
+        num = tf.shape(x)[0]
+        noise, rest = tf.ensure_shape(self.perturbation[:num], x.shape), self.perturbation[num:]
+        adversarial, logits = [], []
+        for _ in range(self.ratio.num_adversarial):
+            x_adv, seen, noise = self._replay(x, noise, y, sample_weight)
+            adversarial.append(x_adv)
+            logits.append(seen)
+        self.perturbation.assign(tf.ensure_shape(tf.concat([noise, rest], axis=0), self.perturbation.shape))
+        return tuple(adversarial), logits
+
+    def _replay(self, x, noise, y, sample_weight) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """One pass and one update; gives the images that it was made by, their logits and the noise of the next."""
+        with tf.GradientTape() as tape:
+            tape.watch(noise)
+            x_adv = clip_to_bounds(x + tf.cast(noise, x.dtype), self.bounds)  # has no gradient beyond the range
+            loss, scaled, logits = self._update_loss(self.objective, x, x_adv, y, sample_weight)
+        *gradients, ascent = tape.gradient(scaled, [*self.trainable_variables, noise])
+        self._apply("adversarial", gradients, loss, tf.shape(x)[0])
+        if ascent is None:
+            raise ValueError(
+                "The logits do not depend on the images by operations that have a gradient, so the perturbation cannot "
+                f"move. Received: network={self.network.name!r}. Take e.g. what rounds pixels out of the network."
+            )
+        # A scaled loss may overflow, which skips the update; NaN would stay in the perturbation for ever.
+        step = tf.where(tf.math.is_finite(ascent), self.step_size * tf.sign(ascent), 0.0)
+        return x_adv, logits, tf.clip_by_value(noise + step, -self.epsilon, self.epsilon)
+
+
+def _check_method(objective: Callable, ratio: Ratio) -> None:
+    if not isinstance(objective, CrossEntropy):
+        raise ValueError(
+            "Free adversarial training takes the gradients of weights and images from one pass, so both ascend and "
+            f"descend the cross-entropy. Received: objective={objective!r}. Give `CrossEntropy()`, or train "
+            "with `AdversarialTraining` and an attack."
+        )
+    if not ratio.num_adversarial:
+        raise ValueError(
+            f"Free adversarial training replays a batch n >= 1 times. Received: ratio='{ratio}'. Give e.g. '8/0', or "
+            "train with `AdversarialTraining` for ratio 0/m."
+        )
+
+
+def _check_one_replica() -> None:
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    if replicas > 1:
+        raise ValueError(
+            "Free adversarial training keeps one perturbation for the whole batch, so it trains on one replica. "
+            f"Received: a strategy of {replicas} replicas. Make the model outside its scope, or use "
+            "`AdversarialTraining` with `attacks.n_fgsm(...)`, which costs two passes an update."
+        )
+
+
+def _image_shape(network: keras.Model) -> tuple[int, ...]:
+    shape = tuple(getattr(network, "input_shape", None) or (None, None))[1:]
+    if None in shape:
+        raise ValueError(
+            "Free adversarial training keeps a perturbation of every pixel, so `network` must know the shape of its "
+            f"images. Received: network={network.name!r} without it. Begin the network with "
+            "`keras.Input(shape)`, or wrap it: `x = keras.Input(shape); network = keras.Model(x, network(x))`."
+        )
+    return shape

@@ -1,0 +1,28 @@
+"""How much memory the process has, for tests that nothing takes more than it should."""
+
+import contextlib
+import gc
+import pathlib
+
+import pytest
+
+_STATUS = pathlib.Path("/proc/self/status")
+
+
+def resident(field="VmRSS"):
+    """Bytes of memory in use; with "VmHWM" the most that were since `peak_below` was entered."""
+    if not _STATUS.exists():
+        pytest.skip("the memory of a process is read from /proc, as Linux has it")
+    (line,) = (line for line in _STATUS.read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) << 10
+
+
+@contextlib.contextmanager
+def peak_below(more):
+    """Fails if the block takes, at any moment, `more` bytes more than there were at its start."""
+    gc.collect()
+    pathlib.Path("/proc/self/clear_refs").write_text("5") if _STATUS.exists() else None  # forgets the peak so far
+    before = resident()
+    yield
+    taken = resident("VmHWM") - before
+    assert taken < more, f"{taken >> 20} MiB were taken"

@@ -1,0 +1,131 @@
+"""NumPy twin of APGD, in float64: one image after the other, with the whole history of losses at hand.
+
+As in `oracles.py`, random numbers are arguments, labels are class indices and `bounds` is a pair or None.
+Source: Croce and Hein, ICML 2020, algorithm 1, as in the code they released.
+"""
+
+import dataclasses
+
+import numpy as np
+from oracles import (
+    Array,
+    Bounds,
+    Model,
+    clip_to_bounds,
+    cross_entropy,
+    cross_entropy_gradient,
+    margin,
+    per_example_norm,
+)
+
+TINY = 1e-12
+
+
+def dlr(label: int, logits: Array) -> float:
+    """Return the difference of logits ratio of one row of logits."""
+    ordered = np.sort(logits)
+    return float(margin([label], logits[None])[0] / (ordered[-1] - ordered[-3] + TINY))
+
+
+def dlr_gradient(label: int, logits: Array) -> Array:
+    """Return d DLR / d logits: (e_other - e_y) / gap - DLR (e_1st - e_3rd) / gap."""
+    order = np.argsort(logits)[::-1]
+    gap = logits[order[0]] - logits[order[2]] + TINY
+    gradient = np.zeros(len(logits))
+    gradient[order[1] if order[0] == label else order[0]] += 1 / gap
+    gradient[label] -= 1 / gap
+    gradient[order[0]] -= dlr(label, logits) / gap
+    gradient[order[2]] += dlr(label, logits) / gap
+    return gradient
+
+
+@dataclasses.dataclass
+class Ascent:
+    """What became of one image: its last misclassified point if any, losses and step sizes point by point."""
+
+    x_adv: Array | None
+    losses: list
+    step_sizes: list
+
+
+def project(x_adv: Array, x: Array, epsilon: float, norm: str, bounds: Bounds) -> Array:
+    """Bring one image back to the ball, then to the pixel range."""
+    if norm == "linf":
+        return clip_to_bounds(np.clip(x_adv, x - epsilon, x + epsilon), bounds)
+    noise = x_adv - x
+    return clip_to_bounds(x + noise * min(1.0, epsilon / per_example_norm(noise[None]).item()), bounds)
+
+
+def checkpoints(num_steps: int) -> list[int]:
+    """Return the steps after which the step size may halve; intervals shrink from 22 % by 3 % to 6 % of the steps."""
+    interval, found = max(int(0.22 * num_steps), 1), [0]
+    while found[-1] + interval <= num_steps:
+        found.append(found[-1] + interval)
+        interval = max(interval - max(int(0.03 * num_steps), 1), max(int(0.06 * num_steps), 1))
+    return found
+
+
+def ascend(
+    model: Model,
+    x: Array,
+    label: int,
+    start: Array,
+    epsilon: float,
+    num_steps: int,
+    norm: str,
+    loss: str,
+    rho: float,
+    bounds: Bounds,
+) -> Ascent:
+    """Run one start of APGD on one image."""
+
+    def look(z):
+        """Return loss and gradient at z, and remember z if it is misclassified."""
+        nonlocal x_adv
+        logits = model.logits(z[None])[0]
+        x_adv = z if np.argmax(logits) != label else x_adv
+        if loss == "dlr":
+            value, at_logits = dlr(label, logits), dlr_gradient(label, logits)
+        else:
+            value = cross_entropy([label], logits[None])[0]
+            at_logits = cross_entropy_gradient([label], logits[None])[0]
+        return value, model.input_gradient(z[None], at_logits[None])[0]
+
+    x_adv, here = None, np.asarray(start, np.float64)
+    value, gradient = look(here)
+    best = {"x": here, "gradient": gradient, "loss": value}
+    losses, step_sizes, before = [0.0], [], here  # 0 in place of the start's loss, as in the authors' code
+    step_size, best_then, halved_then, marks = 2 * epsilon, value, True, checkpoints(num_steps)
+    for step in range(1, num_steps + 1):
+        direction = np.sign(gradient) if norm == "linf" else gradient / per_example_norm(gradient[None])[0]
+        there = project(here + step_size * direction, x, epsilon, norm, bounds)
+        if step > 1:
+            there = project(here + 0.75 * (there - here) + 0.25 * (here - before), x, epsilon, norm, bounds)
+        before, here = here, there
+        step_sizes.append(step_size)
+        value, gradient = look(here)
+        losses.append(value)
+        if value > best["loss"]:
+            best = {"x": here, "gradient": gradient, "loss": value}
+        if step in marks:
+            since = marks[marks.index(step) - 1]
+            increases = sum(losses[i] > losses[i - 1] for i in range(since + 1, step + 1))
+            halve = increases <= rho * (step - since) or (not halved_then and best["loss"] == best_then)
+            if halve:
+                step_size, here, gradient = step_size / 2, best["x"], best["gradient"]
+            best_then, halved_then = best["loss"], halve
+    return Ascent(x_adv, losses[1:], step_sizes)
+
+
+def apgd(model: Model, x: Array, y: Array, starts: list[Array], *settings) -> tuple[Array, list[list[Ascent]]]:
+    """Return what APGD gives back for a batch, and each image's ascents, start by start.
+
+    `settings` are those of `ascend` from epsilon on.
+    """
+    x = np.asarray(x, np.float64)
+    ascents = [
+        [ascend(model, image, label, start[i], *settings) for start in starts]
+        for i, (image, label) in enumerate(zip(x, y))
+    ]
+    found = [[ascent.x_adv for ascent in of_image if ascent.x_adv is not None] for of_image in ascents]
+    return np.stack([points[0] if points else image for points, image in zip(found, x)]), ascents

@@ -1,0 +1,162 @@
+"""The benchmark: its baselines do our work, its counts are those of the passes, its ratios those of its timings."""
+
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import pineat_tf as pt
+from experiments import networks
+from experiments.benchmark import __main__ as command
+from experiments.benchmark import baselines, counts, results, worker
+from experiments.config import ExperimentConfig
+
+
+def small_network():
+    keras.utils.set_random_seed(0)
+    return networks.build("small_cnn", input_shape=(8, 8, 1), num_classes=10)
+
+
+@pytest.fixture
+def batch():
+    rng = np.random.default_rng(0)
+    return tf.constant(rng.random((6, 8, 8, 1)), tf.float32), tf.constant(np.arange(6))
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_the_plain_loop_trains_as_we_do(compiled, batch):
+    ours, plain = small_network(), small_network()
+    model = pt.AdversarialTraining(ours, attack=pt.attacks.dist(coefficient=1.0, num_steps=8), ratio="1/0")
+    model.compile(optimizer=keras.optimizers.Adam(1e-4, epsilon=1e-10))
+    model.fit(*batch, batch_size=6, verbose=0)
+    baselines.training(plain, "dist", compiled)(*batch)
+    for got, wanted in zip(plain.get_weights(), ours.get_weights()):
+        np.testing.assert_allclose(got, wanted, atol=1e-6)
+    assert not np.allclose(plain.get_weights()[0], small_network().get_weights()[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("attack", ["pgd", "diff"])
+def test_the_other_plain_attacks_stay_in_the_ball_and_raise_the_loss(attack, batch):
+    network, (x, y) = small_network(), batch
+    x_adv = baselines._ATTACKS[attack](network, x, y)
+    assert np.max(np.abs(x_adv - x)) <= baselines.EPSILON + 1e-6 and 0 <= np.min(x_adv) and np.max(x_adv) <= 1
+    losses = {
+        "pgd": lambda images: np.mean(baselines._cross_entropy(y, network(images))),
+        "diff": lambda images: np.mean(baselines._divergence(network(x), network(images))),
+    }
+    assert losses[attack](x_adv) > losses[attack](x) + 1e-4
+    before = network.get_weights()
+    baselines.training(network, attack, compiled=True)(x, y)
+    assert not np.allclose(before[0], network.get_weights()[0])
+
+
+def test_the_plain_evaluation_predicts_as_we_do(batch):
+    network = small_network()
+    epsilon, steps = baselines.EPSILON, baselines.EVALUATION_STEPS
+    attack = pt.attacks.pgd(epsilon=epsilon, step_size=2.5 * epsilon / steps, num_steps=steps, random_start=False)
+    ours = pt.predict_logits(network, tuple(map(np.asarray, batch)), attack=attack).logits
+    np.testing.assert_allclose(baselines.evaluation(network, compiled=True)(*batch), ours, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("attack", "variant", "ratio", "passes", "forwards", "updates"),
+    [  # passes and F of a round, in which an update costs 3F and one of Diff 6F by two passes back
+        ("pgd", "original", "1/0", 9, 19, 1),
+        ("pgd", "pineat", "1/1", 10, 22, 2),
+        ("dist", "pineat", "1/4", 13, 31, 5),
+        ("pgd", "pineat", "2/1", 19, 41, 3),
+        ("diff", "original", "1/0", 10, 23, 1),
+        ("diff", "pineat", "1/1", 12, 29, 2),
+        ("diff", "advnat", "1/1", 11, 26, 2),
+        ("fgsm_rs", "original", "1/0", 2, 5, 1),
+    ],
+)
+def test_counted_passes_are_those_of_the_cost_model(attack, variant, ratio, passes, forwards, updates):
+    config = ExperimentConfig(attack=attack, variant=variant, ratio=ratio, width=1, batch_size=4)
+    counted, formula = counts.counted(config), counts.by_formula(config)
+    assert counted.gradient_passes * updates == pytest.approx(passes)
+    network = networks.build("fmnist_vgg", input_shape=(28, 28, 1), num_classes=10, width=1)
+    one = networks.forward_flops(network)
+    assert formula.flops * updates == pytest.approx(forwards * one)
+    # The model counts 2F back to images and weights; an update needs no gradient to the images: one first layer less,
+    # 28 * 28 * 9 * 16 multiply-accumulates, and as much for each of the two passes of Diff's.
+    first_layers = updates if attack != "diff" else passes - 8
+    assert counted.flops * updates == pytest.approx(forwards * one - first_layers * 2 * 28 * 28 * 9 * 16)
+
+
+def timing(engine, rates, task="pgd original"):
+    return {"engine": engine, "task": task, "width": 1, "precision": "float32", "updates_per_second": rates}
+
+
+def test_rows_have_medians_of_the_ratios_of_each_repeat():
+    timings = [
+        timing("pineat_tf", [12.0, 6.0, 10.0]),
+        timing("tf.function", [6.0, 4.0, 5.0]),  # ratios 2, 1.5, 2
+        timing("pytorch", [6.0, 6.0, 4.0]),
+        timing("pytorch compiled", [4.0, 3.0, 8.0]),  # of the faster in each repeat: 2, 1, 1.25
+        timing("tf.function", [100.0], worker.MATMUL),
+    ]
+    rows = results.summarised(timings, {"float32": 100.0})
+    assert [row["engine"] for row in rows] == ["pineat_tf", "tf.function", "pytorch", "pytorch compiled"]
+    ours = rows[0]
+    assert (ours["images_per_second"], ours["images_per_second_range"]) == (1000.0, [600.0, 1200.0])
+    assert (ours["ratio_to_tf_function"], ours["ratio_to_fastest_pytorch"]) == (2.0, 1.25)
+    # 19F of 2 * 5,847,544 operations an image and update: 222 MFLOP, 1,000 times a second
+    assert ours["gflops"] == pytest.approx(222.2, abs=0.1) and ours["share_of_matmul"] == 2.222
+    assert "gflops" not in rows[1]
+    table = results.to_markdown(rows).splitlines()
+    assert len(table) == 6 and table[2].split(" | ")[3:] == ["pineat_tf", "1,000", "2.00", "1.25", "2.22 |"]
+
+
+def test_a_worker_answers_each_job_by_a_line():
+    jobs = [{"task": "pgd original", "seconds": 0.0}, {"task": "evaluation apgd", "seconds": 0.0}]
+    jobs += [{"task": worker.MATMUL, "seconds": 0.0}, {"task": "pgd pineat 1/1", "seconds": 0.0}]
+    run = subprocess.run(
+        [sys.executable, "-m", "experiments.benchmark.worker", "tf.function", "1", "float32"],
+        input="".join(json.dumps(job) + "\n" for job in jobs), capture_output=True, text=True,
+    )  # fmt: skip
+    rates = [json.loads(line)["updates_per_second"] for line in run.stdout.splitlines()]
+    assert rates[0] > 0 and rates[1] is None and rates[2] > 1 and rates[3] is None
+
+
+def test_the_command_writes_figures_and_picture(tmp_path, capsys):
+    files = {"json": tmp_path / "figures.json", "picture": tmp_path / "bars.png"}
+    argv = ["benchmark", "--widths=1", "--precisions=bfloat16", "--tasks=pgd pineat 1/1,pgd original", "--repeats=2"]
+    argv += ["--engines=pineat_tf,tf.function", "--seconds=0", *(f"--{name}={path}" for name, path in files.items())]
+    assert command.main(argv) == 0
+    record = json.loads(files["json"].read_text())
+    assert {(row["engine"], row["task"]) for row in record["rows"]} == {
+        ("pineat_tf", "pgd original"), ("pineat_tf", "pgd pineat 1/1"), ("tf.function", "pgd original"),
+    }  # fmt: skip
+    assert all(row["images_per_second"] > 0 for row in record["rows"])
+    assert record["machine"]["matmul_gflops"]["bfloat16"] > 1
+    assert len(record["costs"]) == len(worker.TRAINING)
+    assert files["picture"].read_bytes().startswith(b"\x89PNG")
+    assert "| pineat_tf |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--widths=0", "whole numbers >= 1"),
+        ("--tasks=pgd", "tasks"),
+        ("--engines=pinat_tf", "Did you mean 'pineat_tf'"),
+        ("--precisions=float16", "precisions"),
+        ("--repeats=0", "repeats"),
+        ("more", "no use for"),
+    ],
+)
+def test_bad_flags_are_one_line_and_exit_code_2(flag, words, capsys):
+    assert command.main(["benchmark", flag]) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+
+
+def test_help_names_every_flag(capsys):
+    assert command.main(["benchmark", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"--{name}:" in text for name in command._FLAGS)

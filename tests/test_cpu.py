@@ -1,0 +1,148 @@
+"""Batches in parts side by side, and convolutions that can be fused: the same numbers, and nothing left behind."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import dense_network
+
+from pineat_tf import cpu
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+# Threads are a setting of the process, so that each case runs in one of its own.
+IN_PARTS = """
+import json, sys, keras, numpy as np, tensorflow as tf
+import pineat_tf as pt
+parts = int(sys.argv[1])
+if parts:
+    assert pt.cpu.set_threads(parts) == parts
+keras.utils.set_random_seed(0)
+layers = keras.layers
+kinds = {
+    "plain": [],
+    "batch norm": [layers.BatchNormalization()],
+    "dropout": [layers.Dropout(0.5)],
+}
+x = np.random.default_rng(0).random((36, 6, 6, 1), dtype="float32")
+y = np.arange(36) % 3
+results = {}
+for kind, extra in kinds.items():
+    network = keras.Sequential([keras.Input((6, 6, 1)), layers.Conv2D(4, 3, use_bias=False, activation="relu"), *extra,
+                                layers.Flatten(), layers.Dense(3)])
+    call, count = pt.cpu.NetworkCall(network), lambda f, *shape: len([op for op in f.get_concrete_function(
+        tf.TensorSpec(shape)).graph.get_operations() if op.type == "Conv2D"])
+    inference = tf.function(lambda x, call=call: call(x, training=False), autograph=False)
+    training = tf.function(lambda x, call=call: call(x, training=True), autograph=False)
+    attack = pt.attacks.pgd(epsilon=0.1, step_size=0.05, num_steps=3)
+    model = pt.AdversarialTraining(network, attack=attack, ratio="1/1",
+                                   companions=pt.companions.ReverseSymmetry(epsilon=0.1))
+    model.compile(optimizer=keras.optimizers.SGD(0.1))
+    model.fit(x, y, batch_size=36, epochs=2, shuffle=False, verbose=0)
+    some = {num: pt.predict_logits(network, (x[:num], y[:num]), attack=attack).logits.tolist() for num in (1, 5, 36)}
+    results[kind] = {
+        "inference": [count(inference, 36, 6, 6, 1), count(inference, 12, 6, 6, 1), count(inference, None, 6, 6, 1)],
+        "training": count(training, 36, 6, 6, 1),
+        "weights": [w.tolist() for w in network.get_weights()], "predictions": some,
+    }
+print(json.dumps(results))
+"""
+
+
+def results(parts):
+    run = subprocess.run([sys.executable, "-c", IN_PARTS, str(parts)], capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 0, run.stderr[-2000:]
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return results(0)
+
+
+@pytest.fixture(scope="module")
+def in_parts():
+    return results(3)
+
+
+def test_inference_is_split_and_small_batches_less(whole, in_parts):
+    assert whole["plain"]["inference"] == [1, 1, 1]
+    assert in_parts["plain"]["inference"] == [3, 1, 3]  # a part has at least 8 images, where their number is known
+
+
+def test_training_is_split_only_where_examples_are_independent(whole, in_parts):
+    assert {kind: figures["training"] for kind, figures in in_parts.items()} == {
+        "plain": 3,
+        "batch norm": 1,  # its statistics are those of the batch
+        "dropout": 1,  # its draws are
+    }
+
+
+@pytest.mark.parametrize("kind", ["plain", "batch norm"])
+def test_weights_and_predictions_are_those_of_whole_batches(kind, whole, in_parts):
+    for got, wanted in zip(in_parts[kind]["weights"], whole[kind]["weights"]):
+        np.testing.assert_allclose(got, wanted, atol=1e-5)
+    for num, logits in whole[kind]["predictions"].items():
+        np.testing.assert_allclose(in_parts[kind]["predictions"][num], logits, atol=1e-4)
+
+
+def test_threads_cannot_change_after_the_start():
+    tf.constant(1) + 1
+    with pytest.raises(ValueError, match="before TensorFlow computes anything"):
+        cpu.set_threads(3)
+    with pytest.raises(ValueError, match="num_parts"):
+        cpu.set_threads(-1)
+
+
+@pytest.fixture
+def convolution():
+    return keras.Sequential(
+        [
+            keras.Input((6, 6, 1)),
+            keras.layers.Conv2D(4, 3, use_bias=False, name="bare"),
+            keras.layers.ReLU(),
+            keras.layers.Conv2D(4, 3, name="biased"),
+        ]
+    )
+
+
+def test_convolutions_without_bias_add_one_of_zero_while_called(convolution):
+    x = tf.constant(np.random.default_rng(0).normal(size=(2, 6, 6, 1)), tf.float32)
+    call = cpu.NetworkCall(convolution)
+
+    def biases(function):
+        graph = tf.function(lambda x: function(x, training=False), autograph=False).get_concrete_function(x).graph
+        return [op.type for op in graph.get_operations()].count("BiasAdd")
+
+    assert (biases(convolution), biases(call)) == (1, 2)
+    np.testing.assert_array_equal(call(x, training=False), convolution(x, training=False))
+
+
+def test_the_network_is_left_as_it_was(convolution):
+    config, weights = convolution.get_config(), len(convolution.variables)
+    call = cpu.NetworkCall(convolution)
+    call(tf.zeros((1, 6, 6, 1)), training=False)
+    with pytest.raises(ValueError, match="incompatible|expected"):
+        call(tf.zeros((1, 6, 6, 3)), training=False)
+    assert "convolution_op" not in vars(convolution.get_layer("bare"))
+    assert convolution.get_config() == config and len(convolution.variables) == weights
+
+
+def test_frozen_weights_and_own_layers_keep_training_whole():
+    assert cpu._is_per_example(dense_network())
+    frozen = dense_network()
+    frozen.layers[1].trainable = False
+
+    class Own(keras.layers.Layer):
+        def call(self, inputs):
+            return inputs - keras.ops.mean(inputs, axis=0)
+
+    own = keras.Sequential([keras.Input((4, 4, 1)), Own(), keras.layers.Flatten(), keras.layers.Dense(3)])
+    inner = keras.Sequential([keras.Input((4, 4, 1)), own])
+    regularised = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activity_regularizer="l2")])
+    assert not any(map(cpu._is_per_example, (frozen, own, inner, regularised)))

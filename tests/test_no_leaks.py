@@ -1,0 +1,130 @@
+"""Attacks and evaluations can go on for ever: memory stays as it is, and nothing is traced twice."""
+
+import gc
+import weakref
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from memory import peak_below, resident
+
+import pineat_tf as pt
+
+ATTACKS = {
+    "pgd": pt.attacks.pgd(epsilon=0.1, step_size=0.05, num_steps=2),
+    "dist": pt.attacks.dist(num_steps=2),
+    "trades_kl": pt.attacks.trades_kl(epsilon=0.1, step_size=0.05, num_steps=2),
+}
+MOST = 12 << 20
+"""A batch of these tests has 1 MB, and a traced attack about as much: of 200, a leak of either is past this."""
+
+
+@pytest.fixture(scope="module")
+def batch():
+    images = np.random.default_rng(0).uniform(size=(320, 28, 28, 1)).astype(np.float32)
+    return images, np.arange(320) % 3
+
+
+@pytest.fixture(scope="module")
+def small_network():
+    return keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten(), keras.layers.Dense(3)])
+
+
+def growth(call, num):
+    """Bytes by which memory grew in the last two thirds of `num` calls, after a first third to warm up."""
+    for _ in range(num // 3):
+        call()
+    gc.collect()
+    before = resident()
+    for _ in range(num - num // 3):
+        call()
+    gc.collect()
+    return resident() - before
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
+def test_300_attacks(small_network, batch, name, graph):
+    traced = []
+
+    def logits_fn(images):
+        traced.append(not tf.executing_eagerly())
+        return small_network(images, training=False)
+
+    def attack(x, y, seed):
+        return ATTACKS[name](logits_fn, x, y, seed=seed)
+
+    compiled = tf.function(attack, autograph=False) if graph else attack
+    x, y = map(tf.constant, batch)
+    seeds = iter(range(1000))
+
+    def call():
+        compiled(x, y, tf.constant([0, next(seeds)], tf.int64))
+
+    call()
+    first = len(traced)
+    assert growth(call, 300) < MOST
+    if graph:
+        assert compiled.experimental_get_tracing_count() == 1
+        assert len(traced) == first and all(traced)
+    else:
+        assert len(traced) == 301 * first and not any(traced)
+
+
+def test_5_evaluations(small_network, batch):
+    """Each compiles its two predictors once, for all of its data, and gives them up with everything they hold."""
+    traced, graphs = [], []
+
+    def attack(logits_fn, x, y, *, seed):
+        traced.append(x.shape)
+        graphs.append(weakref.ref(tf.compat.v1.get_default_graph()))
+        return ATTACKS["pgd"](logits_fn, x, y, seed=seed)
+
+    members, non_members = tuple(a[:200] for a in batch), tuple(a[200:] for a in batch)
+
+    def call():
+        pt.evaluate(small_network, members=members, non_members=non_members, attack=attack, batch_size=64)
+
+    call()
+    assert growth(call, 5) < MOST
+    assert len(traced) == 6
+    assert all(graph() is None for graph in graphs)
+
+
+def test_one_predictor_for_many_data_sets(small_network, batch):
+    predict = pt.Predictor(small_network, ATTACKS["pgd"])
+    sizes = iter(range(200, 300))
+
+    def call():
+        size = next(sizes)
+        predict((batch[0][:size], batch[1][:size]), batch_size=64)
+
+    assert growth(call, 60) < MOST
+    assert predict._step.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize("kept", ["results", "graphs"])
+def test_what_these_tests_would_find(small_network, batch, kept):
+    """The two leaks there are in practice, planted."""
+    kept_results = []
+    x, y = batch[0], tf.constant(batch[1])
+
+    def call():
+        if kept == "results":
+            kept_results.append(ATTACKS["pgd"](small_network, x, y, seed=0).numpy())
+        else:  # a new function a call, as a `tf.function` within a loop would be, and something that holds on to it
+            compiled = tf.function(lambda x, y: ATTACKS["pgd"](small_network, x, y, seed=0), autograph=False)
+            kept_results.append(compiled.get_concrete_function(x, y))
+
+    assert growth(call, 60) > MOST
+
+
+def test_predictions_stream(small_network):
+    """Of 40,000 images, 10 batches are in memory at once at most; a copy of them would be 125 MB."""
+    images = np.broadcast_to(np.float32(0.5), (40_000, 28, 28, 1))  # takes no memory: what is taken is the prediction's
+    labels = np.zeros(len(images), np.int64)
+    predict = pt.Predictor(small_network, ATTACKS["pgd"])
+    predict((images[:1000], labels[:1000]))
+    with peak_below(32 << 20):
+        assert len(predict((images, labels)).labels) == 40_000
