@@ -66,7 +66,7 @@ def define_flags(values: flags.FlagValues, *, several: Sequence[str] = ()) -> No
     for field in dataclasses.fields(ExperimentConfig):
         default, help_text = field.default, field.metadata["help"]
         if field.metadata["choices"]:
-            help_text += " One of: " + ", ".join(field.metadata["choices"]) + "."
+            help_text += " One of: " + ", ".join(choice or "empty" for choice in field.metadata["choices"]) + "."
         if field.name in several:
             help_text += " Several, with commas, are run one after the other."
             default = (default,)

@@ -84,6 +84,7 @@ class ExperimentConfig:
     eval_epsilon: float = option(0.0, "Radius of the evaluation's PGD; 0 for that of training.")
     eval_steps: int = option(20, "Its steps, each 2.5 * radius / steps long, without random start.")
     eval_batch_size: int = option(250, "Images predicted at once.")
+    eval_precision: str = option("", "Of the layers; empty for that of training.", ("", *networks.PRECISIONS))
 
     # Results
     output_dir: str = option(

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import keras
+import tensorflow as tf
 
 from pineat_tf.checks import check_choice
 
@@ -129,6 +130,7 @@ class _Layers:
             epsilon=1e-5 if self.torch else 1e-3,
             gamma_regularizer=self._decay_if_all(),
             beta_regularizer=self._decay_if_all(),
+            synchronized=tf.distribute.get_strategy().num_replicas_in_sync > 1,  # statistics of the whole batch
             dtype=self.precision,
             name=f"{name}_norm",
         )(x)

@@ -119,7 +119,7 @@ def _run_in(
 ) -> dict:
     seconds = {"training": _train(directory, config, data, model, plan)}
     begun = time.monotonic()
-    predictions = _predict(config, data, model.network)
+    predictions = _predict(config, data, _in_evaluation_precision(config, data, model.network))
     report = _report(predictions)
     seconds["evaluation"] = time.monotonic() - begun
     metrics = _metrics(config, data, model, report, seconds)
@@ -143,7 +143,13 @@ def _plan(config: ExperimentConfig, data: datasets.Dataset) -> _Plan:
 
 def _model(config: ExperimentConfig, data: datasets.Dataset) -> pt.AdversarialTraining:
     keras.utils.set_random_seed(config.seed)
-    network = networks.build(
+    model = method.trainer(config, _network(config, data, config.precision))
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def _network(config: ExperimentConfig, data: datasets.Dataset, precision: str) -> keras.Model:
+    return networks.build(
         config.network,
         input_shape=data.train.images.shape[1:],
         num_classes=data.num_classes,
@@ -151,11 +157,17 @@ def _model(config: ExperimentConfig, data: datasets.Dataset) -> pt.AdversarialTr
         activation=config.activation,
         weight_decay=config.weight_decay,
         decay_all=config.decay_all,
-        precision=config.precision,
+        precision=precision,
     )
-    model = method.trainer(config, network)
-    model.optimizer.build(model.trainable_variables)
-    return model
+
+
+def _in_evaluation_precision(config: ExperimentConfig, data: datasets.Dataset, network: keras.Model) -> keras.Model:
+    """The network, or its twin of the same weights in another precision."""
+    if config.eval_precision in ("", config.precision):
+        return network
+    twin = _network(config, data, config.eval_precision)
+    twin.set_weights(network.get_weights())
+    return twin
 
 
 def _train(

@@ -10,6 +10,7 @@ import sys
 from absl import flags
 
 from experiments import command_line, paper, pipeline
+from pineat_tf import cpu
 
 _SEVERAL = "variant"
 
@@ -49,4 +50,5 @@ def _run(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    cpu.set_threads()
     sys.exit(main())

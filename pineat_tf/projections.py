@@ -16,7 +16,7 @@ def project_linf(x: tf.Tensor, center: tf.Tensor, epsilon: float) -> tf.Tensor:
 def project_l2(x: tf.Tensor, center: tf.Tensor, epsilon: float) -> tf.Tensor:
     """The point of the L2 ball of radius `epsilon` around `center` that is nearest to `x`, example by example."""
     noise = x - center
-    return center + noise * tf.minimum(1.0, epsilon / tf.maximum(l2_norm(noise), _TINY))
+    return center + noise * tf.minimum(epsilon / tf.maximum(l2_norm(noise), _TINY), 1.0)
 
 
 def clip_to_bounds(x: tf.Tensor, bounds: Bounds | None) -> tf.Tensor:

@@ -41,11 +41,17 @@ def dlr_gradient(label: int, logits: Array) -> Array:
 
 @dataclasses.dataclass
 class Ascent:
-    """What became of one image: its last misclassified point if any, losses and step sizes point by point."""
+    """What became of one image: its last misclassified point if any, its losses from the start on, its step sizes."""
 
     x_adv: Array | None
     losses: list
     step_sizes: list
+
+    @property
+    def hangs_on_rounding(self) -> bool:
+        """Whether two losses are as good as equal, so that their order is up to the last digits."""
+        gaps = np.diff(np.sort(self.losses))
+        return bool(np.any((gaps > 0) & (gaps < 1e-11)))
 
 
 def project(x_adv: Array, x: Array, epsilon: float, norm: str, bounds: Bounds) -> Array:
@@ -94,7 +100,7 @@ def ascend(
     x_adv, here = None, np.asarray(start, np.float64)
     value, gradient = look(here)
     best = {"x": here, "gradient": gradient, "loss": value}
-    losses, step_sizes, before = [0.0], [], here  # 0 in place of the start's loss, as in the authors' code
+    losses, step_sizes, before = [value], [], here
     step_size, best_then, halved_then, marks = 2 * epsilon, value, True, checkpoints(num_steps)
     for step in range(1, num_steps + 1):
         direction = np.sign(gradient) if norm == "linf" else gradient / per_example_norm(gradient[None])[0]
@@ -109,23 +115,25 @@ def ascend(
             best = {"x": here, "gradient": gradient, "loss": value}
         if step in marks:
             since = marks[marks.index(step) - 1]
-            increases = sum(losses[i] > losses[i - 1] for i in range(since + 1, step + 1))
+            compared = [0.0, *losses[1:]]  # 0 in place of the start's loss, as in the authors' code
+            increases = sum(compared[i] > compared[i - 1] for i in range(since + 1, step + 1))
             halve = increases <= rho * (step - since) or (not halved_then and best["loss"] == best_then)
             if halve:
                 step_size, here, gradient = step_size / 2, best["x"], best["gradient"]
             best_then, halved_then = best["loss"], halve
-    return Ascent(x_adv, losses[1:], step_sizes)
+    return Ascent(x_adv, losses, step_sizes)
 
 
 def apgd(model: Model, x: Array, y: Array, starts: list[Array], *settings) -> tuple[Array, list[list[Ascent]]]:
-    """Return what APGD gives back for a batch, and each image's ascents, start by start.
+    """Return what APGD gives back for a batch, and each image's ascents, of which only the last may have succeeded.
 
     `settings` are those of `ascend` from epsilon on.
     """
-    x = np.asarray(x, np.float64)
-    ascents = [
-        [ascend(model, image, label, start[i], *settings) for start in starts]
-        for i, (image, label) in enumerate(zip(x, y))
-    ]
-    found = [[ascent.x_adv for ascent in of_image if ascent.x_adv is not None] for of_image in ascents]
-    return np.stack([points[0] if points else image for points, image in zip(found, x)]), ascents
+    x_adv, ascents = np.array(x, np.float64), [[] for _ in x]
+    for i, (image, label) in enumerate(zip(np.asarray(x, np.float64), y)):
+        for start in starts:
+            ascents[i].append(ascend(model, image, label, start[i], *settings))
+            if ascents[i][-1].x_adv is not None:
+                x_adv[i] = ascents[i][-1].x_adv
+                break
+    return x_adv, ascents

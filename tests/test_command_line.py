@@ -91,6 +91,10 @@ OVERLAYS = {
         "width": 1, "train_size": 10_000, "precision": "mixed_bfloat16", "updates": 6000, "optimizer": "adam",
         "learning_rates": (1e-3, 1e-4, 1e-5), "boundaries": (4800, 5500),
     },
+    "precision.flags": {
+        "train_size": 5000, "test_size": 5000, "updates": 3000, "learning_rates": (1e-3, 1e-4), "boundaries": (2400,),
+        "eval_precision": "float32", "export": (),
+    },
     "smoke.flags": {
         "width": 1, "train_size": 200, "test_size": 100, "batch_size": 50, "updates": 8, "num_steps": 2,
         "eval_steps": 2, "optimizer": "adam", "learning_rates": (1e-3,), "boundaries": (),

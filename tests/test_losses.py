@@ -161,3 +161,11 @@ def test_detaching_stops_the_gradient_through_the_natural_prediction():
 def test_keras_agrees_on_cross_entropy():
     expected = keras.losses.sparse_categorical_crossentropy(LABELS, LOGITS, from_logits=True)
     np.testing.assert_allclose(cross_entropy(LABELS_TF, LOGITS), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
+def test_projections_keep_the_dtype_inside_a_graph(dtype):
+    project = tf.function(lambda x: projections.project_l2(x, tf.zeros_like(x), 1.0), autograph=False)
+    projected = project(tf.constant([[3.0, 4.0], [0.3, 0.4]], dtype))
+    assert projected.dtype == dtype
+    np.testing.assert_allclose(projected, [[0.6, 0.8], [0.3, 0.4]], atol=1e-6)

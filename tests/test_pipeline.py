@@ -275,7 +275,7 @@ def test_other_settings_run_and_do_as_many_updates_as_they_say(arguments, update
         (["--train_size=1298"], "`train_size` must not be larger than the split. Received: train_size=1298 of 1297"),
         (["--ratio=4/5"], "`updates` must be a whole number >= 9"),
         (["--dataset=npz"], "needs `data_dir`"),
-        (["--dataset=npz", "--data_dir=no_such.npz"], "no_such.npz could not be read"),
+        (["--dataset=npz", "--data_dir=no_such.npz"], "no_such.npz' could not be read"),
         (["--dataset=image_folder", "--data_dir=."], "must have a directory 'train'"),
         (["--dataset=cifar10", "--data_dir=no_such_folder"], "`data_dir` is not a directory"),
         (["--network=wrn32", "--dataset=npz", "--data_dir=odd.npz"], "multiples of 4"),
@@ -408,7 +408,7 @@ def test_a_run_interrupted_twice_ends_with_the_weights_of_one_that_was_not(unint
     assert not (tmp_path / "runs" / "pineat").exists()
 
     code, printed = execute(tmp_path, *LONG, "--resume")
-    assert code == 0
+    assert code == 0, printed
     reached = int(printed.split("Going on from update ")[1].split(".")[0])
     assert second <= reached < 1990 and f"{(1990 - reached) // 2:,} rounds of 1/1 = {1990 - reached:,}" in printed
     resumed = tmp_path / "runs" / "pineat"
