@@ -1,7 +1,6 @@
 """How much memory the process has, for tests that nothing takes more than it should."""
 
 import contextlib
-import gc
 import pathlib
 
 import pytest
@@ -20,9 +19,10 @@ def resident(field="VmRSS"):
 @contextlib.contextmanager
 def peak_below(more):
     """Fails if the block takes, at any moment, `more` bytes more than there were at its start."""
-    gc.collect()
-    pathlib.Path("/proc/self/clear_refs").write_text("5") if _STATUS.exists() else None  # forgets the peak so far
     before = resident()
-    yield
-    taken = resident("VmHWM") - before
-    assert taken < more, f"{taken >> 20} MiB were taken"
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
+    try:
+        yield
+    finally:
+        taken = resident("VmHWM") - before
+        assert taken < more, f"{taken >> 20} MiB were taken"

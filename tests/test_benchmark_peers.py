@@ -9,8 +9,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from experiments import benchmark_peers, networks  # noqa: E402
-from experiments.benchmark_peers import Work, evaluators, peers  # noqa: E402
+from experiments import networks  # noqa: E402
+from experiments.benchmark import peers as benchmark_peers  # noqa: E402
+from experiments.benchmark.peers import Work, evaluators, peers  # noqa: E402
 
 WORK = Work(width=1, precision="float32", batch_size=8, num_steps=3)
 BFLOAT16 = Work(width=1, precision="bfloat16", batch_size=8, num_steps=3)

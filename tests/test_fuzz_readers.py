@@ -39,13 +39,6 @@ def fuzz(num):
     return settings(deadline=None, suppress_health_check=checks, **number)
 
 
-@pytest.fixture(autouse=True)
-def little_memory():
-    with peak_below(200_000_000), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of NumPy and Python's parser, about headers
-        yield
-
-
 @contextlib.contextmanager
 def within(seconds):
     """Fails if the block takes more seconds of the processor: those of a clock depend on what else runs."""
@@ -65,7 +58,8 @@ def within(seconds):
 def keeps_or_refuses(read, promise, path, parts=()):
     """The property: `read` gives what keeps the promise, or a `ValueError` that names `path` or a part of it."""
     try:
-        with within(10):
+        with peak_below(200_000_000), within(10), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of NumPy and Python's parser, about headers
             result = read(str(path))
     except ValueError as error:
         assert any(name in str(error) for name in (str(path), *parts)) and len(str(error)) < 10_000
@@ -353,7 +347,7 @@ def test_flag_files(tmp_path, monkeypatch, first, second):
     pathlib.Path("a").write_bytes(first)
     pathlib.Path("b").write_bytes(second)
     try:
-        with within(10):
+        with peak_below(200_000_000), within(10):
             expanded = expand_flagfiles(["--flagfile=a"])
     except ValueError as error:
         assert "flag file" in str(error) and len(str(error)) < 10_000
