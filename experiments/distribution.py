@@ -166,9 +166,10 @@ def lost_workers_told(strategy: tf.distribute.Strategy) -> Iterator[None]:
         told = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.InternalError)
         if not has_workers(strategy) or not isinstance(error, told):
             raise
+        said = " ".join(error.message.split())[:300]
         raise InterruptedRun(
             "another worker is gone or out of reach; start all workers again with --resume to go on from the last "
-            "checkpoint.",
+            f"checkpoint. TensorFlow says: {said}",
             LOST_WORKER,
         ) from error
 

@@ -92,7 +92,7 @@ OVERLAYS = {
         "learning_rates": (1e-3, 1e-4, 1e-5), "boundaries": (4800, 5500),
     },
     "precision.flags": {
-        "train_size": 5000, "test_size": 5000, "updates": 3000, "learning_rates": (1e-3, 1e-4), "boundaries": (2400,),
+        "train_size": 3000, "test_size": 3000, "updates": 600, "learning_rates": (1e-3, 1e-4), "boundaries": (480,),
         "eval_precision": "float32", "export": (),
     },
     "smoke.flags": {

@@ -27,7 +27,7 @@ FLAGS = (
 @contextlib.contextmanager
 def started(*arguments, log: pathlib.Path, **environment):
     """A Python process whose whole group is ended with the context, come what may."""
-    settings = {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", **environment}
+    settings = {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "1", **environment}
     with open(log, "w", encoding="utf-8") as file:
         process = subprocess.Popen(
             [sys.executable, *arguments],
@@ -127,7 +127,10 @@ def test_the_runner_gives_the_same_with_mirrored_devices(runs):
 
 
 def test_a_killed_worker_ends_the_pair_which_resumes_to_the_same_result(runs, tmp_path):
-    output = tmp_path / "pair"
+    uninterrupted, output = tmp_path / "uninterrupted", tmp_path / "pair"
+    train_pair(uninterrupted, tmp_path)
+    assert_close(load(uninterrupted), load(runs / "none"))
+
     with contextlib.ExitStack() as stack:
         chief, other = start_pair(stack, output, tmp_path)
         wait_for_checkpoint(output, 6, chief, tmp_path)
@@ -137,16 +140,20 @@ def test_a_killed_worker_ends_the_pair_which_resumes_to_the_same_result(runs, tm
     done = max(checkpoints(output))
     assert 6 <= done < 24 and not (output / "metrics.json").exists()
 
-    with contextlib.ExitStack() as stack:
-        for process in start_pair(stack, output, tmp_path, "--resume"):
-            assert process.wait(PATIENCE) == 0, (tmp_path / "0.log").read_text(encoding="utf-8")[-4000:]
+    train_pair(output, tmp_path, "--resume")
     printed = [(tmp_path / f"{index}.log").read_text(encoding="utf-8") for index in (0, 1)]
     assert f"Going on from update {done}." in printed[0] and "A_train" in printed[0]
     assert "A_train" not in printed[1] and "Results are in" not in printed[1]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.log", "1.log", "pair"]
-    assert_close(load(output), load(runs / "none"))
-    for name, logits in load(runs / "mirrored").items():  # which adds the same two numbers, and was not interrupted
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.log", "1.log", "pair", "uninterrupted"]
+    for name, logits in load(uninterrupted).items():
         np.testing.assert_array_equal(load(output)[name], logits, err_msg=name)
+
+
+def train_pair(output, directory, *flags):
+    """A pair of workers to its end."""
+    with contextlib.ExitStack() as stack:
+        for process in start_pair(stack, output, directory, *flags):
+            assert process.wait(PATIENCE) == 0, ends_of_logs(directory)
 
 
 def start_pair(stack, output, directory, *flags):
@@ -166,6 +173,10 @@ def start_pair(stack, output, directory, *flags):
     ]
 
 
+def ends_of_logs(directory):
+    return "\n".join(path.read_text(encoding="utf-8")[-4000:] for path in sorted(directory.glob("*.log")))
+
+
 def free_ports(num):
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(num)]
@@ -182,7 +193,7 @@ def checkpoints(output):
 def wait_for_checkpoint(output, updates, process, directory):
     deadline = time.monotonic() + PATIENCE
     while max(checkpoints(output), default=0) < updates:
-        assert process.poll() is None, (directory / "0.log").read_text(encoding="utf-8")[-4000:]
+        assert process.poll() is None, ends_of_logs(directory)
         assert time.monotonic() < deadline, "there was no checkpoint in time"
         time.sleep(0.02)
 

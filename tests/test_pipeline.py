@@ -343,15 +343,6 @@ LONG = [*TINY, "--train_size=500", "--updates=1990", "--checkpoint_seconds=3600"
 PATIENCE = 120.0
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    """The run that the interrupted ones must equal."""
-    folder = tmp_path_factory.mktemp("uninterrupted")
-    code, _ = execute(folder, *LONG)
-    assert code == 0
-    return folder / "runs" / "pineat"
-
-
 @contextlib.contextmanager
 def process(folder, *arguments):
     """The command as a process of its own, which is killed if the test fails."""
@@ -369,6 +360,13 @@ def process(folder, *arguments):
     finally:
         started.kill()
         started.communicate()
+
+
+def execute_alone(folder, *arguments):
+    """`execute` in a process of its own: the command sets threads, which the last bits depend on."""
+    with process(folder, *arguments) as started:
+        printed, _ = started.communicate(timeout=PATIENCE)
+        return started.returncode, printed
 
 
 def wait_for_pass(started, history, after):
@@ -393,6 +391,15 @@ def end(started, number):
     return started.returncode, printed.splitlines()[-1]
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The run that the interrupted ones must equal."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    code, printed = execute_alone(folder, *LONG)
+    assert code == 0, printed
+    return folder / "runs" / "pineat"
+
+
 def test_a_run_interrupted_twice_ends_with_the_weights_of_one_that_was_not(uninterrupted, tmp_path):
     unfinished = tmp_path / "runs" / "pineat.unfinished"
     message = "interrupted: the checkpoint is kept; --resume goes on from it."
@@ -407,7 +414,7 @@ def test_a_run_interrupted_twice_ends_with_the_weights_of_one_that_was_not(unint
     assert len(list((unfinished / "checkpoints").glob("*.index"))) == 2
     assert not (tmp_path / "runs" / "pineat").exists()
 
-    code, printed = execute(tmp_path, *LONG, "--resume")
+    code, printed = execute_alone(tmp_path, *LONG, "--resume")
     assert code == 0, printed
     reached = int(printed.split("Going on from update ")[1].split(".")[0])
     assert second <= reached < 1990 and f"{(1990 - reached) // 2:,} rounds of 1/1 = {1990 - reached:,}" in printed

@@ -44,15 +44,13 @@ def test_a_run_that_is_killed_three_times_ends_as_if_it_had_not_been(undisturbed
         reached.append(kill.update)
     assert 0 < reached[0] < reached[1] < reached[2] < 300
     assert not (tmp_path / "run").exists()
-    code, printed = execute(tmp_path, *ARGUMENTS, "--resume")
-    assert code == 0 and f"Going on from update {reached[2]}." in printed
+    assert resume_trial.run_to_end(tmp_path, [*ARGUMENTS, "--resume"]) == reached[2]
     assert_same_end(tmp_path / "run", undisturbed)
     assert not list((tmp_path / "run").glob("*.tmp")) and len(list((tmp_path / "run" / "checkpoints").iterdir())) == 4
 
 
 def test_two_runs_of_one_flag_file_give_the_same_metrics_apart_from_times(undisturbed, tmp_path):
-    code, _ = execute(tmp_path, f"--flagfile={undisturbed / 'run.flags'}")  # here, and not in a fresh process
-    assert code == 0
+    assert resume_trial.run_to_end(tmp_path, [f"--flagfile={undisturbed / 'run.flags'}"]) == 0
     assert_same_end(tmp_path / "run", undisturbed)
     assert metrics_of(undisturbed).keys() - without_times(metrics_of(undisturbed)).keys() == {"hours", "seconds"}
 
