@@ -279,8 +279,10 @@ def test_what_is_no_npz_is_refused(tmp_path, capsys):
         "flipped.npz": bytes(flipped),
     }.items():
         (tmp_path / name).write_bytes(content)
-    for name in ("text.npz", "empty.npz", "cut.npz", "flipped.npz", "single.npy"):
+    for name in ("text.npz", "empty.npz", "cut.npz", "single.npy"):
         assert f"{name}' could not be read" in refusal(capsys, str(tmp_path / name))
+    flipped = refusal(capsys, str(tmp_path / "flipped.npz"))
+    assert "flipped.npz" in flipped and "Bad CRC-32" in flipped
     assert "objects is a pickle" in refusal(capsys, str(tmp_path / "objects.npz"))
 
 
