@@ -389,7 +389,7 @@ def configs(draw):
     drawn = draw(st.fixed_dictionaries({**counts, **floats, **choices, **bools, "export": export}))
     return config.ExperimentConfig(
         **drawn,
-        seed=draw(st.integers(0, 2**63)),
+        seed=draw(st.integers(0, 2**32 - 1)),
         ratio=f"{draw(st.integers(0, 9))}/{draw(st.integers(1, 9))}",
         weight_decay=draw(st.floats(0, 1)),
         learning_rates=tuple(rates),
