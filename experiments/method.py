@@ -1,4 +1,4 @@
-"""From a config to what it names: the attack, the trainer around a network, and what a round of it costs."""
+"""From a config to what it names: attack, network, the trainer around it, and what a round of it costs."""
 
 import dataclasses
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from collections.abc import Callable
 import keras
 
 import pineat_tf as pt
+from experiments import networks
 from experiments.config import ExperimentConfig
 
 
@@ -40,6 +41,22 @@ def reverse_symmetry(config: ExperimentConfig) -> pt.companions.ReverseSymmetry:
         bounds=config.rs_bounds,
         decomposition=config.rs_decomposition,
         clip=config.rs_clip,
+    )
+
+
+def network(
+    config: ExperimentConfig, *, input_shape: tuple[int, int, int], num_classes: int, precision: str
+) -> keras.Model:
+    """The network that the flags describe, in a precision of its own, with fresh weights."""
+    return networks.build(
+        config.network,
+        input_shape=input_shape,
+        num_classes=num_classes,
+        width=config.width,
+        activation=config.activation,
+        weight_decay=config.weight_decay,
+        decay_all=config.decay_all,
+        precision=precision,
     )
 
 

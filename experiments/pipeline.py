@@ -149,16 +149,8 @@ def _model(config: ExperimentConfig, data: datasets.Dataset) -> pt.AdversarialTr
 
 
 def _network(config: ExperimentConfig, data: datasets.Dataset, precision: str) -> keras.Model:
-    return networks.build(
-        config.network,
-        input_shape=data.train.images.shape[1:],
-        num_classes=data.num_classes,
-        width=config.width,
-        activation=config.activation,
-        weight_decay=config.weight_decay,
-        decay_all=config.decay_all,
-        precision=precision,
-    )
+    shape = data.train.images.shape[1:]
+    return method.network(config, input_shape=shape, num_classes=data.num_classes, precision=precision)
 
 
 def _in_evaluation_precision(config: ExperimentConfig, data: datasets.Dataset, network: keras.Model) -> keras.Model:

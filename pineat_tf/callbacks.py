@@ -7,6 +7,7 @@ Epochs in between have no such key, which `CSVLogger` writes as NA and `EarlySto
 A network that has come to give NaN or infinity scores NaN.
 """
 
+import abc
 import math
 import os
 import pathlib
@@ -24,7 +25,7 @@ from pineat_tf.training import AdversarialTraining
 from pineat_tf.types import Seed
 
 
-class _Measurement(keras.callbacks.Callback):
+class _Measurement(keras.callbacks.Callback, abc.ABC):
     """What measuring callbacks share: when they measure, and predictors compiled once for all epochs."""
 
     def __init__(self, attack: Callable | None, every: int, batch_size: int, seed: Seed):
@@ -57,8 +58,9 @@ class _Measurement(keras.callbacks.Callback):
             self._after(epoch, logs)
         self._is_first = False
 
+    @abc.abstractmethod
     def _measure(self) -> dict[str, float]:
-        raise NotImplementedError
+        """What goes into the logs, by its name there."""
 
     def _after(self, epoch: int, logs: dict[str, float]) -> None:
         """What is done with a measurement."""

@@ -29,12 +29,9 @@ def global_mean(values: tf.Tensor) -> tf.Tensor:
 
 
 def place_in_batch(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Which row of the global batch is the first of `x`, and how many rows there are in all."""
-    num = num_replicas()
-    if num == 1:
-        return tf.constant(0), tf.shape(x)[0]
+    """Which row of the global batch is the first of this replica's `x`, and how many rows there are in all."""
     replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-    own = tf.one_hot(replica, num) * tf.cast(tf.shape(x)[0], tf.float32)  # every backend adds float32
+    own = tf.one_hot(replica, num_replicas()) * tf.cast(tf.shape(x)[0], tf.float32)  # every backend adds float32
     sizes = tf.cast(_sum_over_replicas([own])[0], tf.int32)
     return tf.cumsum(sizes, exclusive=True)[replica], tf.reduce_sum(sizes)
 

@@ -89,7 +89,7 @@ class FreeAdversarialTraining(AdversarialTraining):
         names = ("epsilon", "batch_size", "step_size", "bounds")
         return config | {name: keras.saving.serialize_keras_object(getattr(self, name)) for name in names}
 
-    def _attacks_of_a_round(self, attack: None) -> tuple[()]:
+    def _attacks_of_a_round(self) -> tuple[()]:
         return ()
 
     def _adversarial_updates(self, x, y, sample_weight, seed) -> tuple[tuple[tf.Tensor, ...], list[tf.Tensor]]:

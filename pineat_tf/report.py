@@ -99,7 +99,7 @@ class Report:
 
     def to_markdown(self) -> str:
         """A Markdown table, natural and adversarial inputs side by side."""
-        return _markdown(self._rows())
+        return markdown_table(self._rows())
 
     def to_text(self) -> str:
         """The same table in aligned plain text, for a terminal."""
@@ -191,7 +191,8 @@ def _rate_cell(rate) -> str:
     return _cell(rate.tpr)
 
 
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells, the titles first, as a Markdown table."""
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
 

@@ -90,7 +90,7 @@ class AdversarialTraining(keras.Model):
         self.ratio = Ratio.parse(ratio)
         self.seed = seed
         self.generation = generation
-        self.attacks = self._attacks_of_a_round(attack)
+        self.attacks = self._attacks_of_a_round()
         _check_companions(companions, self.ratio)
         as_seed(seed)
         kinds = {"adversarial": self.ratio.num_adversarial, "companion": self.ratio.num_companions}
@@ -194,7 +194,8 @@ class AdversarialTraining(keras.Model):
 
     def get_metrics_result(self) -> dict:
         """As in Keras; after an evaluation without the losses of training, as `test_step` gives them."""
-        idle = {metric.name for metric in self.loss_by_kind.values() if tf.executing_eagerly() and not _count(metric)}
+        losses = self.loss_by_kind.values() if tf.executing_eagerly() else ()
+        idle = {metric.name for metric in losses if not metric.count.numpy()}
         return {name: value for name, value in super().get_metrics_result().items() if name not in idle}
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True) -> tf.Tensor:
@@ -202,8 +203,16 @@ class AdversarialTraining(keras.Model):
         loss = _weighted_mean(cross_entropy(_squeezed(y), y_pred), sample_weight) + self._regularisation()
         return loss / distribution.num_replicas()  # as Keras wants it from a replica
 
-    def _attacks_of_a_round(self, attack: Callable | None) -> tuple[Callable, ...]:
-        return _attacks_of_a_round(attack, self.ratio, self.generation)
+    def _attacks_of_a_round(self) -> tuple[Callable, ...]:
+        attack, num = self.attack, self.ratio.num_adversarial
+        if num and not callable(attack):
+            raise ValueError(
+                f"Ratio {self.ratio} needs an attack. Received: attack={attack!r}. Give e.g. `attacks.pgd("
+                "epsilon=8/255, step_size=2/255, num_steps=10)`, or ratio '0/1' for natural training."
+            )
+        if self.generation == "round" and hasattr(attack, "repeats"):
+            return attack.repeats(num)[:num]
+        return (attack,) * num
 
     def _adversarial_updates(self, x, y, sample_weight, seed) -> tuple[tuple[tf.Tensor, ...], list[tf.Tensor]]:
         """Generates the adversarial examples and updates the weights by each; gives them and their logits."""
@@ -258,18 +267,6 @@ class AdversarialTraining(keras.Model):
         return self.network.output_shape[-1] if hasattr(self.network, "output_shape") else None
 
 
-def _attacks_of_a_round(attack: Callable | None, ratio: Ratio, generation: str) -> tuple[Callable, ...]:
-    num = ratio.num_adversarial
-    if num and not callable(attack):
-        raise ValueError(
-            f"Ratio {ratio} needs an attack. Received: attack={attack!r}. Give e.g. `attacks.pgd(epsilon=8/255, "
-            "step_size=2/255, num_steps=10)`, or ratio '0/1' for natural training."
-        )
-    if generation == "round" and hasattr(attack, "repeats"):
-        return attack.repeats(num)[:num]
-    return (attack,) * num
-
-
 def _check_companions(companions: Callable, ratio: Ratio) -> None:
     if ratio.num_companions and isinstance(companions, NoCompanions):
         companions(None, (), num=ratio.num_companions)  # raises, and says how to mend it
@@ -285,10 +282,6 @@ def _weighted_mean(per_example: tf.Tensor, sample_weight: tf.Tensor | None) -> t
     if sample_weight is not None:
         per_example *= tf.reshape(tf.cast(sample_weight, per_example.dtype), [-1])
     return distribution.local_mean(per_example)
-
-
-def _count(metric: keras.metrics.Mean) -> float:
-    return float(metric.count.numpy())
 
 
 def _squeezed(labels: tf.Tensor) -> tf.Tensor:

@@ -73,12 +73,13 @@ def _run(argv: list[str]) -> None:
         for item in items:
             check_choice(name, item, known[name])
     widths = [_whole(width) for width in values.widths]
+    costs = results.costs() if values.json else []
     timings, matmul = [], {}
     for width in widths:
         for precision in chosen["precisions"]:
             timings += _measure(chosen["engines"], chosen["tasks"], width, precision, values)
             matmul[precision] = max(matmul.get(precision, 0.0), *_matmul(timings, precision))
-            _write(values, timings, matmul)
+            _write(values, timings, matmul, costs)
     print(results.to_markdown(results.summarised(timings, matmul)))
 
 
@@ -140,12 +141,12 @@ def _matmul(timings: list[dict], precision: str) -> list[float]:
     return [r for t in timings if (t["task"], t["precision"]) == wanted for r in t["updates_per_second"]]
 
 
-def _write(values: flags.FlagValues, timings: list[dict], matmul: dict[str, float]) -> None:
+def _write(values: flags.FlagValues, timings: list[dict], matmul: dict[str, float], costs: list[dict]) -> None:
     """Writes what there is so far."""
     rows = results.summarised(timings, matmul)
     if values.json:
         machine = {"cores": os.cpu_count(), "cpu": _cpu(), "matmul_gflops": matmul}
-        record = {"machine": machine, "versions": results.versions(), "costs": results.costs(), "rows": rows}
+        record = {"machine": machine, "versions": results.versions(), "costs": costs, "rows": rows}
         files.write_json(values.json, record | {"timings": timings})
     if values.picture:
         results.write_picture(values.picture, rows)

@@ -5,7 +5,11 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-EPSILON, STEP_SIZE, NUM_STEPS, EVALUATION_STEPS = 0.1, 0.02, 8, 20
+from experiments.benchmark.peers import Work
+
+EPSILON, STEP_SIZE, NUM_STEPS = Work.epsilon, Work.step_size, Work.num_steps
+EVALUATION_STEPS = 20
+EVALUATION_STEP_SIZE = 2.5 * EPSILON / EVALUATION_STEPS
 
 
 def _cross_entropy(y: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
@@ -48,7 +52,9 @@ def _dist(network: keras.Model, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
 def _diff(network: keras.Model, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     natural = network(x, training=False)
     start = x + tf.random.normal(tf.shape(x), stddev=0.001)
-    return _sign_steps(lambda x_adv: _divergence(natural, network(x_adv, training=False)), x, start, 8, STEP_SIZE)
+    return _sign_steps(
+        lambda x_adv: _divergence(natural, network(x_adv, training=False)), x, start, NUM_STEPS, STEP_SIZE
+    )
 
 
 _ATTACKS = {"pgd": _pgd, "dist": _dist, "diff": _diff}
@@ -87,8 +93,7 @@ def evaluation(network: keras.Model, compiled: bool) -> Callable[[tf.Tensor, tf.
     """The logits of a batch under PGD without random start, as a `tf.function` or eagerly."""
 
     def predict(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        step_size = 2.5 * EPSILON / EVALUATION_STEPS
         loss = lambda x_adv: _cross_entropy(y, network(x_adv, training=False))  # noqa: E731
-        return network(_sign_steps(loss, x, x, EVALUATION_STEPS, step_size), training=False)
+        return network(_sign_steps(loss, x, x, EVALUATION_STEPS, EVALUATION_STEP_SIZE), training=False)
 
     return tf.function(predict, autograph=False) if compiled else predict

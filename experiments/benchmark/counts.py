@@ -26,15 +26,11 @@ class Counts:
 def counted(config: ExperimentConfig) -> Counts:
     """Runs one round of `config` eagerly on a network that counts what its layers do.
 
-    The network has width 1; every layer counts its own operations in the forward pass, again when a gradient comes
+    Every layer counts its own operations in the forward pass, again when a gradient comes
     back to its inputs, and again when one comes back to its kernel.
     """
     tally = Counts(0, 0)
-    keras.utils.set_random_seed(0)
-    network = networks.build(
-        config.network, input_shape=(28, 28, 1), num_classes=10, width=config.width, weight_decay=config.weight_decay
-    )
-    network = keras.models.clone_model(network, clone_function=lambda layer: _counting(layer, tally))
+    network = keras.models.clone_model(network_of(config), clone_function=lambda layer: _counting(layer, tally))
     model = method.trainer(config, network)
     model.compile(optimizer="sgd", run_eagerly=True)
     tally.gradient_passes = tally.flops = 0  # building called the layers as well
@@ -47,8 +43,14 @@ def counted(config: ExperimentConfig) -> Counts:
 def by_formula(config: ExperimentConfig) -> Counts:
     """The same by the cost model in BUILD_NOTES.md: F forward, F back to images, 2F back to images and weights."""
     cost, updates = method.round_cost(config), config.round_ratio.updates_per_round
-    network = networks.build(config.network, input_shape=(28, 28, 1), num_classes=10, width=config.width)
-    return Counts(cost.gradients / updates, cost.forwards * networks.forward_flops(network) / updates)
+    forward = networks.forward_flops(network_of(config))
+    return Counts(cost.gradients / updates, cost.forwards * forward / updates)
+
+
+def network_of(config: ExperimentConfig) -> keras.Model:
+    """The network of a benchmark, with the weights of seed 0."""
+    keras.utils.set_random_seed(0)
+    return method.network(config, input_shape=(28, 28, 1), num_classes=10, precision=config.precision)
 
 
 def _counting(layer: keras.Layer, tally: Counts) -> keras.Layer:

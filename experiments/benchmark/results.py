@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 
 from experiments import files
 from experiments.benchmark import counts, worker
+from experiments.benchmark.peers import Work
 from experiments.benchmark.worker import MATMUL, TRAINING
-
-BATCH_SIZE = 100
+from pineat_tf.report import markdown_table
 
 
 def summarised(timings: Iterable[dict], matmul: dict[str, float]) -> list[dict]:
@@ -49,7 +49,7 @@ def summarised(timings: Iterable[dict], matmul: dict[str, float]) -> list[dict]:
 
 def batch_size(task: str) -> int:
     """How many images one update or one prediction of the task has."""
-    return BATCH_SIZE if task in TRAINING else worker.EVALUATION_BATCH
+    return Work.batch_size if task in TRAINING else worker.EVALUATION_BATCH
 
 
 def costs() -> list[dict]:
@@ -73,15 +73,15 @@ def costs() -> list[dict]:
 def to_markdown(rows: Sequence[dict]) -> str:
     """The rows as a Markdown table, the fastest engine of each task first."""
     titles = ("width", "precision", "task", "engine", "images/s", "/ tf.function", "/ PyTorch", "share of matmul")
-    lines = ["| " + " | ".join(titles) + " |", "|" + " --- |" * len(titles)]
+    table = [titles]
     order = {task: place for place, task in enumerate([*TRAINING, *worker.EVALUATION])}
     key = lambda row: (row["width"], row["precision"], order[row["task"]], -row["images_per_second"])  # noqa: E731
     for row in sorted(rows, key=key):
         ratios = [row["ratio_to_tf_function"], row["ratio_to_fastest_pytorch"], row.get("share_of_matmul")]
         cells = [row["width"], row["precision"], row["task"], row["engine"], f"{row['images_per_second']:,.0f}"]
         cells += ["" if ratio is None else f"{ratio:.2f}" for ratio in ratios]
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines)
+        table.append([str(cell) for cell in cells])
+    return markdown_table(table)
 
 
 def write_picture(path: str | pathlib.Path, rows: Sequence[dict]) -> None:

@@ -15,14 +15,15 @@ import numpy as np
 import tensorflow as tf
 
 import pineat_tf as pt
-from experiments import datasets, method, networks
+from experiments import datasets, method
 from experiments.benchmark import baselines, peers
+from experiments.benchmark.counts import network_of
 from experiments.benchmark.peers import Work
 from experiments.config import ExperimentConfig
 
 TRAINING = {f"{attack} {variant}": (attack, *variant.split()) for attack in ("pgd", "dist", "diff")
             for variant in ("original", "pineat 1/1", "pineat 1/4")}  # fmt: skip
-EVALUATION = {"evaluation pgd": baselines.EVALUATION_STEPS, "evaluation apgd": baselines.EVALUATION_STEPS}
+EVALUATION = ("evaluation pgd", "evaluation apgd")
 MATMUL = "matmul"
 EVALUATION_BATCH = 250
 _MATMUL_SIZE = 4096
@@ -31,11 +32,13 @@ _MATMUL_SIZE = 4096
 def config_of(task: str, width: int, precision: str) -> ExperimentConfig:
     """The experiment behind a training task."""
     attack, variant, *ratio = TRAINING[task]
-    settings = {"dataset": "fmnist", "network": "fmnist_vgg", "adam_epsilon": 1e-10, "weight_decay": 2e-6}
-    policy = "mixed_bfloat16" if precision == "bfloat16" else precision
+    work = Work(width, precision)
     return ExperimentConfig(
-        attack=attack, variant=variant, ratio=(ratio or ["1/1"])[0], width=width, precision=policy, **settings
-    )
+        attack=attack, variant=variant, ratio=(ratio or ["1/1"])[0], width=width,
+        precision="mixed_bfloat16" if precision == "bfloat16" else precision,
+        dataset="fmnist", network="fmnist_vgg", adam_epsilon=1e-10, weight_decay=2e-6, batch_size=work.batch_size,
+        epsilon=work.epsilon, step_size=work.step_size, num_steps=work.num_steps, eval_steps=baselines.EVALUATION_STEPS,
+    )  # fmt: skip
 
 
 class PineatTF:
@@ -48,7 +51,7 @@ class PineatTF:
     def training(self, task: str) -> Callable[[int], int]:
         """Trains for so many rounds; gives the number of updates."""
         config = config_of(task, self.width, self.precision)
-        model = method.trainer(config, _network(config))
+        model = method.trainer(config, network_of(config))
         images, labels = peers.batch(Work(self.width, self.precision, batch_size=1000))
         batches = datasets.training_batches(
             datasets.Split(images, labels), batch_size=config.batch_size, seed=0, first_round=0, num_rounds=1_000_000
@@ -62,13 +65,12 @@ class PineatTF:
 
     def evaluation(self, task: str) -> Callable[[int], int]:
         """Predicts so many batches under attack."""
-        epsilon, steps = baselines.EPSILON, EVALUATION[task]
+        config = config_of("pgd original", self.width, self.precision)
         if task == "evaluation apgd":
-            attack = pt.attacks.apgd(epsilon=epsilon, num_steps=steps)
+            attack = pt.attacks.apgd(epsilon=config.epsilon, num_steps=config.eval_steps)
         else:
-            step_size = 2.5 * epsilon / steps
-            attack = pt.attacks.pgd(epsilon=epsilon, step_size=step_size, num_steps=steps, random_start=False)
-        network = _network(config_of("pgd original", self.width, self.precision))
+            attack = method.evaluation_attack(config)
+        network = network_of(config)
         predict, data = pt.Predictor(network, attack), _evaluation_batch(network)
 
         def run(rounds: int) -> int:
@@ -90,14 +92,14 @@ class PlainTensorFlow:
         if not task.endswith("original"):
             return None
         config = config_of(task, self.width, self.precision)
-        update = baselines.training(_network(config), config.attack, self.compiled)
+        update = baselines.training(network_of(config), config.attack, self.compiled)
         return self._repeat(update, config.batch_size)
 
     def evaluation(self, task: str) -> Callable[[int], int] | None:
         """Predicts so many batches under PGD."""
         if task != "evaluation pgd":
             return None
-        network = _network(config_of("pgd original", self.width, self.precision))
+        network = network_of(config_of("pgd original", self.width, self.precision))
         return self._repeat(baselines.evaluation(network, self.compiled), EVALUATION_BATCH)
 
     def matmul(self) -> Callable[[int], int]:
@@ -140,9 +142,8 @@ class Peer:
         maker = peers.evaluators().get(self.name)
         if maker is None or self.name.endswith("apgd") != task.endswith("apgd"):
             return None
-        steps = EVALUATION[task]
-        step_size = 2.5 * baselines.EPSILON / steps
-        work = Work(self.width, self.precision, EVALUATION_BATCH, steps, baselines.EPSILON, step_size)
+        steps, step_size = baselines.EVALUATION_STEPS, baselines.EVALUATION_STEP_SIZE
+        work = Work(self.width, self.precision, EVALUATION_BATCH, steps, step_size=step_size)
         return _repeated(maker(work))
 
 
@@ -155,14 +156,6 @@ def engines() -> dict[str, Callable]:
     }
     others = sorted({**peers.peers(), **peers.evaluators()})
     return ours | {name: lambda *args, name=name: Peer(name, *args) for name in others}
-
-
-def _network(config: ExperimentConfig) -> keras.Model:
-    keras.utils.set_random_seed(0)
-    return networks.build(
-        config.network, input_shape=(28, 28, 1), num_classes=10, width=config.width,
-        precision=config.precision, weight_decay=config.weight_decay,
-    )  # fmt: skip
 
 
 def _evaluation_batch(network: keras.Model) -> tuple[np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from pineat_tf import losses
+from pineat_tf.attacks.parts import check_gradient
 from pineat_tf.checks import check_batch, check_bounds, check_choice, check_count, check_epsilon, check_positive
 from pineat_tf.projections import clip_to_bounds, project_l2, unit_l2
 from pineat_tf.seeds import fold, normal_like, uniform_like
@@ -132,12 +133,7 @@ class AutoPGD:
             logits = logits_fn(x)
             loss = _LOSSES[self.loss](y, logits)
             total = tf.reduce_sum(loss)
-        gradient = tape.gradient(total, x)
-        if gradient is None:
-            raise ValueError(
-                "The logits do not depend on the images by operations that have a gradient, so there is nothing to "
-                "ascend. Give the network itself, not e.g. its `predict` or a function that rounds the pixels."
-            )
+        gradient = check_gradient(tape.gradient(total, x))
         classes = y if y.shape.rank == 1 else tf.argmax(y, axis=1)
         is_wrong = tf.argmax(logits, axis=1) != tf.cast(classes, tf.int64)
         return tf.cast(loss, _loss_dtype(x)), gradient, is_wrong

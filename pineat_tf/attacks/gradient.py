@@ -255,10 +255,4 @@ def _gradient(loss: parts.Ascended, x_adv: tf.Tensor) -> tf.Tensor:
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x_adv)
         total = tf.reduce_sum(loss(x_adv))
-    gradient = tape.gradient(total, x_adv)
-    if gradient is None:
-        raise ValueError(
-            "The logits do not depend on the images by operations that have a gradient, so there is nothing to "
-            "ascend. Give the network itself, not e.g. its `predict` or a function that rounds the pixels."
-        )
-    return gradient
+    return parts.check_gradient(tape.gradient(total, x_adv))

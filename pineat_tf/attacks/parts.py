@@ -15,6 +15,16 @@ Ascended = Callable[[tf.Tensor], tf.Tensor]
 """Maps images `(batch, ...)` to what the attack makes large, shape `(batch,)`."""
 
 
+def check_gradient(gradient: tf.Tensor | None) -> tf.Tensor:
+    """Gives the gradient back; raises `ValueError` if there is none."""
+    if gradient is None:
+        raise ValueError(
+            "The logits do not depend on the images by operations that have a gradient, so there is nothing to "
+            "ascend. Give the network itself, not e.g. its `predict` or a function that rounds the pixels."
+        )
+    return gradient
+
+
 @serializable
 def cross_entropy_surrogate(logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor) -> Ascended:
     """Cross-entropy of the true class (Madry et al., ICLR 2018, eq. 2.1)."""
