@@ -75,9 +75,14 @@ def define_flags(values: flags.FlagValues, *, several: Sequence[str] = ()) -> No
 
 def configs_from(values: flags.FlagValues, *, several: str) -> list[ExperimentConfig]:
     """One config for each value of the flag `several`."""
+    return [config_from(values, **{several: one}) for one in getattr(values, several)]
+
+
+def config_from(values: flags.FlagValues, **overrides) -> ExperimentConfig:
+    """The config that the flags describe, with some fields set otherwise."""
     given = {field.name: getattr(values, field.name) for field in dataclasses.fields(ExperimentConfig)}
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    return [ExperimentConfig(**{**given, several: one}) for one in given[several]]
+    return ExperimentConfig(**{**given, **overrides})
 
 
 def to_flags(config: ExperimentConfig, *, without: Sequence[str] = ()) -> str:

@@ -9,12 +9,12 @@ from typing import Any
 
 from experiments import datasets, export, networks
 from pineat_tf import schedules
-from pineat_tf.checks import check_choice, check_count, check_positive
+from pineat_tf.checks import check_choice, check_count, check_positive, check_share
 from pineat_tf.types import Ratio
 
 ATTACKS = ("pgd", "pgd_l2", "dist", "wrm_l2", "diff", "fgsm_rs", "n_fgsm", "free")
 STRATEGIES = ("none", "mirrored", "multi_worker")
-VARIANTS = ("natural", "original", "advnat", "advran", "pineat")
+VARIANTS = ("natural", "original", "advnat", "advran", "advsign", "pineat")
 
 
 def option(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
@@ -51,7 +51,7 @@ class ExperimentConfig:
         "pgd", "How adversarial examples are generated; diff is TRADES, with its loss; free replays batches.", ATTACKS
     )
     variant: str = option("pineat", "What stands beside adversarial examples.", VARIANTS)
-    ratio: str = option("1/1", "n/m of advnat, advran and pineat (natural is 0/1, original 1/0, or n+m/0 for free).")
+    ratio: str = option("1/1", "n/m of all variants but two (natural is 0/1, original 1/0, or n+m/0 for free).")
     epsilon: float = option(0.1, "Radius of the ball for pixels in [0, 1]; a fraction like 8/255 will do.")
     step_size: float = option(0.02, "Length of an attack step (pgd, pgd_l2, diff).")
     num_steps: int = option(8, "Attack steps.")
@@ -66,9 +66,12 @@ class ExperimentConfig:
     rs_decomposition: str = option("random", "How m >= 2 of them share the noise.", ("random", "split"))
     rs_clip: bool = option(True, "Clip them to the ball at all.")
     generation: str = option("round", "Weights that generate: of the round's start or current.", ("round", "update"))
+    order: str = option("adversarial", "Which updates of a round come first.", ("adversarial", "companions"))
+    label_smoothing: float = option(0.0, "Share of a label that is spread over all classes.")
 
     # Training
     updates: int = option(80_000, "Updates of the weights; a round of ratio n/m is n + m of them.")
+    schedule_scale: float = option(1.0, "Factor on updates and boundaries: 0.5 stops training early, at half of it.")
     batch_size: int = option(100, "Images a batch, of all devices together; an incomplete last one is dropped.")
     strategy: str = option("none", "Devices: one, all of this machine, or those of TF_CONFIG's workers.", STRATEGIES)
     optimizer: str = option("adam", "Adam, or SGD with momentum.", ("adam", "sgd"))
@@ -76,6 +79,7 @@ class ExperimentConfig:
     boundaries: tuple[int, ...] = option((), "Updates after which the next learning rate holds.")
     adam_epsilon: float = option(1e-7, "Epsilon of Adam.")
     momentum: float = option(0.9, "Momentum of SGD.")
+    ema_momentum: float = option(0.0, "Momentum of the averaged weights that the network has at the end; 0 for none.")
     seed: int = option(0, "Of the initial weights, the order of the data, the attack and the companions.")
 
     deterministic: bool = option(True, "The same numbers in every run of the same flags on the same machine.")
@@ -99,8 +103,9 @@ class ExperimentConfig:
         for field in dataclasses.fields(self):
             _check_field(field, getattr(self, field.name))
         Ratio.parse(self.ratio)
-        schedules.rounds_for(self.updates, self.round_ratio)
+        schedules.rounds_for(self.scaled_updates, self.round_ratio)
         schedules.piecewise_learning_rate(self.boundaries, self.learning_rates)
+        schedules.piecewise_learning_rate(self.scaled_boundaries, self.learning_rates)
         if pathlib.Path(self.run_dir).name in ("", ".."):  # also a template that cannot be filled in is told now
             raise ValueError(
                 f"`output_dir` must name a directory of its own. Received: output_dir={self.output_dir!r}. Give e.g. "
@@ -114,6 +119,16 @@ class ExperimentConfig:
         original = ratio.updates_per_round if self.attack == "free" else 1  # free sees a batch as often in any variant
         fixed = {"natural": Ratio(0, 1), "original": Ratio(original, 0)}
         return fixed.get(self.variant, ratio)
+
+    @property
+    def scaled_updates(self) -> int:
+        """How many updates the training has."""
+        return round(self.updates * self.schedule_scale)
+
+    @property
+    def scaled_boundaries(self) -> tuple[int, ...]:
+        """After how many updates the next learning rate holds."""
+        return tuple(round(boundary * self.schedule_scale) for boundary in self.boundaries)
 
     @property
     def run_dir(self) -> str:
@@ -145,6 +160,7 @@ class ExperimentConfig:
 
 
 _MAY_BE_ZERO = ("weight_decay", "momentum", "eval_epsilon")
+_SHARES = ("label_smoothing", "ema_momentum")
 _AT_LEAST = {
     "train_size": 0, "test_size": 0, "augment_pad": 0, "width": 0, "num_steps": 1, "updates": 1, "batch_size": 1,
     "eval_steps": 1, "eval_batch_size": 1, "checkpoint_seconds": 0, "seed": 0,
@@ -160,5 +176,7 @@ def _check_field(field: dataclasses.Field, value: Any) -> None:
         check_count(name, value, _AT_LEAST[name], hint)
         if name == "seed" and value >= 1 << 32:  # what NumPy takes, which draws the initial weights
             raise ValueError(f"`seed` must be less than 2 ** 32. Received: seed={value!r}. {hint}")
+    elif name in _SHARES:
+        check_share(name, value)
     elif isinstance(field.default, float) and not (name in _MAY_BE_ZERO and value == 0):
         check_positive(name, value, hint)

@@ -67,6 +67,7 @@ def trainer(config: ExperimentConfig, network: keras.Model) -> pt.AdversarialTra
         "original": pt.companions.NoCompanions,
         "advnat": pt.companions.NaturalCompanions,
         "advran": lambda: pt.companions.RandomCompanions(epsilon=config.epsilon),
+        "advsign": lambda: pt.companions.ShuffledSigns(epsilon=config.epsilon),
         "pineat": lambda: reverse_symmetry(config),
     }
     options = {
@@ -78,7 +79,8 @@ def trainer(config: ExperimentConfig, network: keras.Model) -> pt.AdversarialTra
     if _is_free(config):
         model = pt.FreeAdversarialTraining(network, epsilon=config.epsilon, batch_size=config.batch_size, **options)
     else:
-        model = pt.AdversarialTraining(network, attack=attack(config), generation=config.generation, **options)
+        options |= {"attack": attack(config), "generation": config.generation, "order": config.order}
+        model = pt.AdversarialTraining(network, **options)
     accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")  # by its name it would be made in the graph
     model.compile(optimizer=_optimizer(config), metrics=[accuracy])
     return model
@@ -118,13 +120,15 @@ def _is_free(config: ExperimentConfig) -> bool:
 
 
 def _objective(config: ExperimentConfig) -> Callable:
+    smoothing = {"label_smoothing": config.label_smoothing}
     if config.attack == "diff" and config.variant != "natural":
-        return pt.objectives.Trades(beta=config.trades_beta, detach_natural=config.trades_detach)
-    return pt.objectives.CrossEntropy()
+        return pt.objectives.Trades(beta=config.trades_beta, detach_natural=config.trades_detach, **smoothing)
+    return pt.objectives.CrossEntropy(**smoothing)
 
 
 def _optimizer(config: ExperimentConfig) -> keras.optimizers.Optimizer:
-    rate = pt.schedules.piecewise_learning_rate(config.boundaries, config.learning_rates)
+    rate = pt.schedules.piecewise_learning_rate(config.scaled_boundaries, config.learning_rates)
+    average = {"use_ema": True, "ema_momentum": config.ema_momentum} if config.ema_momentum else {}
     if config.optimizer == "sgd":
-        return keras.optimizers.SGD(rate, momentum=config.momentum)
-    return keras.optimizers.Adam(rate, epsilon=config.adam_epsilon)
+        return keras.optimizers.SGD(rate, momentum=config.momentum, **average)
+    return keras.optimizers.Adam(rate, epsilon=config.adam_epsilon, **average)

@@ -7,6 +7,7 @@ import pathlib
 import platform
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -68,14 +69,28 @@ def run(config: ExperimentConfig) -> dict | None:
             return metrics
         if config.deterministic:
             tf.config.experimental.enable_op_determinism()
-        data = datasets.load(
-            config.dataset, data_dir=config.data_dir or None, train_size=config.train_size, test_size=config.test_size
-        )
+        data = _load(config)
         plan = _plan(config, data)
         distribution.check_batch_size(config.batch_size, strategy)
         with strategy.scope():
             model = _model(config, data)
         return _lead(config, data, model, plan) if is_chief else _follow(config, data, model, plan)
+
+
+class Speed(NamedTuple):
+    """How fast this machine trains: forward passes of an image a second; and how many images there are to evaluate."""
+
+    forwards: float
+    images: int
+
+
+def speed(config: ExperimentConfig) -> Speed:
+    """Measures a few rounds of a run that is not begun."""
+    data = _load(config)
+    plan = _plan(config, data)
+    seconds = _measure(config, data, _model(config, data), 0, plan.rounds)
+    per_round = method.round_cost(config).forwards * config.batch_size
+    return Speed(per_round / seconds, len(data.train.labels) + len(data.test.labels))
 
 
 def _finished(config: ExperimentConfig) -> dict | None:
@@ -130,6 +145,12 @@ def _run_in(
     return metrics
 
 
+def _load(config: ExperimentConfig) -> datasets.Dataset:
+    return datasets.load(
+        config.dataset, data_dir=config.data_dir or None, train_size=config.train_size, test_size=config.test_size
+    )
+
+
 def _plan(config: ExperimentConfig, data: datasets.Dataset) -> _Plan:
     rounds_per_pass = len(data.train.labels) // config.batch_size
     if not rounds_per_pass:
@@ -138,7 +159,7 @@ def _plan(config: ExperimentConfig, data: datasets.Dataset) -> _Plan:
             f"Received: batch_size={config.batch_size}."
         )
     ratio = config.round_ratio
-    return _Plan(pt.schedules.rounds_for(config.updates, ratio), rounds_per_pass, ratio.updates_per_round)
+    return _Plan(pt.schedules.rounds_for(config.scaled_updates, ratio), rounds_per_pass, ratio.updates_per_round)
 
 
 def _model(config: ExperimentConfig, data: datasets.Dataset) -> pt.AdversarialTraining:
@@ -190,6 +211,7 @@ def _train(
         _fit(config, data, model, plan, first_round, callbacks)
         stop.end_if_told()
         checkpoints.save()
+    model.optimizer.finalize_variable_values(model.trainable_variables)  # the averages, if it keeps any
     return clock.seconds
 
 
@@ -201,16 +223,17 @@ def _fit(
     first_round: int,
     callbacks: Sequence[keras.callbacks.Callback],
 ) -> None:
-    for epoch, rounds, alike in plan.segments(first_round):
-        distribution.fit(
-            model,
-            _batches(config, data, model, first_round, first_round + rounds * alike),
-            initial_epoch=epoch,
-            epochs=epoch + alike,
-            steps_per_epoch=rounds,
-            callbacks=callbacks,
-        )
-        first_round += rounds * alike
+    with tracking.no_finalization(model.optimizer):
+        for epoch, rounds, alike in plan.segments(first_round):
+            distribution.fit(
+                model,
+                _batches(config, data, model, first_round, first_round + rounds * alike),
+                initial_epoch=epoch,
+                epochs=epoch + alike,
+                steps_per_epoch=rounds,
+                callbacks=callbacks,
+            )
+            first_round += rounds * alike
 
 
 @contextlib.contextmanager
@@ -256,7 +279,7 @@ def _print_estimate(
         f"{config.run_dir}: {rounds:,} rounds of {config.round_ratio} = {rounds * plan.updates_per_round:,} updates, "
         f"{rounds * cost.gradients:,} gradient passes of {config.batch_size} images\n"
         f"measured {config.batch_size * plan.updates_per_round / seconds_per_round:,.0f} images/s; estimated "
-        f"{_minutes(rounds * seconds_per_round)} for training and {_minutes(evaluation)} for evaluation",
+        f"{minutes(rounds * seconds_per_round)} for training and {minutes(evaluation)} for evaluation",
         flush=True,
     )
 
@@ -359,5 +382,5 @@ def _recorded_flags(config: ExperimentConfig) -> str:
     return command_line.to_flags(config, without=_NOT_RECORDED)
 
 
-def _minutes(seconds: float) -> str:
+def minutes(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

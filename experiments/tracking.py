@@ -270,3 +270,13 @@ def _read_rows(path: pathlib.Path) -> list[dict[str, str]]:
         return []
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+@contextlib.contextmanager
+def no_finalization(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
+    """Keeps `fit` from putting averaged weights in place at its end, where training is more than one `fit`."""
+    optimizer.finalize_variable_values = lambda variables: None
+    try:
+        yield
+    finally:
+        del optimizer.finalize_variable_values  # the method of its class again

@@ -25,6 +25,12 @@ def check_positive(name: str, value: float, hint: str) -> None:
         raise ValueError(f"`{name}` must be positive. Received: {name}={value!r}. {hint}")
 
 
+def check_share(name: str, value: float) -> None:
+    """Raises `ValueError` unless the value is a number in [0, 1)."""
+    if not (_is_number(value) and 0.0 <= value < 1.0):
+        raise ValueError(f"`{name}` must be in [0, 1). Received: {name}={value!r}. Give e.g. 0.1, or 0 for none.")
+
+
 def check_epsilon(epsilon: float) -> None:
     """Raises `ValueError` unless `epsilon` is a radius above 0."""
     check_positive("epsilon", epsilon, "Give the radius on the scale of the pixels, e.g. 8/255 for images in [0, 1].")

@@ -109,6 +109,33 @@ class RandomCompanions:
 
 @serializable
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ShuffledSigns:
+    """Points as far from the natural image as reverse-symmetry examples, pixel by pixel, in a random direction.
+
+    Each companion has the noise of `ReverseSymmetry` for m = 1 with the sign of every pixel drawn anew: what it does
+    not do as well as `ReverseSymmetry` is due to the direction of the mirrored noise. An ablation, not in the paper.
+
+    Attributes:
+        epsilon: radius of the L-inf ball that the noise is clipped to, > 0.
+    """
+
+    epsilon: float
+    is_natural = False
+
+    def __post_init__(self) -> None:
+        check_epsilon(self.epsilon)
+
+    def __call__(self, x, adversarial, *, num: int, seed: Seed = 0) -> tuple[tf.Tensor, ...]:
+        _check_mirrors(adversarial)
+        if not num:
+            return ()
+        (mirrored,) = reverse_symmetry(x, aggregate_noise(x, adversarial), (), epsilon=self.epsilon)
+        signs = [tf.sign(uniform_like(x, fold(seed, j), -1.0, 1.0)) for j in range(num)]
+        return tuple(tf.stop_gradient(x + sign * (mirrored - x)) for sign in signs)
+
+
+@serializable
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ReverseSymmetry:
     """Reverse-symmetry examples: their noises mirror the sum of the adversarial noises (the paper's PINEAT).
 
@@ -145,11 +172,7 @@ class ReverseSymmetry:
         check_bounds(self.pixel_range)
 
     def __call__(self, x, adversarial, *, num: int, seed: Seed = 0) -> tuple[tf.Tensor, ...]:
-        if not adversarial:
-            raise ValueError(
-                "Reverse-symmetry examples mirror adversarial ones, of which there are none. Use a ratio n/m with "
-                "n >= 1, or `NaturalCompanions()` for natural training (ratio 0/1)."
-            )
+        _check_mirrors(adversarial)
         if not num:
             return ()
         noise = aggregate_noise(x, adversarial)
@@ -170,3 +193,11 @@ class ReverseSymmetry:
         if self.clip:
             parts = [tf.clip_by_value(part, -self.epsilon, self.epsilon) for part in parts]
         return parts
+
+
+def _check_mirrors(adversarial: Sequence[tf.Tensor]) -> None:
+    if not adversarial:
+        raise ValueError(
+            "Reverse-symmetry examples mirror adversarial ones, of which there are none. Use a ratio n/m with "
+            "n >= 1, or `NaturalCompanions()` for natural training (ratio 0/1)."
+        )

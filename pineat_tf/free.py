@@ -85,7 +85,9 @@ class FreeAdversarialTraining(AdversarialTraining):
 
     def get_config(self) -> dict:
         """The arguments of the constructor."""
-        config = {name: value for name, value in super().get_config().items() if name not in ("attack", "generation")}
+        config = {
+            name: value for name, value in super().get_config().items() if name not in ("attack", "generation", "order")
+        }
         names = ("epsilon", "batch_size", "step_size", "bounds")
         return config | {name: keras.saving.serialize_keras_object(getattr(self, name)) for name in names}
 

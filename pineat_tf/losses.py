@@ -31,6 +31,24 @@ def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     return tf.nn.softmax_cross_entropy_with_logits(labels=tf.cast(labels, logits.dtype), logits=logits)
 
 
+def smoothed_cross_entropy(labels: tf.Tensor, logits: tf.Tensor, smoothing: float) -> tf.Tensor:
+    """Cross-entropy of the labels with a share of each spread evenly over all classes.
+
+    Args:
+        labels: class numbers of shape `(batch,)`, or one-hot (or soft) of shape `(batch, num_classes)`.
+        logits: shape `(batch, num_classes)`.
+        smoothing: the share, in [0, 1).
+
+    Returns:
+        Losses of shape `(batch,)`, in nats.
+    """
+    loss = cross_entropy(labels, logits)
+    if not smoothing:
+        return loss
+    of_all_classes = -tf.reduce_mean(tf.nn.log_softmax(_at_least_float32(logits)), axis=-1)
+    return (1.0 - smoothing) * loss + smoothing * of_all_classes
+
+
 def kl_divergence(target_logits: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """Kullback-Leibler divergence KL(softmax(target_logits) || softmax(logits)).
 

@@ -9,8 +9,8 @@ import dataclasses
 
 import tensorflow as tf
 
-from pineat_tf.checks import check_positive
-from pineat_tf.losses import cross_entropy, kl_divergence
+from pineat_tf.checks import check_positive, check_share
+from pineat_tf.losses import kl_divergence, smoothed_cross_entropy
 from pineat_tf.serialization import serializable
 from pineat_tf.types import LogitsFn
 
@@ -18,11 +18,23 @@ from pineat_tf.types import LogitsFn
 @serializable
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CrossEntropy:
-    """Cross-entropy of the example (PGD- and Dist-based training: alpha = 0 in the paper's section 2.1)."""
+    """Cross-entropy of the example (PGD- and Dist-based training: alpha = 0 in the paper's section 2.1).
+
+    Attributes:
+        label_smoothing: share of the label that is spread over all classes, in [0, 1).
+
+    Reference:
+        Szegedy et al., "Rethinking the Inception architecture for computer vision", CVPR 2016, section 7.
+    """
+
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_share("label_smoothing", self.label_smoothing)
 
     def __call__(self, logits_fn: LogitsFn, x_nat, x, y) -> tuple[tf.Tensor, tf.Tensor]:
         logits = logits_fn(x)
-        return cross_entropy(y, logits), logits
+        return smoothed_cross_entropy(y, logits, self.label_smoothing), logits
 
     def on_natural(self) -> "CrossEntropy":
         return self
@@ -37,6 +49,7 @@ class Trades:
         beta: weight of the divergence, > 0 (the authors use 6, the paper's reference [20] uses 1).
         detach_natural: keep the divergence from changing the natural prediction. The authors let it; the code of
             reference [20] does not.
+        label_smoothing: share of the label that is spread over all classes, in [0, 1).
 
     Reference:
         Zhang et al., "Theoretically principled trade-off between robustness and accuracy", ICML 2019, eq. (5).
@@ -44,15 +57,18 @@ class Trades:
 
     beta: float
     detach_natural: bool = False
+    label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
+        check_share("label_smoothing", self.label_smoothing)
         check_positive("beta", self.beta, "It weighs robustness against accuracy, e.g. 6.0.")
 
     def __call__(self, logits_fn: LogitsFn, x_nat, x, y) -> tuple[tf.Tensor, tf.Tensor]:
         natural_logits, logits = logits_fn(x_nat), logits_fn(x)
         target = tf.stop_gradient(natural_logits) if self.detach_natural else natural_logits
-        return cross_entropy(y, natural_logits) + self.beta * kl_divergence(target, logits), logits
+        natural_loss = smoothed_cross_entropy(y, natural_logits, self.label_smoothing)
+        return natural_loss + self.beta * kl_divergence(target, logits), logits
 
     def on_natural(self) -> CrossEntropy:
         """Plain cross-entropy: the divergence of the natural prediction from itself is 0, and so is its gradient."""
-        return CrossEntropy()
+        return CrossEntropy(label_smoothing=self.label_smoothing)

@@ -45,6 +45,8 @@ class AdversarialTraining(keras.Model):
             it fixes every draw, so training that goes on after a restart draws what it would have drawn.
         generation: "round" generates all n adversarial examples of a round by the weights at its start; "update"
             generates each by the weights at its own update.
+        order: which updates of a round come first, "adversarial" or "companions". The latter needs generation
+            "round".
         **kwargs: as for `keras.Model`.
 
     Raises:
@@ -75,6 +77,7 @@ class AdversarialTraining(keras.Model):
         ratio: str | tuple[int, int] = "1/0",
         seed: Seed = 0,
         generation: str = "round",
+        order: str = "adversarial",
         **kwargs,
     ):
         check_logits_head(network)
@@ -82,6 +85,8 @@ class AdversarialTraining(keras.Model):
         # it sees in an attack.
         super().__init__(**{"dtype": network.dtype_policy, **kwargs}, autocast=False)
         check_choice("generation", generation, ("round", "update"))
+        check_choice("order", order, ("adversarial", "companions"))
+        _check_order(order, generation)
         self.network = network
         self._network_call = NetworkCall(network)
         self.attack = attack
@@ -90,6 +95,7 @@ class AdversarialTraining(keras.Model):
         self.ratio = Ratio.parse(ratio)
         self.seed = seed
         self.generation = generation
+        self.order = order
         self.attacks = self._attacks_of_a_round()
         _check_companions(companions, self.ratio)
         as_seed(seed)
@@ -127,6 +133,7 @@ class AdversarialTraining(keras.Model):
             "ratio": str(self.ratio),
             "seed": self.seed,
             "generation": self.generation,
+            "order": self.order,
         }
         return super().get_config() | {name: keras.saving.serialize_keras_object(part) for name, part in parts.items()}
 
@@ -176,16 +183,14 @@ class AdversarialTraining(keras.Model):
         return logs
 
     def _round(self, x: tf.Tensor, y: tf.Tensor, sample_weight: tf.Tensor | None) -> list[tf.Tensor]:
-        """The updates of a round; gives the logits of their examples."""
+        """The updates of a round; gives the logits of their examples, those of adversarial examples first."""
         seed = fold(self.seed, self.optimizer.iterations)
+        if self.order == "companions":
+            adversarial = self._generate(x, y, seed)
+            of_companions = self._companion_updates(x, adversarial, y, sample_weight, seed)
+            return self._updates("adversarial", self.objective, x, adversarial, y, sample_weight) + of_companions
         adversarial, logits = self._adversarial_updates(x, y, sample_weight, seed)
-
-        num = self.ratio.num_companions
-        objective = self.objective.on_natural() if self.companions.is_natural else self.objective
-        companions = self.companions(x, adversarial, num=num, seed=fold(seed, self.ratio.num_adversarial))
-        for companion in companions:
-            logits.append(self._update("companion", objective, x, companion, y, sample_weight))
-        return logits
+        return logits + self._companion_updates(x, adversarial, y, sample_weight, seed)
 
     def test_step(self, data) -> dict[str, tf.Tensor]:
         """As in Keras, on natural images."""
@@ -216,18 +221,31 @@ class AdversarialTraining(keras.Model):
 
     def _adversarial_updates(self, x, y, sample_weight, seed) -> tuple[tuple[tf.Tensor, ...], list[tf.Tensor]]:
         """Generates the adversarial examples and updates the weights by each; gives them and their logits."""
-
-        def generate(i: int) -> tf.Tensor:
-            return self.attacks[i](self._inference_logits, x, y, seed=fold(seed, i))
-
-        num = self.ratio.num_adversarial
-        adversarial = [generate(i) for i in range(num)] if self.generation == "round" else []
-        logits = []
-        for i in range(num):
-            if self.generation == "update":
-                adversarial.append(generate(i))
+        if self.generation == "round":
+            adversarial = self._generate(x, y, seed)
+            return adversarial, self._updates("adversarial", self.objective, x, adversarial, y, sample_weight)
+        adversarial, logits = [], []
+        for i in range(self.ratio.num_adversarial):
+            adversarial.append(self._generate_one(i, x, y, seed))
             logits.append(self._update("adversarial", self.objective, x, adversarial[i], y, sample_weight))
         return tuple(adversarial), logits
+
+    def _companion_updates(self, x, adversarial, y, sample_weight, seed) -> list[tf.Tensor]:
+        """Updates the weights by each companion of the adversarial examples; gives their logits."""
+        num = self.ratio.num_companions
+        objective = self.objective.on_natural() if self.companions.is_natural else self.objective
+        companions = self.companions(x, adversarial, num=num, seed=fold(seed, self.ratio.num_adversarial))
+        return self._updates("companion", objective, x, companions, y, sample_weight)
+
+    def _generate(self, x, y, seed) -> tuple[tf.Tensor, ...]:
+        """All adversarial examples of a round, by the weights as they are."""
+        return tuple(self._generate_one(i, x, y, seed) for i in range(self.ratio.num_adversarial))
+
+    def _generate_one(self, i: int, x, y, seed) -> tf.Tensor:
+        return self.attacks[i](self._inference_logits, x, y, seed=fold(seed, i))
+
+    def _updates(self, kind: str, objective: Callable, x_nat, examples, y, sample_weight) -> list[tf.Tensor]:
+        return [self._update(kind, objective, x_nat, example, y, sample_weight) for example in examples]
 
     def _update(self, kind: str, objective: Callable, x_nat, x, y, sample_weight) -> tf.Tensor:
         """One update of the weights by one example of every image; gives that example's logits."""
@@ -265,6 +283,14 @@ class AdversarialTraining(keras.Model):
 
     def _num_classes(self) -> int | None:
         return self.network.output_shape[-1] if hasattr(self.network, "output_shape") else None
+
+
+def _check_order(order: str, generation: str) -> None:
+    if order == "companions" and generation == "update":
+        raise ValueError(
+            "Companions mirror adversarial examples, so those cannot wait for their own update if companions come "
+            f"first. Received: order={order!r}, generation={generation!r}. Give generation='round'."
+        )
 
 
 def _check_companions(companions: Callable, ratio: Ratio) -> None:

@@ -12,6 +12,7 @@ from pineat_tf.companions import (
     NoCompanions,
     RandomCompanions,
     ReverseSymmetry,
+    ShuffledSigns,
     aggregate_noise,
     reverse_symmetry,
 )
@@ -173,3 +174,19 @@ def test_bad_input_is_refused(make, match):
 def test_no_companions_are_none(images):
     assert NoCompanions()(images, (), num=0) == ()
     assert ReverseSymmetry(epsilon=0.1)(images, as_tensors(adversarial_examples(images, 1)), num=0) == ()
+
+
+def test_shuffled_signs_have_the_noise_of_the_mirror_in_a_random_direction():
+    x = np.random.default_rng(0).uniform(size=(20, 50)).astype(np.float32)
+    adversarial = as_tensors(adversarial_examples(x, 2, reach=0.08))  # their sum leaves the ball, and is clipped
+    (mirror,) = ReverseSymmetry(epsilon=EPSILON)(x, adversarial, num=1)
+    first, second = ShuffledSigns(epsilon=EPSILON)(x, adversarial, num=2, seed=3)
+    for companion in (first, second):
+        np.testing.assert_allclose(np.abs(companion - x), np.abs(mirror - x), atol=1e-6)
+        agreeing = np.mean(np.sign(companion - x) == np.sign(mirror - x))
+        assert abs(agreeing - 0.5) < 4 * 0.5 / np.sqrt(1000)  # of 1,000 fair coins
+    assert not np.array_equal(first, second)
+    with pytest.raises(ValueError, match="mirror adversarial ones"):
+        ShuffledSigns(epsilon=EPSILON)(x, (), num=1)
+    with pytest.raises(ValueError, match="`epsilon` must be positive"):
+        ShuffledSigns(epsilon=0.0)

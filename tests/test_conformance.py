@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import pineat_tf as pt
-from pineat_tf.companions import NaturalCompanions, RandomCompanions, ReverseSymmetry
+from pineat_tf.companions import NaturalCompanions, RandomCompanions, ReverseSymmetry, ShuffledSigns
 from pineat_tf.objectives import CrossEntropy, Trades
 
 EPSILON = 0.1
@@ -38,6 +38,7 @@ COMPANIONS = {
     "natural": (NaturalCompanions(), True),
     "random": (RandomCompanions(epsilon=EPSILON), True),
     "random unbounded": (RandomCompanions(epsilon=EPSILON, bounds=None), False),
+    "shuffled signs": (ShuffledSigns(epsilon=EPSILON), False),
     "reverse symmetry": (ReverseSymmetry(epsilon=EPSILON), False),
     "reverse symmetry valid": (ReverseSymmetry(epsilon=EPSILON, bounds="valid"), True),
     "reverse symmetry split": (ReverseSymmetry(epsilon=EPSILON, decomposition="split"), False),
@@ -51,6 +52,10 @@ OBJECTIVES = {
     "cross-entropy": CrossEntropy(),
     "trades": Trades(beta=2.0),
     "trades detached": Trades(beta=2.0, detach_natural=True),
+}
+SMOOTHED = {
+    "cross-entropy smoothed": CrossEntropy(label_smoothing=0.1),
+    "trades smoothed": Trades(beta=2.0, label_smoothing=0.1),
 }
 
 
@@ -140,13 +145,14 @@ class TestCompanions:
         assert tape.gradient(total, x) is None
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", [*OBJECTIVES, *SMOOTHED])
 def test_objectives_give_a_loss_an_example_and_the_logits_of_the_example(name, network, images, labels):
     other = np.clip(images + 0.05, 0, 1)
-    loss, logits = OBJECTIVES[name](network, tf.constant(images), tf.constant(other), tf.constant(labels))
+    objective = {**OBJECTIVES, **SMOOTHED}[name]
+    loss, logits = objective(network, tf.constant(images), tf.constant(other), tf.constant(labels))
     assert loss.shape == (8,) and loss.dtype == tf.float32
     np.testing.assert_allclose(logits, network(other), atol=1e-6)
-    alone, _ = OBJECTIVES[name](network, images[2:3], other[2:3], tf.constant(labels[2:3]))
+    alone, _ = objective(network, images[2:3], other[2:3], tf.constant(labels[2:3]))
     np.testing.assert_allclose(alone, loss[2:3], atol=1e-5)
 
 

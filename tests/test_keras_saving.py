@@ -10,7 +10,7 @@ from conftest import NUM_CLASSES, SHAPE, dense_network
 
 import pineat_tf as pt
 from pineat_tf.attacks import parts
-from pineat_tf.companions import NaturalCompanions, NoCompanions, RandomCompanions, ReverseSymmetry
+from pineat_tf.companions import NaturalCompanions, NoCompanions, RandomCompanions, ReverseSymmetry, ShuffledSigns
 from pineat_tf.objectives import CrossEntropy, Trades
 
 EPSILON = 0.1
@@ -28,6 +28,7 @@ STRATEGIES = [
     NaturalCompanions(),
     RandomCompanions(epsilon=EPSILON, bounds=None),
     RandomCompanions(epsilon=EPSILON, bounds=(-1.0, 1.0)),
+    ShuffledSigns(epsilon=EPSILON),
     ReverseSymmetry(epsilon=EPSILON, bounds="valid", decomposition="split", clip=False, pixel_range=(-0.5, 0.5)),
     CrossEntropy(),
     Trades(beta=6.0, detach_natural=True),

@@ -9,6 +9,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import pineat_tf as pt
 from pineat_tf import projections, schedules
 from pineat_tf.losses import cross_entropy, dlr, kl_divergence, margin
 from pineat_tf.objectives import CrossEntropy, Trades
@@ -39,6 +40,25 @@ def test_margin_and_ratio_equal_their_numpy_twins_and_so_does_the_gradient(label
         total = tf.reduce_sum(dlr(labels, logits))
     expected = [oracles_apgd.dlr_gradient(label, row) for label, row in zip(LABELS, LOGITS)]
     np.testing.assert_allclose(tape.gradient(total, logits), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
+def test_smoothed_labels_are_those_of_keras(smoothing):
+    logits = tf.constant(np.random.default_rng(0).normal(size=(5, 4)), tf.float32)
+    labels = tf.constant([0, 3, 1, 2, 2])
+    one_hot = tf.one_hot(labels, 4)
+    keras_loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing, reduction=None)
+    for given in (labels, one_hot):
+        np.testing.assert_allclose(
+            pt.losses.smoothed_cross_entropy(given, logits, smoothing), keras_loss(one_hot, logits), rtol=1e-5
+        )
+
+
+@pytest.mark.parametrize("smoothing", [1.0, -0.1, float("nan"), True, "0.1"])
+def test_smoothing_beyond_a_share_is_refused(smoothing):
+    for make in (pt.objectives.CrossEntropy, lambda **options: pt.objectives.Trades(beta=1.0, **options)):
+        with pytest.raises(ValueError, match=r"`label_smoothing` must be in \[0, 1\)"):
+            make(label_smoothing=smoothing)
 
 
 def test_margin_and_ratio_by_hand():

@@ -67,6 +67,7 @@ COMPANIONS = {
     "original": pt.companions.NoCompanions(),
     "advnat": pt.companions.NaturalCompanions(),
     "advran": pt.companions.RandomCompanions(epsilon=0.2),
+    "advsign": pt.companions.ShuffledSigns(epsilon=0.2),
     "pineat": pt.companions.ReverseSymmetry(epsilon=0.2),
 }
 
@@ -117,6 +118,16 @@ def test_the_optimizer_has_the_values_of_the_flags():
         adam.iterations.assign(done)
         seen.append(float(adam.learning_rate))
     assert seen == [0.5, 0.5, 0.5, 0.25, 0.25]  # the update on the boundary still has the rate before it
+
+
+def test_labels_are_smoothed_and_orders_and_averages_taken_as_the_flags_say():
+    fields = {"label_smoothing": 0.2, "order": "companions", "ema_momentum": 0.9}
+    model = method.trainer(config(**fields), network())
+    assert model.objective == pt.objectives.CrossEntropy(label_smoothing=0.2)
+    assert model.order == "companions"
+    assert model.optimizer.use_ema and model.optimizer.ema_momentum == 0.9
+    assert method.trainer(config(attack="diff", **fields), network()).objective.label_smoothing == 0.2
+    assert not method.trainer(config(), network()).optimizer.use_ema
 
 
 # ---------------------------------------------------------------- a round

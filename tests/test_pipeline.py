@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from experiments import audit, datasets, figures, paper, pipeline, run
+from experiments import audit, datasets, figures, method, networks, paper, pipeline, run, tracking
 from experiments.config import ATTACKS, ExperimentConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -505,3 +505,18 @@ def test_what_is_left_of_training_is_cut_into_epochs_of_equal_length(first, expe
 
 def test_less_than_a_pass_is_one_short_epoch():
     assert pipeline._Plan(rounds=3, rounds_per_pass=10, updates_per_round=1).segments(0) == [(0, 3, 1)]
+
+
+def test_averaged_weights_are_put_in_place_once_at_the_end_of_all_passes(tmp_path):
+    options = [*TINY, "--variant=original", "--updates=6", "--learning_rates=0.01"]  # one pass of 4 rounds, and 2 more
+    assert execute(tmp_path, *options, "--output_dir=runs/plain")[0] == 0
+    assert execute(tmp_path, *options, "--output_dir=runs/averaged", "--ema_momentum=0.5")[0] == 0
+    plain, averaged = (weights_of(tmp_path / "runs" / name) for name in ("plain", "averaged"))
+    config = ExperimentConfig(dataset="digits", network="mlp", variant="original", ema_momentum=0.5)
+    model = method.trainer(config, networks.build("mlp", input_shape=(8, 8, 1), num_classes=10))
+    model.optimizer.build(model.trainable_variables)
+    checkpoints = tracking.Checkpoints(model, tmp_path / "runs" / "averaged" / "checkpoints", 60, tracking.Clock())
+    assert checkpoints.restore()
+    assert is_same(model.network.get_weights(), plain)  # averages do not change the training
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    assert is_same(model.network.get_weights(), averaged) and not is_same(plain, averaged)

@@ -80,6 +80,13 @@ class TestByHand:
             generation="update",
         )
 
+    def test_companions_first(self):
+        # The mirror image 0.6 of the adversarial pixel 0.4, then that pixel itself, as it was generated at the start.
+        state = self.update(*self.update(1, 0, 0.6), 0.4)
+        assert max(np.abs(np.subtract(state, self.update(*self.update(1, 0, 0.4), 0.6)))) > 1e-3
+        companions = ReverseSymmetry(epsilon=EPSILON)
+        self.check(state, attack=PGD_NO_START, ratio="1/1", companions=companions, order="companions")
+
     def test_adv_nat_one_to_one(self):
         self.check(
             self.update(*self.update(1, 0, 0.4), 0.5), attack=PGD_NO_START, ratio="1/1", companions=NaturalCompanions()
@@ -405,6 +412,8 @@ def softmax_layer_network():
         ({"attack": PGD, "ratio": "1/1"}, "needs companions"),
         ({"attack": PGD, "companions": ReverseSymmetry(epsilon=0.1)}, "no room for companions.*ratio='1/1'"),
         ({"attack": PGD, "generation": "batch"}, "`generation` must be one of"),
+        ({"attack": PGD, "order": "companion"}, "`order` must be one of.*Did you mean 'companions'"),
+        ({"attack": PGD, "order": "companions", "generation": "update"}, "cannot wait.*generation='round'"),
         ({"attack": PGD, "seed": "x"}, "`seed` must be a whole number"),
         ({"attack": pt.attacks.dist(), "ratio": "2/0"}, "would be identical"),
         ({"attack": PGD, "network": softmax_network()}, "must give logits.*activation"),

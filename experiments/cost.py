@@ -1,0 +1,47 @@
+"""What runs will cost before they begin: passes counted, seconds measured on this machine."""
+
+from collections.abc import Sequence
+
+from experiments import method, pipeline
+from experiments.config import ExperimentConfig
+
+
+def forwards(config: ExperimentConfig) -> int:
+    """Passes of a training in units of one forward pass of one image."""
+    rounds = config.scaled_updates // config.round_ratio.updates_per_round
+    return rounds * method.round_cost(config).forwards * config.batch_size
+
+
+def gradient_passes(config: ExperimentConfig) -> int:
+    """Gradient passes of a training, each over one batch."""
+    rounds = config.scaled_updates // config.round_ratio.updates_per_round
+    return rounds * method.round_cost(config).gradients
+
+
+def estimate(configs: Sequence[ExperimentConfig]) -> str:
+    """A line that says what runs will cost, with the time they take after a few real rounds of the first of each kind.
+
+    Runs at once share the machine, so the time counts them one after the other, as they do with all of it.
+
+    Args:
+        configs: at least one.
+    """
+    kinds: dict[tuple, ExperimentConfig] = {}
+    for config in configs:
+        kinds.setdefault(_kind(config), config)
+    speeds = {kind: pipeline.speed(config) for kind, config in kinds.items()}
+    training = sum(forwards(config) / speeds[_kind(config)].forwards for config in configs)
+    evaluation = sum(
+        speeds[_kind(config)].images * method.evaluation_forwards(config) / speeds[_kind(config)].forwards
+        for config in configs
+    )
+    passes = sum(gradient_passes(config) for config in configs)
+    return (
+        f"{len(configs)} runs to do: {passes:,} gradient passes of a batch each; at the measured speed about "
+        f"{pipeline.minutes(training)} of training and {pipeline.minutes(evaluation)} of evaluation on this machine."
+    )
+
+
+def _kind(config: ExperimentConfig) -> tuple:
+    names = ("dataset", "network", "width", "precision", "batch_size", "train_size", "test_size")
+    return tuple(getattr(config, name) for name in names)

@@ -1,0 +1,174 @@
+"""Where runs are executed: processes of this machine, or a Ray cluster."""
+
+import concurrent.futures
+import json
+import os
+import pathlib
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from experiments import command_line
+from experiments.config import ExperimentConfig
+
+EXECUTORS = ("local", "ray")
+_STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+
+
+class Job(NamedTuple):
+    """One run to do: its name and its config."""
+
+    name: str
+    config: ExperimentConfig
+
+
+class Outcome(NamedTuple):
+    """What became of a job: the contents of its metrics.json, or the line that says what went wrong."""
+
+    job: Job
+    metrics: dict | None
+    error: str
+
+
+def run_local(jobs: Sequence[Job], num_processes: int) -> Iterator[Outcome]:
+    """Runs jobs in processes of this machine, each on its share of the cores, and of the GPUs if there are any.
+
+    Each run writes what it says into a file beside its directory. When the iterator is closed early, runs at work
+    get SIGTERM, keep a checkpoint and end.
+
+    Args:
+        jobs: what to run, in this order.
+        num_processes: how many run at once.
+
+    Yields:
+        An outcome as each run ends.
+    """
+    places: queue.SimpleQueue[_Place] = queue.SimpleQueue()
+    for place in _places(num_processes):
+        places.put(place)
+    stopping, processes = threading.Event(), set()
+
+    def run(job: Job) -> Outcome:
+        place = places.get()
+        try:
+            return _run_process(job, place, stopping, processes)
+        finally:
+            places.put(place)
+
+    with concurrent.futures.ThreadPoolExecutor(num_processes) as pool:
+        futures = [pool.submit(run, job) for job in jobs]
+        try:
+            for future in concurrent.futures.as_completed(futures):
+                yield future.result()
+        finally:
+            stopping.set()
+            for future in futures:
+                future.cancel()
+            for process in list(processes):
+                process.terminate()
+
+
+def run_ray(jobs: Sequence[Job], num_processes: int) -> Iterator[Outcome]:
+    """Runs jobs on a Ray cluster: that of `RAY_ADDRESS` or of this machine, or a new one on this machine.
+
+    Every node needs this package and the data. Figures come back to the driver; networks and pictures stay in the
+    run directories of the nodes.
+
+    Args:
+        jobs: what to run.
+        num_processes: by how many parts the cores of a node are divided, one for each run.
+
+    Yields:
+        An outcome as each run ends.
+
+    Raises:
+        ValueError: if Ray is not installed.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise ValueError("--executor=ray needs Ray: pip install 'pineat_tf[ray]'") from None
+    ray.init(ignore_reinit_error=True, log_to_driver=False)
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    cores = max(1, int(min(node["Resources"].get("CPU", 1) for node in nodes)) // num_processes)
+    gpus = 1 if ray.cluster_resources().get("GPU") else 0
+    task = ray.remote(num_cpus=cores, num_gpus=gpus, max_retries=2)(_run_anywhere)
+    pending = {task.remote(job, cores): job for job in jobs}
+    try:
+        while pending:
+            (done,), _ = ray.wait(list(pending), num_returns=1)
+            job = pending.pop(done)
+            try:
+                yield Outcome(job, *ray.get(done))
+            except ray.exceptions.RayError as error:
+                yield Outcome(job, None, " ".join(str(error).split())[:300])
+    finally:
+        for reference in pending:
+            ray.cancel(reference)
+        ray.shutdown()
+
+
+class _Place(NamedTuple):
+    """Where one process works: its cores, and which GPU it sees ("" for none or all)."""
+
+    cores: frozenset[int]
+    gpu: str
+
+
+def _places(num_processes: int) -> list[_Place]:
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    shares = [frozenset(cores[i % max(1, len(cores)) :: num_processes]) for i in range(num_processes)]
+    return [_Place(share, str(i % gpus) if gpus else "") for i, share in enumerate(shares)]
+
+
+def _run_process(job: Job, place: _Place, stopping: threading.Event, processes: set) -> Outcome:
+    if stopping.is_set():
+        return Outcome(job, None, "not begun")
+    if place.cores:
+        os.sched_setaffinity(0, place.cores)  # of this thread, whose child has it too
+    environment = os.environ | ({"CUDA_VISIBLE_DEVICES": place.gpu} if place.gpu else {})
+    log = pathlib.Path(f"{job.config.run_dir}.log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "w", encoding="utf-8") as output:
+        process = subprocess.Popen(_command(job.config), stdout=output, stderr=output, env=environment)
+        processes.add(process)
+        try:
+            code = process.wait()
+        finally:
+            processes.discard(process)
+    return Outcome(job, *_result(job.config, code, log))
+
+
+def _run_anywhere(job: Job, cores: int) -> tuple[dict | None, str]:
+    """A job as a Ray task, on whatever node: its figures, or what went wrong."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+    with tempfile.TemporaryDirectory() as directory:
+        log = pathlib.Path(directory, "log")
+        with open(log, "w", encoding="utf-8") as output:
+            code = subprocess.call(_command(job.config), stdout=output, stderr=output)
+        return _result(job.config, code, log)
+
+
+def _command(config: ExperimentConfig) -> list[str]:
+    flags = command_line.to_flags(config, without=("overwrite", "resume")).splitlines()
+    return [sys.executable, "-m", "experiments.run", *flags, "--resume"]
+
+
+def _result(config: ExperimentConfig, code: int, log: pathlib.Path) -> tuple[dict | None, str]:
+    if code == 0:
+        path = pathlib.Path(config.run_dir, "metrics.json")
+        return json.loads(path.read_text(encoding="utf-8")), ""
+    if code in _STOPPED or -code in (signal.SIGINT, signal.SIGTERM):
+        return None, "stopped"
+    lines = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").split("\n")
+    said = [line for line in lines if line.strip()]
+    return None, f"exit code {code}: {said[-1].strip()[:300] if said else 'it said nothing'}"
