@@ -6,7 +6,7 @@ import json
 import pathlib
 import platform
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import keras
@@ -15,9 +15,10 @@ import tensorflow as tf
 from tqdm.auto import tqdm
 
 import pineat_tf as pt
-from experiments import command_line, datasets, distribution, export, figures, files, method, networks, tracking
+from experiments import command_line, datasets, distribution, export, files, method, networks, tracking
 from experiments.audit import QUERIES
 from experiments.config import ExperimentConfig
+from experiments.figures import examples
 
 METRICS, PREDICTIONS, HISTORY, EXAMPLES = "metrics.json", "predictions.npz", "history.csv", "examples.png"
 
@@ -93,6 +94,28 @@ def speed(config: ExperimentConfig) -> Speed:
     return Speed(per_round / seconds, len(data.train.labels) + len(data.test.labels))
 
 
+def train(
+    config: ExperimentConfig, callbacks: Callable[[datasets.Dataset], Sequence[keras.callbacks.Callback]]
+) -> pt.AdversarialTraining:
+    """Trains as `run` does and keeps nothing: for those who look at the training itself.
+
+    Args:
+        config: of the run, on one device.
+        callbacks: gives what listens, once the data is known.
+
+    Returns:
+        The trained model.
+    """
+    data = _load(config)
+    plan = _plan(config, data)
+    model = _model(config, data)
+    _print_estimate(config, data, model, plan, 0)
+    bar = tracking.ProgressBar(plan.rounds * plan.updates_per_round, 0, plan.updates_per_round)
+    with contextlib.closing(bar):
+        _fit(config, data, model, plan, 0, [tracking.StopOnDivergence(model.network), bar, *callbacks(data)])
+    return model
+
+
 def _finished(config: ExperimentConfig) -> dict | None:
     """The contents of metrics.json, if this run is to go on and has nothing left to do."""
     path = pathlib.Path(config.run_dir)
@@ -139,7 +162,7 @@ def _run_in(
     seconds["evaluation"] = time.monotonic() - begun
     metrics = _metrics(config, data, model, report, seconds)
     _write_predictions(directory / PREDICTIONS, predictions)
-    figures.write_examples(directory / EXAMPLES, config, model.network, data.train)
+    examples.write(directory / EXAMPLES, config, model.network, data.train)
     export.export(model.network, directory, config.export)
     files.write_json(directory / METRICS, metrics)
     return metrics

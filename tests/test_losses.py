@@ -48,9 +48,9 @@ def test_smoothed_labels_are_those_of_keras(smoothing):
     labels = tf.constant([0, 3, 1, 2, 2])
     one_hot = tf.one_hot(labels, 4)
     keras_loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing, reduction=None)
-    for given in (labels, one_hot):
+    for targets in (labels, one_hot):
         np.testing.assert_allclose(
-            pt.losses.smoothed_cross_entropy(given, logits, smoothing), keras_loss(one_hot, logits), rtol=1e-5
+            pt.losses.smoothed_cross_entropy(targets, logits, smoothing), keras_loss(one_hot, logits), rtol=1e-5
         )
 
 

@@ -20,8 +20,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from experiments import audit, datasets, figures, method, networks, paper, pipeline, run, tracking
+from experiments import audit, datasets, method, networks, paper, pipeline, run, tracking
 from experiments.config import ATTACKS, ExperimentConfig
+from experiments.figures import examples
 
 ROOT = Path(__file__).resolve().parents[1]
 VARIANTS = ("natural", "original", "advnat", "advran", "pineat")
@@ -228,7 +229,7 @@ def test_images_of_any_shape_can_be_drawn(shape, tmp_path):
     network = keras.Sequential([keras.Input(shape), keras.layers.Flatten(), keras.layers.Dense(3)])
     images = np.random.default_rng(0).uniform(size=(3, *shape)).astype(np.float32)
     split = datasets.Split(images, np.arange(3))
-    figures.write_examples(tmp_path / "a.png", ExperimentConfig(num_steps=1), network, split)
+    examples.write(tmp_path / "a.png", ExperimentConfig(num_steps=1), network, split)
     assert matplotlib.image.imread(tmp_path / "a.png").std() > 0
 
 

@@ -1,29 +1,17 @@
 """What a sweep leaves: tables as Markdown and CSV, pictures, and one HTML report."""
 
-import dataclasses
 import pathlib
 from collections.abc import Sequence
 
 from experiments import cost, files
-from experiments.sweep import tables
+from experiments.figures import pareto, ratios
+from experiments.sweep import html, tables
 from experiments.sweep.grid import Row
+from experiments.sweep.plan import Sweep
 from experiments.sweep.records import Records
 from pineat_tf.report import markdown_table
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Layout:
-    """How results are presented.
-
-    Attributes:
-        title: headline of tables and report.
-        name: what the files are called.
-        references: labels of the rows that those of their group are tested against.
-    """
-
-    title: str
-    name: str
-    references: tuple[str, ...]
+_MOST_EXAMPLES = 4  # of about 100 KB each
 
 
 def grid_text(rows: Sequence[Row], records: Records) -> str:
@@ -37,25 +25,48 @@ def grid_text(rows: Sequence[Row], records: Records) -> str:
     return markdown_table(lines)
 
 
-def write(directory: pathlib.Path, rows: Sequence[Row], records: Records, layout: Layout) -> None:
-    """Writes all that a sweep leaves beside its records; rows without a finished run are left out."""
-    directory.mkdir(parents=True, exist_ok=True)
-    results = tables.results(rows, records)
-    files.write_text(directory / f"{layout.name}.md", _markdown(results, layout))
-    files.write_text(directory / f"{layout.name}.csv", tables.csv_text(results))
+def write(sweep: Sweep) -> bool:
+    """Writes all that a sweep leaves beside its records. Rows without a finished run are left out.
+
+    Returns:
+        Whether there was anything to write.
+    """
+    results = tables.results(sweep.rows, sweep.records)
+    if not results:
+        return False
+    sweep.output_dir.mkdir(parents=True, exist_ok=True)
+    base = sweep.output_dir / sweep.name
+    files.write_text(base.with_suffix(".md"), _markdown(results, sweep))
+    files.write_text(base.with_suffix(".csv"), tables.csv_text(results))
+    pareto.write(f"{base}_pareto.png", results, title=sweep.title)
+    if ratios.has_ratios(results):
+        ratios.write(f"{base}_ratios.png", results, title=sweep.title)
+    page = html.report(results, title=sweep.title, references=sweep.references, examples=_examples(results))
+    files.write_text(base.with_suffix(".html"), page)
+    return True
 
 
-def _markdown(results: Sequence[tables.RowResult], layout: Layout) -> str:
+def _examples(results: Sequence[tables.RowResult]) -> list[tuple[str, bytes]]:
+    """Pictures of a run of each row, where its directory is still there."""
+    found = []
+    for result in results:
+        path = pathlib.Path(result.row.configs[0].run_dir, "examples.png")
+        if path.exists():
+            found.append((result.row.title, path.read_bytes()))
+    return found[:_MOST_EXAMPLES]
+
+
+def _markdown(results: Sequence[tables.RowResult], sweep: Sweep) -> str:
     floor = next(iter(results[0].records.values()))["noise_floor"]
     parts = [
-        f"# {layout.title}",
+        f"# {sweep.title}",
         tables.markdown(results),
         "Mean ± standard deviation over seeds. **Bold**: the best of all rows; <u>underlined</u>: the best of a group "
         "of rows. P are in-sample membership inference accuracies: a network that leaks nothing scores "
         f"{floor['mean']:.4f} (95 %: below {floor['upper_95']:.4f}). Gap attack: calling a member whatever is "
         "classified correctly, on natural or adversarial images, whichever leaks more. Minutes: of training.",
     ]
-    tested = tables.tests_markdown(results, layout.references)
+    tested = tables.tests_markdown(results, sweep.references)
     if tested:
         parts += [
             "## Paired differences",

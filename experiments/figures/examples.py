@@ -1,4 +1,4 @@
-"""Pictures of what the numbers are about."""
+"""Natural, adversarial and reverse-symmetry images of a run, side by side."""
 
 import pathlib
 
@@ -7,14 +7,15 @@ import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from experiments import datasets, files, method
+from experiments import datasets, method
 from experiments.config import ExperimentConfig
+from experiments.figures import style
 from pineat_tf.seeds import fold
 
 _NUM_EXAMPLES = 8
 
 
-def write_examples(path: pathlib.Path, config: ExperimentConfig, network: keras.Model, split: datasets.Split) -> None:
+def write(path: pathlib.Path, config: ExperimentConfig, network: keras.Model, split: datasets.Split) -> None:
     """Draws natural, adversarial and reverse-symmetry images, and the noises of the latter two magnified.
 
     Args:
@@ -49,5 +50,4 @@ def _write_grid(path: pathlib.Path, rows: dict[str, np.ndarray]) -> None:
             axis.imshow(shown, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
             axis.set(xticks=[], yticks=[])
         row[0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize=10)
-    with files.replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
+    style.save(figure, path)

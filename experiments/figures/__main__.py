@@ -1,0 +1,65 @@
+"""Draws Figure 1 of the paper and measures what it claims: that adversarial examples of an image cluster.
+
+    python -m experiments.figures --flagfile=figure1_fmnist.flags --overlay=study.flags
+
+Trains every row of the flag file once, by its first seed, and keeps the adversarial examples of some training images
+after every pass: NAME.png, NAME.json and NAME.md in the output directory. Rows that are done are not trained again. The
+pictures of tables (robustness against leakage, figures against ratios) are drawn by experiments.sweep.
+"""
+
+import sys
+
+from experiments import command_line, files
+from experiments.figures import clusters
+from experiments.sweep import plan
+from pineat_tf import cpu
+from pineat_tf.report import markdown_table
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        argv: program name and arguments; `sys.argv` if None.
+
+    Returns:
+        The exit code: 0, 2 for bad input, 130 for Ctrl-C.
+    """
+    return command_line.guarded(_run, argv)
+
+
+def _run(argv: list[str]) -> None:
+    sweep = plan.read(argv, __doc__)
+    if sweep is None:
+        return
+    sweep.output_dir.mkdir(parents=True, exist_ok=True)
+    recorded = {}
+    for row in sweep.rows:
+        print(f"{row.title}:")
+        recorded[row.title] = clusters.record(row.configs[0], sweep.output_dir / "examples" / f"{row.slug}.npz")
+    figures = {title: clusters.measure(of_row) for title, of_row in recorded.items()}
+    base = sweep.output_dir / sweep.name
+    clusters.write(base.with_suffix(".png"), recorded)
+    files.write_json(
+        base.with_suffix(".json"),
+        {title: {name: value._asdict() for name, value in of_row.items()} for title, of_row in figures.items()},
+    )
+    names = list(next(iter(figures.values())))
+    lines = [("method", *names)]
+    for title, of_row in figures.items():
+        lines.append((title, *(f"{of_row[name].mean:.3f} ± {of_row[name].sd:.3f}" for name in names)))
+    table = markdown_table(lines)
+    files.write_text(base.with_suffix(".md"), f"# {sweep.title}\n\n{table}\n\n{_NOTE}\n")
+    print(table)
+
+
+_NOTE = (
+    f"Mean ± standard deviation over {clusters.NUM_IMAGES} training images. Alignment: mean inner product of the "
+    "noises of two passes over their mean squared length (1: always the same; 0: as random directions). Dispersion: "
+    "mean squared distance of an image's examples from their centroid, with companions over without."
+)
+
+
+if __name__ == "__main__":
+    cpu.set_threads()
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""Robust accuracy against leakage: every run, the mean of every row, the front, and the paper's points behind."""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.figures import style
+from experiments.sweep.tables import RowResult
+
+_AXES = {"p_max": "membership inference accuracy P_MAX (in-sample; left is better)", "r_test": "robust accuracy R_test"}
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Indices of the points (leakage, accuracy) that no other beats in both, by rising leakage.
+
+    Example:
+        >>> front([(0.5, 0.6), (0.6, 0.7), (0.6, 0.5)])
+        [0, 1]
+    """
+    order = sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1]))
+    kept: list[int] = []
+    for i in order:
+        if not kept or points[i][1] > points[kept[-1]][1]:
+            kept.append(i)
+    return kept
+
+
+def write(path: str | os.PathLike, results: Sequence[RowResult], *, title: str, with_paper: bool = True) -> None:
+    """Draws the picture.
+
+    Args:
+        path: the PNG to write.
+        results: rows with at least one run each.
+        title: what was run.
+        with_paper: draw the paper's points for the same rows, which are at full scale.
+    """
+    figure = Figure(figsize=(10, 6.2), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    style.clean(axes)
+    looks = style.looks([(result.row.group, result.row.label) for result in results])
+    for result in results:
+        _draw_row(axes, result, *looks[result.row.group, result.row.label])
+    if with_paper:
+        _draw_paper(axes, results, looks)
+    _draw_front(axes, results)
+    floor = next(iter(results[0].records.values()))["noise_floor"]
+    axes.axvline(floor["mean"], color=style.GREY, linestyle=":", linewidth=1.2, label="no leak (noise floor)")
+    axes.axvspan(floor["mean"], floor["upper_95"], color=style.GREY, alpha=0.08, linewidth=0)
+    axes.set(xlabel=_AXES["p_max"], ylabel=_AXES["r_test"], title=title)
+    handles, _ = axes.get_legend_handles_labels()
+    handles = style.legend(looks) + handles
+    axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
+    style.save(figure, path)
+
+
+def _draw_row(axes: Axes, result: RowResult, colour: str, mark: str) -> None:
+    x, y = result.estimate("p_max"), result.estimate("r_test")
+    axes.scatter(*_runs(result), s=12, color=colour, alpha=0.35, linewidths=0, marker=mark)
+    bars = {}
+    if x.sd is not None:
+        bars = {"xerr": [[x.mean - x.low], [x.high - x.mean]], "yerr": [[y.mean - y.low], [y.high - y.mean]]}
+    options = {"color": colour, "marker": mark, "markersize": 7, "linestyle": "", "elinewidth": 1, "capsize": 2}
+    axes.errorbar(x.mean, y.mean, **bars, **options)
+
+
+def _runs(result: RowResult) -> tuple[list[float], list[float]]:
+    return list(result.values("p_max").values()), list(result.values("r_test").values())
+
+
+def _draw_paper(axes: Axes, results: Sequence[RowResult], looks: dict[tuple[str, str], tuple[str, str]]) -> None:
+    drawn = False
+    for result in results:
+        if result.paper:
+            colour, mark = looks[result.row.group, result.row.label]
+            place = (result.paper["p_max"], result.paper["r_test"])
+            label = None if drawn else "in the paper, at full scale"
+            options = {"facecolors": "none", "edgecolors": colour, "linewidths": 0.9, "alpha": 0.45}
+            axes.scatter(*place, s=46, marker=mark, zorder=0, label=label, **options)
+            drawn = True
+
+
+def _draw_front(axes: Axes, results: Sequence[RowResult]) -> None:
+    points = [(result.estimate("p_max").mean, result.estimate("r_test").mean) for result in results]
+    steps = np.array([points[i] for i in front(points)])
+    options = {"where": "post", "color": "black", "linewidth": 1, "alpha": 0.6, "zorder": 1}
+    axes.step(steps[:, 0], steps[:, 1], **options, label="front of the means")

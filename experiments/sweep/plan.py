@@ -1,0 +1,128 @@
+"""What the flags of a sweep say: its rows, seeds and records, and where results go."""
+
+import pathlib
+import textwrap
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from absl import flags
+
+from experiments import command_line
+from experiments.sweep import executors, grid
+from experiments.sweep.records import Records
+from pineat_tf.checks import check_choice, check_count
+
+
+class Sweep(NamedTuple):
+    """A grid of runs, and how its results are presented.
+
+    Attributes:
+        rows: those that --only leaves.
+        records: of the runs that are done.
+        output_dir: where tables, pictures and report go.
+        title: headline of tables and report.
+        name: what their files are called.
+        references: labels of the rows that those of their group are tested against.
+        jobs: how many runs are trained at once.
+        executor: where they are trained.
+        dry_run: print the grid and its cost, and run nothing.
+    """
+
+    rows: list[grid.Row]
+    records: Records
+    output_dir: pathlib.Path
+    title: str
+    name: str
+    references: tuple[str, ...]
+    jobs: int
+    executor: str
+    dry_run: bool
+
+    def pending(self) -> list[executors.Job]:
+        """The runs that have no record, seed by seed, so that every row has its first before any has its second."""
+        by_seed = zip(*(row.configs for row in self.rows))
+        jobs = [
+            executors.Job(f"{row.slug}-seed{config.seed}", config)
+            for configs in by_seed
+            for row, config in zip(self.rows, configs)
+        ]
+        return [job for job in jobs if self.records.find(job.config) is None]
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines the flags of a sweep."""
+    own = {"flag_values": values}
+    flags.DEFINE_multi_string("row", [], "GROUP | LABEL | FILES FLAGS: one method. Give one for each.", **own)
+    flags.DEFINE_list("overlay", [], "Flag files to read after those of every row.", **own)
+    flags.DEFINE_string("seeds", "0", "Each row runs with these: 0,1,2 or 0-4.", **own)
+    flags.DEFINE_list("reference", ["Original"], "Labels of the rows to test those of their group against.", **own)
+    flags.DEFINE_string("title", "Sweep", "Headline of the tables and the report.", **own)
+    flags.DEFINE_string("name", "table", "What the files of tables and report are called.", **own)
+    flags.DEFINE_string("output_dir", "runs/sweep", "Where tables and report go.", **own)
+    flags.DEFINE_string("records_dir", "", "Records of finished runs; empty for records/ in the output_dir.", **own)
+    flags.DEFINE_string("run_dir", "", "Run directories; empty for runs/ in the output_dir.", **own)
+    flags.DEFINE_list("only", [], "Run and show only rows whose title fits a pattern, as in 'PGD *,Natural'.", **own)
+    flags.DEFINE_integer("jobs", 1, "How many runs are trained at once.", **own)
+    flags.DEFINE_string("executor", "local", "Processes of this machine (local) or a cluster (ray).", **own)
+    flags.DEFINE_bool("dry_run", False, "Print the grid and its cost, and run nothing.", **own)
+    for name in ("help", "helpshort"):
+        flags.DEFINE_bool(name, False, "Print this text.", **own)
+
+
+def from_flags(values: flags.FlagValues) -> Sweep:
+    """The sweep that the flags describe.
+
+    Raises:
+        ValueError: if a flag is out of its range, a row is no run, or two rows have one title.
+    """
+    check_choice("executor", values.executor, executors.EXECUTORS)
+    check_count("jobs", values.jobs, 1, "It is how many runs are trained at once.")
+    output_dir = pathlib.Path(values.output_dir).expanduser()
+    rows = _rows(values, str(values.run_dir or output_dir / "runs"))
+    return Sweep(
+        rows=grid.select(rows, [pattern for pattern in values.only if pattern]),
+        records=Records(pathlib.Path(values.records_dir or output_dir / "records").expanduser()),
+        output_dir=output_dir,
+        title=values.title,
+        name=values.name,
+        references=tuple(values.reference),
+        jobs=values.jobs,
+        executor=values.executor,
+        dry_run=values.dry_run,
+    )
+
+
+def usage(intro: str, values: flags.FlagValues) -> str:
+    """A help text: the intro, then every flag of a sweep."""
+    lines = [intro.strip(), ""]
+    for name in values:
+        if name not in ("help", "helpshort"):
+            text = f"--{name}: {values[name].help}"
+            lines += textwrap.wrap(text, 100, initial_indent="  ", subsequent_indent=" " * 6)
+    return "\n".join(lines)
+
+
+def read(argv: Sequence[str], intro: str) -> Sweep | None:
+    """Reads a command line; None if it asks for help, which is then printed."""
+    values = flags.FlagValues()
+    define_flags(values)
+    rest = values(command_line.expand_flagfiles(argv))[1:]
+    if values.help or values.helpshort:
+        print(usage(intro, values))
+        return None
+    if rest:
+        raise ValueError(f"there is no use for {rest}; flags begin with --. See --helpshort.")
+    return from_flags(values)
+
+
+def _rows(values: flags.FlagValues, run_dir: str) -> list[grid.Row]:
+    """The rows of all flag files; one that several of them hold alike counts once."""
+    if not values.row:
+        raise ValueError("a sweep needs rows: give e.g. --flagfile=table1_fmnist.flags, or --row; see --helpshort")
+    seeds, overlays = grid.parse_seeds(values.seeds), [name for name in values.overlay if name]
+    by_slug: dict[str, grid.Row] = {}
+    for text in values.row:
+        row = grid.parse_row(text, overlays=overlays, seeds=seeds, output_dir=run_dir)
+        if by_slug.setdefault(row.slug, row) != row:
+            raise ValueError(f"rows need titles of their own; there are two of {row.title!r} with other flags")
+    return list(by_slug.values())

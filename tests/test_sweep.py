@@ -1,0 +1,544 @@
+"""From a grid of rows to tables: what is run, what is found again, what is printed, and how a sweep goes on."""
+
+import contextlib
+import csv
+import dataclasses
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from experiments import command_line, statistics
+from experiments.config import ExperimentConfig
+from experiments.sweep import grid, outputs, plan, tables
+from experiments.sweep.__main__ import main
+from experiments.sweep.records import Records
+
+ROOT = Path(__file__).resolve().parents[1]
+PATIENCE = 120.0
+
+
+def parse(text, *, overlays=(), seeds=(0,), output_dir="runs"):
+    return grid.parse_row(text, overlays=overlays, seeds=seeds, output_dir=output_dir)
+
+
+# ---------------------------------------------------------------- the grid
+
+
+def test_a_row_is_a_group_a_label_and_one_config_a_seed():
+    row = parse("PGD | PINEAT-1/1, valid | fmnist_pgd.flags --rs_bounds=valid", seeds=(3, 0), output_dir="a/b")
+    assert (row.group, row.label, row.title) == ("PGD", "PINEAT-1/1, valid", "PGD PINEAT-1/1, valid")
+    assert [config.run_dir for config in row.configs] == [f"a/b/pgd-pineat-1-1-valid-seed{seed}" for seed in (3, 0)]
+    three, zero = row.configs
+    assert (zero.attack, zero.rs_bounds, zero.updates) == ("pgd", "valid", 80_000)
+    assert dataclasses.replace(three, seed=0) == zero
+
+
+def test_a_row_may_have_no_group():
+    row = parse(" | Natural | fmnist_natural.flags")
+    assert (row.group, row.title, row.slug) == ("", "Natural", "natural")
+
+
+def test_overlays_win_over_the_files_of_a_row_and_its_own_flags_over_both(tmp_path):
+    names = ("width", "num_steps", "eval_steps", "batch_size")
+    for value, file in enumerate(("first", "second", "overlay"), start=1):  # each sets one flag less
+        (tmp_path / file).write_text("\n".join(f"--{name}={value}" for name in names[value - 1 :]))
+    text = f"A | B | {tmp_path / 'first'} {tmp_path / 'second'} --batch_size=4"
+    (config,) = parse(text, overlays=[str(tmp_path / "overlay")]).configs
+    assert [getattr(config, name) for name in names] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "PGD | fmnist_pgd.flags",
+        "PGD | | fmnist_pgd.flags",
+        "PGD | a | b | fmnist_pgd.flags",
+        "PGD | A | nowhere.flags",
+        "PGD | A | fmnist_pgd.flags --epsillon=0.1",
+        "PGD | A | fmnist_pgd.flags --epsilon=wide",
+        "PGD | A | fmnist_pgd.flags --epsilon=-1",
+        "PGD | A | fmnist_pgd.flags --width=1 small.flags",
+        "PGD | A | quickstart.flags",  # of two variants
+        "PGD | A | fmnist_pgd.flags --data_dir='my data",  # no closing quotation
+    ],
+)
+def test_a_row_that_is_no_run_is_refused_by_what_was_written(text):
+    with pytest.raises(ValueError) as error:
+        parse(text)
+    assert repr(text) in str(error.value)
+
+
+def test_seeds_are_lists_and_ranges():
+    assert grid.parse_seeds("0-4") == (0, 1, 2, 3, 4)
+    assert grid.parse_seeds(" 7, 0 - 1,3-3") == (7, 0, 1, 3)
+
+
+@pytest.mark.parametrize("text", ["", "0,", "one", "-1", "0-", "4-0", "0..4", "1.5", "0,2,0", "0-4,2"])
+def test_seeds_that_are_none_or_come_twice_are_refused(text):
+    with pytest.raises(ValueError, match=re.escape(repr(text))):
+        grid.parse_seeds(text)
+
+
+def test_patterns_choose_rows_in_the_order_of_the_grid():
+    texts = ["| Natural | fmnist_natural.flags", *(f"{g} | {v} | fmnist.flags" for g in ("PGD", "Dist") for v in "AB")]
+    rows = [parse(text) for text in texts]
+    assert grid.select(rows, []) == rows
+    assert [row.title for row in grid.select(rows, ["* b", " pgd *", "Natural"])] == [
+        "Natural", "PGD A", "PGD B", "Dist B",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="--only='Diff .*' fits no row; the rows are 'Natural', 'PGD A'"):
+        grid.select(rows, ["PGD *", "Diff *"])
+
+
+SHIPPED = sorted(path.name for path in command_line.FLAGFILES.iterdir() if "--row=" in path.read_text())
+
+
+@pytest.mark.parametrize("overlay", ["", "study.flags", "small.flags"])
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_run_of_a_sweep_flag_file_has_flags_and_a_directory_of_its_own(name, overlay):
+    rows = plan.read(["sweep", f"--flagfile={name}", f"--overlay={overlay}"], "").rows
+    configs = [config for row in rows for config in row.configs]
+    assert len({config.run_dir for config in configs}) == len(configs)
+    assert len({dataclasses.replace(config, output_dir="one") for config in configs}) == len(configs)
+
+
+def test_a_row_that_comes_twice_counts_once_if_its_flags_are_the_same():
+    row = "--row=PGD | Original | fmnist_pgd.flags --variant=original"
+    (read,) = plan.read(["sweep", row, row], "").rows
+    assert read.title == "PGD Original"
+    with pytest.raises(ValueError, match="two of 'PGD Original' with other flags"):
+        plan.read(["sweep", row, f"{row} --width=1"], "")
+
+
+# ---------------------------------------------------------------- records
+
+FIGURES = {
+    "a_train": 1.0, "a_test": 0.9, "r_train": 0.8, "r_test": 0.7, "p_e_nat": 0.6, "p_e_adv": 0.65, "p_max": 0.65,
+    "gap_nat": 0.55, "gap_adv": 0.56,
+}  # fmt: skip
+
+
+def record_of(config, *, seconds=90.0, gradient_passes=1000, **figures):
+    """A made-up metrics.json, as it reads back from the file."""
+    return json.loads(json.dumps({
+        **FIGURES, **figures,
+        "noise_floor": {"mean": 0.5044, "upper_95": 0.5087},
+        "seconds": {"training": seconds, "evaluation": 9.0},
+        "cost": {"gradient_passes": gradient_passes},
+        "flags": config.to_dict(without=("output_dir", "overwrite", "resume")),
+    }))  # fmt: skip
+
+
+def test_a_record_is_found_by_its_flags_at_once_and_later(tmp_path):
+    config, records = ExperimentConfig(seed=3, epsilon=8 / 255, boundaries=(5,), learning_rates=(0.1, 0.01)), {}
+    records = Records(tmp_path / "a" / "records")
+    assert records.find(config) is None and len(records) == 0
+    records.add("pgd-original-seed3", record_of(config))
+    for kept in (records, Records(records.path)):
+        assert kept.find(config) == record_of(config) and len(kept) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"seed": 1}, {"variant": "original"}, {"epsilon": 0.2}, {"train_size": 100}, {"eval_steps": 3},
+        {"precision": "mixed_bfloat16"}, {"schedule_scale": 0.5}, {"rs_clip": False}, {"learning_rates": (1e-3,)},
+    ],
+)  # fmt: skip
+def test_a_run_with_other_flags_is_another(tmp_path, other):
+    records = Records(tmp_path)
+    records.add("run", record_of(ExperimentConfig()))
+    assert records.find(ExperimentConfig(**other)) is None
+
+
+def test_flags_that_change_no_figure_do_not_tell_runs_apart(tmp_path):
+    places = {"output_dir": "elsewhere", "data_dir": "/data", "export": (), "checkpoint_seconds": 1}
+    records = Records(tmp_path)
+    records.add("run", record_of(ExperimentConfig(**places)))
+    for options in {"resume": True}, {"overwrite": True}:
+        assert records.find(ExperimentConfig(**options)) is not None
+
+
+def test_two_files_of_images_are_two_data_sets(tmp_path):
+    records = Records(tmp_path)
+    records.add("run", record_of(ExperimentConfig(dataset="npz", data_dir="faces.npz")))
+    assert records.find(ExperimentConfig(dataset="npz", data_dir="faces.npz")) is not None
+    assert records.find(ExperimentConfig(dataset="npz", data_dir="flowers.npz")) is None
+
+
+def test_a_flag_that_an_older_record_does_not_know_had_its_default(tmp_path):
+    old = record_of(ExperimentConfig())
+    del old["flags"]["order"], old["flags"]["schedule_scale"]
+    Records(tmp_path).add("run", old)
+    records = Records(tmp_path)
+    assert records.find(ExperimentConfig()) == old
+    assert records.find(ExperimentConfig(order="companions")) is None
+
+
+def test_two_sweeps_share_a_folder_whatever_their_rows_are_called(tmp_path):
+    text = "PGD | {} | fmnist_pgd.flags --variant=original {}"
+    (mine,) = parse(text.format("Original", ""), output_dir="runs/a").configs
+    (theirs,) = parse(text.format("Madry et al.", "--epsilon=0.1"), output_dir="runs/b").configs
+    Records(tmp_path).add("pgd-original-seed0", record_of(mine))
+    assert Records(tmp_path).find(theirs) is not None
+
+
+def test_the_file_of_a_record_tells_apart_rows_of_one_title_with_other_flags(tmp_path):
+    records, configs = Records(tmp_path), [ExperimentConfig(), ExperimentConfig(width=1)]
+    for config in (*configs, *configs):
+        records.add("pgd-original-seed0", record_of(config, a_test=0.5 + config.width / 4))
+    assert len(list(tmp_path.iterdir())) == 2
+    assert [Records(tmp_path).find(config)["a_test"] for config in configs] == [0.5, 0.75]
+
+
+GOOD = record_of(ExperimentConfig())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"\xff\xfe", b"[]", b"null", b"{}", json.dumps({**GOOD, "flags": ["--seed=0"]}).encode()]
+    + [json.dumps({k: v for k, v in GOOD.items() if k != name}).encode() for name in ("flags", "cost", "noise_floor")],
+    ids=lambda content: content[:20],
+)
+def test_a_file_that_is_no_record_is_refused_by_name(tmp_path, content):
+    Records(tmp_path).add("run", GOOD)
+    (tmp_path / "broken.json").write_bytes(content)
+    with pytest.raises(ValueError, match="broken.json' is no record of a run"):
+        Records(tmp_path)
+
+
+# ---------------------------------------------------------------- tables
+
+NATURAL = " | Natural | fmnist_natural.flags"
+PGD = [
+    "PGD | Original | fmnist_pgd.flags --variant=original",
+    "PGD | AdvNat-1/1 | fmnist_pgd.flags --variant=advnat",
+    "PGD | PINEAT-1/2 | fmnist_pgd.flags --ratio=1/2",
+]
+DIST = ["Dist | Original | fmnist_dist.flags --variant=original", "Dist | PINEAT-1/1 | fmnist_dist.flags"]
+
+
+def tabulated(folder, figures):
+    """Results of rows for which there are made-up records: row -> seed -> figures that are not the usual ones."""
+    records, rows = Records(folder), []
+    for text, by_seed in figures.items():
+        rows.append(parse(text, seeds=range(5)))
+        for seed, values in by_seed.items():
+            records.add(rows[-1].slug, record_of(rows[-1].configs[seed], **values))
+    return tables.results(rows, records)
+
+
+def cells_of(markdown):
+    """Rows of a Markdown table below the titles, by first cell."""
+    lines = [line[2:-2].split(" | ") for line in markdown.splitlines() if line.startswith("| ")]
+    assert len({len(line) for line in lines}) == 1
+    return [dict(zip(lines[0], line)) for line in lines[2:]]
+
+
+def test_a_cell_is_the_mean_over_seeds_with_its_deviation_and_rows_without_a_run_are_left_out(tmp_path):
+    first = {"a_test": 0.90, "gap_nat": 0.6, "gap_adv": 0.5, "seconds": 90, "gradient_passes": 1_234_567}
+    second = {"a_test": 0.92, "gap_nat": 0.5, "gap_adv": 0.8, "seconds": 150, "gradient_passes": 1_234_567}
+    several, single = tabulated(tmp_path, {PGD[0]: {1: first, 4: second}, PGD[1]: {}, PGD[2]: {0: {}}})
+    assert tables.cell(several, "a_test") == "0.9100 ± 0.0141"  # 0.02 / sqrt(2)
+    assert tables.cell(several, "gap") == "0.7000 ± 0.1414"  # 0.6 and 0.8, the larger of either run
+    assert tables.cell(several, "minutes") == "2.0 ± 0.7"  # 1.5 and 2.5: 1 / sqrt(2)
+    assert tables.cell(several, "gradient_passes") == "1,234,567"
+    assert tables.cell(single, "a_test") == "0.9000"
+    assert several.values("a_test") == {1: 0.90, 4: 0.92}
+
+
+def marks_of(folder, name, **values):
+    """Marks of one figure by title, where rows are given as letters: N, P0 ... P2 and D0, D1."""
+    texts = {"N": NATURAL, **{f"P{i}": text for i, text in enumerate(PGD)}, **{f"D{i}": t for i, t in enumerate(DIST)}}
+    results = tabulated(folder, {texts[key]: {0: {name: value}} for key, value in values.items()})
+    keys = dict(zip((result.row.title for result in results), values))
+    return {keys[title]: mark for (title, figure), mark in tables.marks(results).items() if figure == name}
+
+
+def test_the_best_of_all_is_bold_and_the_best_of_a_group_underlined(tmp_path):
+    marks = marks_of(tmp_path, "a_test", N=0.95, P0=0.90, P1=0.91, D0=0.80, D1=0.70)
+    assert marks == {"N": "bold", "P1": "underline", "D0": "underline"}
+
+
+def test_less_leakage_is_better_and_a_group_of_one_has_no_best(tmp_path):
+    marks = marks_of(tmp_path, "p_max", N=0.60, P0=0.61, P1=0.55, D0=0.60, D1=0.58)
+    assert marks == {"P1": "bold", "D1": "underline"}
+
+
+def test_less_time_is_better(tmp_path):
+    assert tables.marks(tabulated(tmp_path, {PGD[0]: {0: {"seconds": 600}}, PGD[1]: {0: {"seconds": 60}}})) == {
+        ("PGD AdvNat-1/1", "minutes"): "bold"
+    }
+
+
+def test_figures_that_print_alike_are_equally_good(tmp_path):
+    marks = marks_of(tmp_path, "r_test", N=0.1, P0=0.70001, P1=0.69999, P2=0.6, D0=0.5, D1=0.50001)
+    assert marks == {"P0": "bold", "P1": "bold"}  # and neither of D: none is better
+    assert marks_of(tmp_path / "alike", "r_test", P0=0.7, P1=0.7) == {}
+
+
+def test_a_table_shows_marks_and_the_papers_row_beneath_those_that_it_has(tmp_path):
+    results = tabulated(
+        tmp_path, {NATURAL: {0: {"a_test": 0.8}}, PGD[0]: {0: {}, 1: {}}, PGD[2]: {0: {"a_test": 0.85}}}
+    )
+    lines = cells_of(tables.markdown(results))
+    paper = "*in the paper, at full scale*"
+    assert [line["method"] for line in lines] == ["Natural", paper, "PGD Original", paper, "PGD PINEAT-1/2"]
+    assert [line["seeds"] for line in lines] == ["1", "1", "2", "1", "1"]
+    assert [line["A_test"] for line in lines] == ["0.8000", "0.9281", "**0.9000 ± 0.0000**", "0.9088", "0.8500"]
+    assert lines[3]["minutes"] == "6.18 h" and lines[3]["gap attack"] == ""
+
+
+def test_a_method_of_which_a_part_is_exchanged_is_not_in_the_paper():
+    rows = plan.read(["sweep", "--flagfile=ablations_fmnist.flags", "--overlay=study.flags"], "").rows
+    in_paper = [row.label for row in rows if tables.RowResult(row, {}).paper]
+    assert in_paper == ["Original", "AdvNat-1/1", "AdvRan-1/1", "PINEAT-1/1"]
+
+
+def test_csv_reads_back(tmp_path):
+    quoted = 'PGD | Original, "3/4" | fmnist_pgd.flags --variant=original --ratio=2/1'
+    results = tabulated(tmp_path, {quoted: {0: {"a_test": 0.90}, 3: {"a_test": 0.92}}, PGD[2]: {1: {"a_test": 0.85}}})
+    several, single = csv.DictReader(io.StringIO(tables.csv_text(results)))
+    assert (several["group"], several["label"], several["seeds"]) == ("PGD", 'Original, "3/4"', "0 3")
+    spread = [float(several[f"a_test_{part}"]) for part in ("mean", "sd", "low", "high")]
+    assert spread == pytest.approx([0.91, 0.0141421, 0.91 - 0.127062, 0.91 + 0.127062], rel=1e-5)  # t is 12.7062
+    assert float(several["minutes_mean"]) == 1.5 and float(several["noise_floor"]) == 0.5044
+    assert float(several["paper_hours"]) == 6.18 and single["paper_hours"] == ""
+    assert [single[f"a_test_{part}"] for part in ("mean", "sd", "low", "high")] == ["0.85", "", "", ""]
+
+
+def test_runs_are_paired_by_their_seeds(tmp_path):
+    mine, others = {0: 0.9, 1: 0.1, 2: 0.8}, {0: 0.8, 2: 0.6, 3: 0.99}
+    figures = {
+        PGD[1]: {s: {"a_test": v} for s, v in mine.items()},
+        PGD[0]: {s: {"a_test": v} for s, v in others.items()},
+    }
+    row, reference = tabulated(tmp_path, figures)
+    # Seeds 0 and 2: differences 0.1 and 0.2, mean 0.15, sd 0.1 / sqrt(2), and t of 1 degree of freedom is 12.7062.
+    expected = (0.15, 0.15 - 12.7062 * 0.05, 0.15 + 12.7062 * 0.05)
+    difference = row.difference(reference, "a_test")
+    assert difference[:3] == pytest.approx(expected, abs=1e-6) and difference.num == 2
+
+
+def test_rows_are_tested_in_their_group_by_p_values_adjusted_within_figure_and_reference(tmp_path):
+    seeds = (0.01, 0.02, 0.04, 0.03)  # differences of a row from another are those of the factors, times these
+    factors = {NATURAL: 9, PGD[0]: 0, PGD[1]: 1, PGD[2]: -2, DIST[0]: 0, DIST[1]: 3}
+    noise = {text: (0.001 * i, -0.002 * i, 0.0, 0.003) for i, text in enumerate(factors)}
+    figures = {
+        text: {s: {"a_test": 0.5 + factor * seeds[s] + noise[text][s], "p_max": 0.6 + noise[text][s]} for s in range(4)}
+        for text, factor in factors.items()
+    }
+    single = "PGD | Once | fmnist_pgd.flags --width=1"  # one pair has no p-value, and is no test to adjust for
+    found = tables.tests(tabulated(tmp_path, figures | {single: {1: {}}}), ["Original", "AdvNat-1/1"])
+    names = [(row.row.title, reference.row.title) for row, reference, _ in found]
+    original = [("PGD AdvNat-1/1", "PGD Original"), ("PGD PINEAT-1/2", "PGD Original"), ("PGD Once", "PGD Original"),
+                ("Dist PINEAT-1/1", "Dist Original")]  # fmt: skip
+    advnat = [(title, "PGD AdvNat-1/1") for title in ("PGD Original", "PGD PINEAT-1/2", "PGD Once")]
+    assert sorted(names) == sorted(original + advnat)
+    for pairs in (original, advnat):
+        of_pair = {name: (row, reference, differences) for name, (row, reference, differences) in zip(names, found)}
+        tested = [of_pair[pair] for pair in pairs if pair[0] != "PGD Once"]
+        for figure in tables.TESTED:
+            raw = [row.difference(reference, figure).p_value for row, reference, _ in tested]
+            assert [differences[figure].p_value for *_, differences in tested] == statistics.holm(raw)
+            assert of_pair["PGD Once", pairs[0][1]][2][figure].p_value is None
+
+
+def test_a_table_of_differences_leaves_out_what_has_no_pair(tmp_path):
+    results = tabulated(tmp_path, {PGD[0]: {0: {}, 1: {}}, PGD[1]: {1: {"r_test": 0.75}}, PGD[2]: {3: {}, 1: {}}})
+    first, second = cells_of(tables.tests_markdown(results, ["Original"]))
+    assert (first["method"], first["against"], first["pairs"]) == ("PGD AdvNat-1/1", "Original", "1")
+    assert (first["R_test"], first["p (R_test)"]) == ("+0.0500", "-")
+    assert second["pairs"] == "1" and tables.tests_markdown(results, ["Natural"]) == ""
+
+
+def test_records_of_other_sweeps_alone_are_nothing_to_lay_out(tmp_path):
+    tabulated(tmp_path / "records", {PGD[0]: {0: {}}})
+    assert not outputs.write(plan.read(["sweep", f"--row={PGD[1]}", f"--output_dir={tmp_path}"], ""))
+
+
+# ---------------------------------------------------------------- the command
+
+# 200 training images, 50 at once; a row's own flags come after the overlay. Enough rounds to be interrupted among.
+FLAGS = "--network=mlp --export= --updates=400 --checkpoint_seconds=3600"
+COMMAND = [
+    f"--row=PGD | Original | quickstart.flags --variant=original {FLAGS}",
+    f"--row=PGD | PINEAT-1/1 | quickstart.flags --variant=pineat {FLAGS}",
+    "--overlay=smoke.flags", "--seeds=0-1", "--jobs=2", "--title=Smoke", "--name=smoke",
+]  # fmt: skip
+RUNS = [f"pgd-{name}-seed{seed}" for name in ("original", "pineat-1-1") for seed in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--seeds=0"], "a sweep needs rows"),
+        ([*COMMAND, "--jobs=0"], "`jobs`"),
+        ([*COMMAND, "--executor=slurm"], "slurm"),
+        ([*COMMAND, "--seeds=4-0"], "'4-0'"),
+        ([*COMMAND, "--only=Dist *"], "'Dist *'"),
+        ([*COMMAND, "--row=pgd | original | fmnist.flags"], "two of 'pgd original'"),
+        ([*COMMAND, "--row=PGD | B | fmnist.flags --epsilon=-1"], "--epsilon=-1"),
+        ([*COMMAND, "--sedes=0"], "sedes"),
+        ([*COMMAND, "0-4"], "there is no use for ['0-4']"),
+        (["--flagfile=nowhere.flags"], "nowhere.flags"),
+    ],
+)
+def test_a_bad_command_is_refused_in_one_line(capsys, arguments, message):
+    assert main(["sweep", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: ") and err.count("\n") == 1 and message in err
+
+
+def test_help_names_every_flag(capsys):
+    assert main(["sweep", "--helpshort"]) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and "python -m experiments.sweep" in out
+    assert all(f"\n  --{name}: " in out for name in ("row", "overlay", "seeds", "only", "jobs", "executor", "dry_run"))
+
+
+def test_a_dry_run_prints_the_grid_with_its_cost_and_runs_nothing(tmp_path, capsys):
+    assert main(["sweep", *COMMAND, f"--output_dir={tmp_path / 'out'}", "--dry_run"]) == 0
+    out = capsys.readouterr().out
+    assert "2 rows, 4 runs, of which 0 are done.\n" in out
+    # 2 attack steps: a round of 1/0 has 3 gradient passes and 2 * 2 + 3 forward passes of each of 50 images, one of
+    # 1/1 a gradient pass and 3 forward passes more; 400 and 200 rounds.
+    assert f"4 runs to do: {2 * (400 * 3 + 200 * 4):,} gradient passes" in out
+    assert [list(line.values()) for line in cells_of(out)] == [
+        ["PGD Original", "2", "0", "400", f"{400 * 3:,}", f"{400 * 7 * 50:,}"],
+        ["PGD PINEAT-1/1", "2", "0", "400", f"{200 * 4:,}", f"{200 * 10 * 50:,}"],
+    ]
+    assert not list(tmp_path.iterdir())
+
+
+@contextlib.contextmanager
+def process(folder):
+    """The sweep as a process of its own, which is killed with all its runs if the test fails."""
+    started = subprocess.Popen(
+        [sys.executable, "-m", "experiments.sweep", *COMMAND, f"--output_dir={folder / 'out'}"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield started
+    finally:
+        started.kill()
+        started.communicate()
+        for number in at_work(folder):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, 9)
+
+
+def at_work(folder):
+    """Ids of the processes whose arguments name the folder."""
+    listed = subprocess.run(["ps", "-ww", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
+    return [int(line.split()[0]) for line in listed.splitlines() if str(folder) in line]
+
+
+class Swept(NamedTuple):
+    """A sweep that SIGTERM ended in the midst of its first runs, and that the same command then brought to its end."""
+
+    out: Path
+    stopped: tuple[int, str]
+    left: list[int]
+    finished: tuple[int, str]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("swept")
+    with process(folder) as started:
+        deadline = time.monotonic() + PATIENCE
+        while not list(folder.glob("out/runs/*.unfinished/history.csv")):
+            assert time.monotonic() < deadline and started.poll() is None
+            time.sleep(0.01)
+        started.terminate()
+        stopped = started.communicate(timeout=PATIENCE)[0]
+        left = at_work(folder)
+    with process(folder) as again:
+        finished = again.communicate(timeout=PATIENCE)[0]
+    return Swept(folder / "out", (started.returncode, stopped), left, (again.returncode, finished))
+
+
+def test_sigterm_ends_the_command_and_its_runs_which_keep_a_checkpoint(swept):
+    code, printed = swept.stopped
+    assert (code, swept.left) == (143, [])
+    assert printed.splitlines()[-1].startswith("interrupted: ")
+    assert any("Going on from update" in path.read_text() for path in swept.out.glob("runs/*.log"))
+
+
+def test_a_sweep_leaves_a_record_a_run_and_its_tables(swept):
+    code, printed = swept.finished
+    assert code == 0 and f"Tables and report are in {swept.out}." in printed
+    kept = {path.name[:-14]: json.loads(path.read_text()) for path in swept.out.glob("records/*-????????.json")}
+    assert sorted(kept) == RUNS
+    for name, record in kept.items():
+        assert record == json.loads((swept.out / "runs" / name / "metrics.json").read_text())
+    text = (swept.out / "smoke.md").read_text()
+    assert text.startswith("# Smoke\n") and "## Paired differences" in text
+    with open(swept.out / "smoke.csv", newline="") as file:
+        rows = {row["label"]: row for row in csv.DictReader(file)}
+    for label, names in ("Original", RUNS[:2]), ("PINEAT-1/1", RUNS[2:]):
+        assert rows[label]["seeds"] == "0 1"
+        mean = sum(kept[name]["a_test"] for name in names) / 2
+        assert float(rows[label]["a_test_mean"]) == pytest.approx(mean, rel=1e-5)
+
+
+def times_of(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_sweep_that_is_done_runs_nothing_and_says_so(swept, capsys):
+    before = [times_of(swept.out / name) for name in ("runs", "records")]
+    assert main(["sweep", *COMMAND, f"--output_dir={swept.out}"]) == 0
+    assert capsys.readouterr().out.startswith("2 rows, 4 runs, of which 4 are done.\nTables and report are in ")
+    assert [times_of(swept.out / name) for name in ("runs", "records")] == before
+
+
+@pytest.fixture(scope="module")
+def resumed(swept):
+    """The sweep once more without one of its records, and with a row that cannot run: exit code and stderr."""
+    (lost,) = swept.out.glob(f"records/{RUNS[0]}-*.json")
+    lost.unlink()
+    before, error = times_of(swept.out / "runs"), io.StringIO()
+    broken = f"--row=PGD | Broken | quickstart.flags --variant=pineat {FLAGS} --batch_size=1000"
+    with contextlib.redirect_stderr(error):
+        code = main(["sweep", *COMMAND, broken, "--seeds=0", f"--output_dir={swept.out}"])
+    changed = {path.name for path, when in times_of(swept.out / "runs").items() if before.get(path) != when}
+    return code, error.getvalue().splitlines()[-1], lost, changed
+
+
+def test_a_run_without_its_record_is_taken_from_its_directory_and_no_other_is_touched(swept, resumed):
+    _, _, lost, changed = resumed
+    assert lost.exists() and changed == {f"{RUNS[0]}.log", "pgd-broken-seed0.log"}
+    assert "finished already" in (swept.out / "runs" / f"{RUNS[0]}.log").read_text()
+
+
+def test_a_run_that_fails_is_told_and_the_others_are_kept(swept, resumed):
+    code, error, _, _ = resumed
+    assert code == 2 and error.startswith("error: 1 of 2 runs failed (pgd-broken-seed0: ")
+    assert "`batch_size` must be at most the number of training images, 200" in error
+    assert len(list(swept.out.glob("records/*.json"))) == 4
+    with open(swept.out / "smoke.csv", newline="") as file:
+        assert [row["label"] for row in csv.DictReader(file)] == ["Original", "PINEAT-1/1"]
+
+
+def test_a_ray_cluster_runs_what_processes_run(tmp_path, monkeypatch, swept):
+    pytest.importorskip("ray")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    arguments = [*COMMAND, "--only=PGD Original", "--seeds=1", "--executor=ray", f"--output_dir={tmp_path / 'out'}"]
+    assert main(["sweep", *arguments]) == 0
+    (ray,), (local,) = tmp_path.glob("out/records/*.json"), swept.out.glob(f"records/{RUNS[1]}-*.json")
+    assert ray.name == local.name
+    assert json.loads(ray.read_text())["flags"] == json.loads(local.read_text())["flags"]
