@@ -17,7 +17,10 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     packages=find_packages(include=["pineat_tf", "pineat_tf.*", "experiments", "experiments.*"]),
-    package_data={"experiments": ["flagfiles/*.flags", "paper_table1.csv"]},
+    package_data={
+        "experiments": ["flagfiles/*.flags", "paper_table1.csv"],
+        "experiments.sweep": ["report.html", "report.css", "report.js"],
+    },
     install_requires=[
         "tensorflow>=2.17",
         "keras>=3.5",

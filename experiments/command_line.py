@@ -78,6 +78,23 @@ def configs_from(values: flags.FlagValues, *, several: str) -> list[ExperimentCo
     return [config_from(values, **{several: one}) for one in getattr(values, several)]
 
 
+def configs_of_seeds(arguments: Sequence[str], seeds: Sequence[int]) -> tuple[ExperimentConfig, ...]:
+    """One config for each seed, all else as the arguments say.
+
+    Raises:
+        ValueError: if an argument is no flag, or a flag has no such value.
+    """
+    values = flags.FlagValues()
+    define_flags(values)
+    try:
+        rest = values(expand_flagfiles(["configs", *arguments]))[1:]
+    except flags.Error as error:
+        raise ValueError(str(error)) from error
+    if rest:
+        raise ValueError(f"there is no use for {rest}; files come first, flags after them")
+    return tuple(config_from(values, seed=seed) for seed in seeds)
+
+
 def config_from(values: flags.FlagValues, **overrides) -> ExperimentConfig:
     """The config that the flags describe, with some fields set otherwise."""
     given = {field.name: getattr(values, field.name) for field in dataclasses.fields(ExperimentConfig)}

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
-from experiments import command_line, statistics
+from experiments import command_line, statistics, tracking
 from experiments.config import ExperimentConfig
 from experiments.sweep import grid, outputs, plan, tables
 from experiments.sweep.__main__ import main
@@ -132,7 +133,9 @@ def record_of(config, *, seconds=90.0, gradient_passes=1000, **figures):
         **FIGURES, **figures,
         "noise_floor": {"mean": 0.5044, "upper_95": 0.5087},
         "seconds": {"training": seconds, "evaluation": 9.0},
-        "cost": {"gradient_passes": gradient_passes},
+        "cost": {"gradient_passes": gradient_passes, "updates": 8},
+        "data": {"name": "fmnist", "num_members": 10_000, "num_non_members": 10_000},
+        "versions": {"keras": "3"},
         "flags": config.to_dict(without=("output_dir", "overwrite", "resume")),
     }))  # fmt: skip
 
@@ -437,13 +440,21 @@ def process(folder):
         started.communicate()
         for number in at_work(folder):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(number, 9)
+                os.kill(number, signal.SIGKILL)
 
 
 def at_work(folder):
     """Ids of the processes whose arguments name the folder."""
     listed = subprocess.run(["ps", "-ww", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
     return [int(line.split()[0]) for line in listed.splitlines() if str(folder) in line]
+
+
+def test_a_run_that_hears_of_ctrl_c_from_the_terminal_and_then_from_the_sweep_keeps_its_checkpoint():
+    stop = tracking.StopOnSignal(checkpoints=None)
+    with stop.listening():
+        for number in signal.SIGINT, signal.SIGTERM:
+            os.kill(os.getpid(), number)
+        assert stop.received == signal.SIGINT  # and no KeyboardInterrupt, which would end it at once
 
 
 class Swept(NamedTuple):

@@ -115,7 +115,7 @@ def write(path: str | os.PathLike, recorded: dict[str, Recorded]) -> None:
     rows = figure.subplots(len(recorded), 2, squeeze=False)
     for (left, right), (title, record) in zip(rows, recorded.items()):
         _draw(left, right, title, record)
-    rows[0][0].legend(loc="best", fontsize=8, frameon=False)
+    rows[0][1].legend(loc="best", fontsize=8, frameon=False)
     style.save(figure, path)
 
 

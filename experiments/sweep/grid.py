@@ -6,8 +6,6 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from absl import flags
-
 from experiments import command_line
 from experiments.config import ExperimentConfig
 
@@ -58,16 +56,9 @@ def parse_row(text: str, *, overlays: Sequence[str], seeds: Sequence[int], outpu
     words = shlex.split(arguments)
     num_files = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
     files = [f"--flagfile={name}" for name in (*words[:num_files], *overlays)]
-    values = flags.FlagValues()
-    command_line.define_flags(values)
     try:
-        rest = values(command_line.expand_flagfiles(["row", *files, *words[num_files:]]))[1:]
-        if rest:
-            raise ValueError(f"there is no use for {rest}; files come first, flags after them")
-        configs = tuple(
-            command_line.config_from(values, seed=seed, output_dir=f"{output_dir}/unnamed") for seed in seeds
-        )
-    except (flags.Error, ValueError) as error:
+        configs = command_line.configs_of_seeds([*files, *words[num_files:]], seeds)
+    except ValueError as error:
         raise ValueError(f"row {text!r}: {error}") from error
     row = Row(group=group, label=label, configs=configs)
     named = [dataclasses.replace(config, output_dir=f"{output_dir}/{row.slug}-seed{{seed}}") for config in configs]

@@ -8,6 +8,7 @@ import re
 import string
 from collections.abc import Iterable, Sequence
 from html import escape
+from typing import NamedTuple
 
 from experiments import command_line, statistics
 from experiments.sweep import tables
@@ -58,6 +59,8 @@ def report(
     if not results:
         raise ValueError("A report needs results. Received: none. Finish a run first, or select other rows.")
     style, script = _file("report.css"), _file("report.js")
+    rows = _rows(results)
+    tested = tables.tests(results, references)
     return string.Template(_file("report.html")).substitute(
         title=escape(title),
         style=style,
@@ -67,15 +70,17 @@ def report(
         summary=_summary(results),
         x_options=_options(X_AXES),
         y_options=_options(Y_AXES),
-        plot_groups=_group_filters(results),
-        table_groups=_group_filters(results),
-        table=_table(results),
-        tests=_tests_section(results, references),
-        examples=_examples_section(examples or ()),
-        floor=_floor_text(results),
-        about=_about(),
-        flags=_flags_section(results),
-        data=_json(_data(results)),
+        groups=_group_filters(rows),
+        table=_table(rows),
+        tests=_tests_table(rows, tested) if tested else "",
+        tests_hidden="" if tested else "hidden",
+        examples="\n".join(_example(caption, png) for caption, png in examples or ()),
+        examples_hidden="" if examples else "hidden",
+        floor=_floor_text(rows),
+        about="\n".join(_definition(_typeset(title), _typeset(ABOUT[name])) for name, title in _TITLES.items()),
+        common_flags=_codes(differing_flags(results)[0]),
+        flags="\n".join(_definition(escape(row.result.row.title), _codes(row.flags) or "none") for row in rows),
+        data=_json(_data(rows)),
     )
 
 
@@ -120,8 +125,7 @@ def _summary(results: Sequence[tables.RowResult]) -> str:
         f"{_counted(len(results), 'row')}, {_counted(len(records), 'run')} with {_seeds(results)}, on "
         f"{_joined(each['name'] for each in data)}: {_range(each['num_members'] for each in data)} members (training "
         f"images) and {_range(each['num_non_members'] for each in data)} non-members (test images).",
-        f"{_network(flags)}, "
-        f"{_range(record['cost']['updates'] for record in records)} updates, "
+        f"{_network(flags)}, {_range(record['cost']['updates'] for record in records)} updates, "
         f"{_joined(each['precision'] for each in flags)}.",
     )
     made_with = ", ".join(f"{name} {version}" for name, version in versions.items())
@@ -137,8 +141,8 @@ def _counted(num: int, noun: str) -> str:
 
 def _network(flags: Sequence[dict]) -> str:
     names = list(dict.fromkeys(each["network"] for each in flags))
-    widths = _joined(each["width"] or "as in the paper" for each in flags)
-    return f"Network{'' if len(names) == 1 else 's'} {_joined(names)} of width {widths}"
+    widths = _joined(f"width {each['width']}" if each["width"] else "the paper's width" for each in flags)
+    return f"Network{'' if len(names) == 1 else 's'} {_joined(names)} of {widths}"
 
 
 def _seeds(results: Sequence[tables.RowResult]) -> str:
@@ -160,43 +164,57 @@ def _range(values: Iterable[int]) -> str:
     return " to ".join(f"{value:,}" for value in sorted({min(values), max(values)}))
 
 
-# Groups: a colour and a shape each
+# Rows and groups
 
 
-def _groups(results: Sequence[tables.RowResult]) -> list[dict]:
-    """Groups in order, with what to call them and which mark they have; that of rows without a group is mark 0."""
+class _Row(NamedTuple):
+    """A row as the page has it."""
+
+    number: int
+    result: tables.RowResult
+    group: int
+    group_title: str
+    mark: int  # its group's shape and colour; that of rows without a group is 0
+    flags: list[str]
+
+    @property
+    def floor(self) -> dict[str, float]:
+        """Its noise floor, which depends on the data alone."""
+        return next(iter(self.result.records.values()))["noise_floor"]
+
+
+def _rows(results: Sequence[tables.RowResult]) -> list[_Row]:
     names = list(dict.fromkeys(result.row.group for result in results))
     named = [name for name in names if name]
-    groups = []
-    for name in names:
-        labels = [result.row.label for result in results if result.row.group == name]
-        alone = labels[0] if len(labels) == 1 else "no group"
-        mark = 1 + named.index(name) % _NUM_MARKS if name else 0
-        groups.append({"name": name, "title": name or alone, "mark": mark})
-    return groups
+    ungrouped = [result.row.label for result in results if not result.row.group]
+    titles = {"": ungrouped[0] if len(ungrouped) == 1 else "no group"}
+    marks = {name: 1 + number % _NUM_MARKS for number, name in enumerate(named)}
+    _, flags = differing_flags(results)
+    return [
+        _Row(number, result, names.index(group), titles.get(group, group), marks.get(group, 0), own_flags)
+        for number, (result, own_flags) in enumerate(zip(results, flags))
+        for group in [result.row.group]
+    ]
 
 
 def _mark(mark: int) -> str:
     return f'<svg class="mark g{mark}" aria-hidden="true"><use href="#mark-{mark}"/></svg>'
 
 
-def _group_filters(results: Sequence[tables.RowResult]) -> str:
+def _group_filters(rows: Sequence[_Row]) -> str:
+    groups = dict.fromkeys((row.group, row.mark, row.group_title) for row in rows)
     return "\n".join(
-        f'<label class="check"><input type="checkbox" checked data-group-filter="{index}"> {_mark(group["mark"])} '
-        f"{escape(group['title'])}</label>"
-        for index, group in enumerate(_groups(results))
+        f'<label class="check"><input type="checkbox" checked data-group-filter="{group}"> {_mark(mark)} '
+        f"{escape(title)}</label>"
+        for group, mark, title in groups
     )
 
 
-def _group_indices(results: Sequence[tables.RowResult]) -> list[int]:
-    names = [group["name"] for group in _groups(results)]
-    return [names.index(result.row.group) for result in results]
-
-
-def _row_header(result: tables.RowResult, mark: int, beneath: str = "") -> str:
-    group = f'<span class="muted">{escape(result.row.group)}</span> ' if result.row.group else ""
-    title = f'<span class="title">{_mark(mark)} {group}{escape(result.row.label)}</span>'
-    return f'<th scope="row" data-value="{escape(result.row.title)}">{title}{beneath}</th>'
+def _row_header(row: _Row, beneath: str = "") -> str:
+    group, label = row.result.row.group, row.result.row.label
+    group = f'<span class="muted">{escape(group)}</span> ' if group else ""
+    title = f'<span class="title">{_mark(row.mark)} {group}{escape(label)}</span>'
+    return f'<th scope="row" data-value="{escape(row.result.row.title)}">{title}{beneath}</th>'
 
 
 # The plot
@@ -206,10 +224,8 @@ def _options(names: Sequence[str]) -> str:
     return "\n".join(f'<option value="{name}">{escape(_TITLES[name])}</option>' for name in names)
 
 
-def _data(results: Sequence[tables.RowResult]) -> dict:
+def _data(rows: Sequence[_Row]) -> dict:
     """What the plot shows."""
-    groups, indices = _groups(results), _group_indices(results)
-    _, flags = differing_flags(results)
     figures = {
         name: {
             "title": title,
@@ -219,20 +235,30 @@ def _data(results: Sequence[tables.RowResult]) -> dict:
         }
         for name, title in _TITLES.items()
     }
-    rows = [
+    shown = [
         {
-            "title": result.row.title,
-            "label": result.row.label,
-            "group": index,
-            "mark": groups[index]["mark"],
-            "seeds": _seeds([result]),
-            "flags": own_flags,
-            "figures": {name: _figure(result, name) for name in _TITLES},
-            "paper": result.paper and {name: result.paper[name] for name in tables.COLUMNS if name in result.paper},
+            "title": row.result.row.title,
+            "label": row.result.row.label,
+            "group": row.group,
+            "mark": row.mark,
+            "seeds": _seeds([row.result]),
+            "flags": row.flags,
+            "figures": {name: _figure(row.result, name) for name in _TITLES},
+            "paper": _paper_shares(row.result),
         }
-        for result, index, own_flags in zip(results, indices, flags)
+        for row in rows
     ]
-    return {"figures": figures, "order": list(_TITLES), "rows": rows, "floors": _floors(results)}
+    return {
+        "figures": figures,
+        "order": list(_TITLES),
+        "rows": shown,
+        "floors": sorted({round(row.floor["mean"], 4) for row in rows}),
+    }
+
+
+def _paper_shares(result: tables.RowResult) -> dict[str, float] | None:
+    """The paper's figures but for its hours, which are of another machine."""
+    return result.paper and {name: value for name, value in result.paper.items() if name in tables.COLUMNS}
 
 
 def _figure(result: tables.RowResult, name: str) -> dict:
@@ -247,26 +273,14 @@ def _figure(result: tables.RowResult, name: str) -> dict:
     }
 
 
-def _floors(results: Sequence[tables.RowResult]) -> list[float]:
-    """Noise floors of the runs; there are several where runs had different data."""
-    return sorted({_floor(result)["mean"] for result in results})
-
-
-def _floor(result: tables.RowResult) -> dict[str, float]:
-    return next(iter(result.records.values()))["noise_floor"]
-
-
 # The table
 
 
-def _table(results: Sequence[tables.RowResult]) -> str:
-    marked = tables.marks(results)
+def _table(rows: Sequence[_Row]) -> str:
+    marked = tables.marks([row.result for row in rows])
     titles = {**tables.COLUMNS, "noise_floor": "noise floor", **tables.COSTS}
     head = "".join(_column_header(name, title) for name, title in titles.items())
-    body = "\n".join(
-        _table_row(number, result, index, _groups(results)[index]["mark"], marked)
-        for number, (result, index) in enumerate(zip(results, _group_indices(results)))
-    )
+    body = "\n".join(_table_row(row, marked) for row in rows)
     return (
         f'<thead><tr><th scope="col" data-sort="text">method</th>{head}</tr></thead>\n'
         f"<tbody>\n{body}\n</tbody>"
@@ -279,14 +293,14 @@ def _column_header(name: str, title: str) -> str:
     return f'<th scope="col" data-sort="{better}" title="{escape(about)}">{_typeset(title)}</th>'
 
 
-def _table_row(number: int, result: tables.RowResult, group: int, mark: int, marked: dict) -> str:
-    beneath = _line("sd", _seeds([result])) + _line("interval", "95 % interval")
-    beneath += _line("paper", "in the paper") if result.paper else ""
-    cells = [_cell(result, name, marked.get((result.row.title, name))) for name in _TITLES]
-    floor = _floor(result)
-    lines = _line("value", f"{floor['mean']:.4f}") + _line("sd", f"95 %: {floor['upper_95']:.4f}")
-    cells.insert(len(tables.COLUMNS), f'<td data-value="{floor["mean"]!r}">{lines}</td>')
-    return f'<tr data-row="{number}" data-group="{group}">{_row_header(result, mark, beneath)}{"".join(cells)}</tr>'
+def _table_row(row: _Row, marked: dict) -> str:
+    beneath = _line("sd", _seeds([row.result])) + _line("interval", "95 % interval")
+    beneath += _line("paper", "in the paper") if row.result.paper else ""
+    cells = [_cell(row.result, name, marked.get((row.result.row.title, name))) for name in _TITLES]
+    mean, upper = row.floor["mean"], row.floor["upper_95"]
+    lines = _line("value", f"{mean:.4f}") + _line("sd", f"95 %: {upper:.4f}")
+    cells.insert(len(tables.COLUMNS), f'<td data-value="{mean!r}">{lines}</td>')
+    return f'<tr data-row="{row.number}" data-group="{row.group}">{_row_header(row, beneath)}{"".join(cells)}</tr>'
 
 
 def _cell(result: tables.RowResult, name: str, mark: str | None) -> str:
@@ -326,54 +340,37 @@ def _interval(result: tables.RowResult, name: str) -> str:
 
 # Paired differences
 
+_Tested = tuple[tables.RowResult, tables.RowResult, dict[str, statistics.Difference]]
 
-def _tests_section(results: Sequence[tables.RowResult], references: Sequence[str]) -> str:
-    tested = tables.tests(results, references)
-    if not tested:
-        return ""
-    marks = {
-        id(result): (index, _groups(results)[index]["mark"]) for result, index in zip(results, _group_indices(results))
-    }
+
+def _tests_table(rows: Sequence[_Row], tested: Sequence[_Tested]) -> str:
+    by_title = {row.result.row.title: row for row in rows}
     ends = {name: _largest_end([differences[name] for _, _, differences in tested]) for name in tables.TESTED}
-    rows = []
-    for row, reference, differences in tested:
-        index, mark = marks[id(row)]
+    lines = []
+    for result, reference, differences in tested:
+        row, label = by_title[result.row.title], escape(reference.row.label)
         cells = "".join(_difference_cell(name, differences[name], ends[name]) for name in tables.TESTED)
-        against = f'<td class="text" data-value="{escape(reference.row.label)}">{escape(reference.row.label)}</td>'
         pairs = next(iter(differences.values())).num
-        rows.append(
-            f'<tr data-group="{index}">{_row_header(row, mark)}{against}<td data-value="{pairs}">{pairs}</td>{cells}</tr>'
+        lines.append(
+            f'<tr data-group="{row.group}">{_row_header(row)}<td class="text" data-value="{label}">{label}</td>'
+            f'<td data-value="{pairs}">{pairs}</td>{cells}</tr>'
         )
     head = "".join(_column_header(name, title) for name, title in tables.TESTED.items())
-    return string.Template(_TESTS).substitute(head=head, rows="\n".join(rows))
-
-
-_TESTS = """<section aria-labelledby="differences">
-<h2 id="differences">Paired differences</h2>
-<p class="note">Mean difference from the reference over the seeds that both have, with its 95 % interval (Student's t).
-The p-values are of the paired t-test, adjusted for the number of rows tested against the same reference (Holm). Where
-one is below 0.05 it says <em class="better">better</em> or <em class="worse">worse</em>.</p>
-<div class="scroll" role="region" aria-labelledby="differences" tabindex="0">
-<table class="sortable differences">
-<caption class="unseen">Paired differences of each row from a reference row of its group</caption>
-<thead><tr><th scope="col" data-sort="text">method</th><th scope="col" data-sort="text" class="text">against</th>
-<th scope="col" data-sort="larger">pairs</th>$head</tr></thead>
-<tbody>
-$rows
-</tbody>
-</table>
-</div>
-</section>"""
+    body = "\n".join(lines)
+    return (
+        '<thead><tr><th scope="col" data-sort="text">method</th><th scope="col" data-sort="text" class="text">'
+        f'against</th><th scope="col" data-sort="larger">pairs</th>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>'
+    )
 
 
 def _difference_cell(name: str, difference: statistics.Difference, end: float) -> str:
     verdict = _verdict(name, difference)
-    p_value = f"p {_p_text(difference.p_value)}"
+    p_value = escape(f"p {_p_text(difference.p_value)}")
     word = f', <em class="{verdict}">{verdict}</em>' if verdict else ""
     interval = "" if difference.low is None else f"[{_signed(difference.low)}, {_signed(difference.high)}]"
     return (
         f'<td data-value="{difference.mean!r}"><div class="difference">{_interval_picture(difference, end, verdict)}'
-        f'<div>{_line("value", _signed(difference.mean))}{_line("sd", interval)}'
+        f"<div>{_line('value', _signed(difference.mean))}{_line('sd', interval)}"
         f'<span class="sd">{p_value}{word}</span></div></div></td>'
     )
 
@@ -414,38 +411,22 @@ def _interval_picture(difference: statistics.Difference, end: float, verdict: st
 # Pictures, and how to read it all
 
 
-def _examples_section(examples: Sequence[tuple[str, bytes]]) -> str:
-    if not examples:
-        return ""
-    figures = "\n".join(
+def _example(caption: str, png: bytes) -> str:
+    return (
         f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
-        for caption, png in examples
-    )
-    return f'<section aria-labelledby="examples">\n<h2 id="examples">Examples</h2>\n{figures}\n</section>'
-
-
-def _floor_text(results: Sequence[tables.RowResult]) -> str:
-    floors = sorted({(_floor(result)["mean"], _floor(result)["upper_95"]) for result in results})
-    return " or ".join(f"{mean:.4f} on average (95 %: below {upper:.4f})" for mean, upper in floors)
-
-
-def _about() -> str:
-    return "\n".join(
-        f"<div><dt>{_typeset(title)}</dt><dd>{_typeset(ABOUT[name])}</dd></div>" for name, title in _TITLES.items()
     )
 
 
-def _flags_section(results: Sequence[tables.RowResult]) -> str:
-    common, differing = differing_flags(results)
-    own = "\n".join(
-        f"<div><dt>{escape(result.row.title)}</dt><dd>{_codes(flags) or 'none of its own'}</dd></div>"
-        for result, flags in zip(results, differing)
-    )
-    return (
-        f"<details><summary>Flags of all runs</summary>\n<p>{_codes(common)}</p>\n</details>\n"
-        f'<details><summary>Flags of each row</summary>\n<dl class="flags">\n{own}\n</dl>\n</details>'
-    )
+def _floor_text(rows: Sequence[_Row]) -> str:
+    floors = {
+        f"{row.floor['mean']:.4f} on average (95\N{NO-BREAK SPACE}%: below {row.floor['upper_95']:.4f})" for row in rows
+    }
+    return " or ".join(sorted(floors))
+
+
+def _definition(term: str, text: str) -> str:
+    return f"<div><dt>{term}</dt><dd>{text}</dd></div>"
 
 
 def _codes(flags: Sequence[str]) -> str:

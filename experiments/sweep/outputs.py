@@ -52,7 +52,10 @@ def _examples(results: Sequence[tables.RowResult]) -> list[tuple[str, bytes]]:
     for result in results:
         path = pathlib.Path(result.row.configs[0].run_dir, "examples.png")
         if path.exists():
-            found.append((result.row.title, path.read_bytes()))
+            caption = (
+                f"{result.row.title}: natural, adversarial and reverse-symmetry images, and their noises magnified"
+            )
+            found.append((caption, path.read_bytes()))
     return found[:_MOST_EXAMPLES]
 
 

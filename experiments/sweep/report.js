@@ -78,12 +78,13 @@
       group.append(shape("line", { class: "grid", x1: frame.left, x2: frame.right, y1: y.at(value), y2: y.at(value) }));
       group.append(shape("text", { x: frame.left - 9, y: y.at(value) + 4, "text-anchor": "end" }, text));
     }
-    const [xHint, yHint] = [x, y].map((axis) => axis.figure.larger_is_better);
     const hint = (text) => shape("tspan", { class: "hint" }, text);
+    const yHint = hint(y.figure.larger_is_better ? "↑ better" : "↓ better");
+    const xParts = [hint("← better"), ` ${x.figure.title}`];
+    const xTitle = x.figure.larger_is_better ? [`${x.figure.title} `, hint("better →")] : xParts;
     group.append(
-      shape("text", { class: "axis-title", x: frame.left, y: 22 }, `${y.figure.title} `, hint(yHint ? "↑ better" : "↓ better")),
-      shape("text", { class: "axis-title", x: frame.right, y: frame.bottom + 42, "text-anchor": "end" },
-        ...(xHint ? [`${x.figure.title} `, hint("better →")] : [hint("← better"), ` ${x.figure.title}`])),
+      shape("text", { class: "axis-title", x: frame.left, y: 22 }, `${y.figure.title} `, yHint),
+      shape("text", { class: "axis-title", x: frame.right, y: frame.bottom + 42, "text-anchor": "end" }, ...xTitle),
     );
     return group;
   }
@@ -150,7 +151,8 @@
   }
 
   function drawMark({ row, px, py }, ofPaper, summary) {
-    const mark = shape("use", { class: "mark", href: `#mark-${row.mark}`, x: px - 8, y: py - 8, width: 16, height: 16 });
+    const place = { x: px - 8, y: py - 8, width: 16, height: 16 };
+    const mark = shape("use", { class: "mark", href: `#mark-${row.mark}`, ...place });
     const group = shape("g", {
       class: `point g${row.mark}${ofPaper ? " of-paper" : ""}`,
       "data-row": data.rows.indexOf(row),
@@ -174,9 +176,8 @@
       const label = shape("text", { class: `label g${row.mark}` }, row.label);
       layer.append(label);
       const width = label.getComputedTextLength();
-      const spots = [10, 26, 44].flatMap((distance) => AROUND.map(([right, down]) => spot(px, py, right, down, distance, width)));
-      const inside = spots.filter((box) => box.left > frame.left && box.right < frame.right && box.top > frame.top && box.bottom < frame.bottom);
-      const costs = inside.map((box) => box.distance / 4 + obstacles.reduce((sum, other) => sum + other.weight * overlap(box, other), 0));
+      const inside = spotsAround(px, py, width).filter((box) => isWithin(box, frame));
+      const costs = inside.map((box) => box.distance / 4 + covered(box, obstacles));
       const best = costs.indexOf(Math.min(...costs));
       if (best < 0 || costs[best] > 150) {
         label.remove();
@@ -193,12 +194,24 @@
     }
   }
 
+  function spotsAround(px, py, width) {
+    return [10, 26, 44].flatMap((far) => AROUND.map(([right, down]) => spot(px, py, right, down, far, width)));
+  }
+
   function spot(px, py, right, down, distance, width) {
     const height = 16;
     const away = right && down ? distance * 0.75 : distance;
     const left = px + right * away - ((1 - right) / 2) * width;
     const top = py + down * away - ((1 - down) / 2) * height;
     return { left, right: left + width, top, bottom: top + height, distance };
+  }
+
+  function isWithin(box, frame) {
+    return box.left > frame.left && box.right < frame.right && box.top > frame.top && box.bottom < frame.bottom;
+  }
+
+  function covered(box, obstacles) {
+    return obstacles.reduce((sum, other) => sum + other.weight * overlap(box, other), 0);
   }
 
   function overlap(a, b) {
@@ -244,8 +257,9 @@
     plot.append(...points.map((point) => drawMark(point, false, summaryOf(point.row, x, y))));
     const marks = [...points, ...ofPaper].map(({ px, py }) => around(px, py, 8, 10));
     const first = (point) => (front.includes(point.row) ? 0 : 1);
-    const thin = [...thinObstacles(points, x, y), ...segmentsOf(steps)];
-    placeLabels([...points].sort((a, b) => first(a) - first(b)), plot, frame, [...marks, ...thin]);
+    const thin = steps.slice(1).map((corner, index) => segment(steps[index], corner, 0.6));
+    const obstacles = [...marks, ...thin, ...thinObstacles(points, x, y)];
+    placeLabels([...points].sort((a, b) => first(a) - first(b)), plot, frame, obstacles);
   }
 
   function clipTo({ left, right, top, bottom }) {
@@ -268,19 +282,17 @@
   function thinObstacles(points, x, y) {
     return points.flatMap(({ row, px, py }) => {
       const [across, along] = [row.figures[x.name], row.figures[y.name]];
-      const whiskers = [];
-      if (across.low !== null) whiskers.push({ left: x.at(across.low), right: x.at(across.high), top: py - 1, bottom: py + 1, weight: 0.3 });
-      if (along.low !== null) whiskers.push({ left: px - 1, right: px + 1, top: y.at(along.high), bottom: y.at(along.low), weight: 0.3 });
-      if (!showRuns.checked) return whiskers;
-      return [...whiskers, ...across.values.map((value, seed) => around(x.at(value), y.at(along.values[seed]), 3, 0.6))];
+      const thin = [];
+      if (across.low !== null) thin.push(segment([x.at(across.low), py], [x.at(across.high), py], 0.3));
+      if (along.low !== null) thin.push(segment([px, y.at(along.low)], [px, y.at(along.high)], 0.3));
+      if (!showRuns.checked) return thin;
+      return [...thin, ...across.values.map((value, seed) => around(x.at(value), y.at(along.values[seed]), 3, 0.6))];
     });
   }
 
-  function segmentsOf(steps) {
-    return steps.slice(1).map(([px, py], index) => {
-      const [x0, y0] = steps[index];
-      return { left: Math.min(px, x0) - 1, right: Math.max(px, x0) + 1, top: Math.min(py, y0) - 1, bottom: Math.max(py, y0) + 1, weight: 0.6 };
-    });
+  function segment([x0, y0], [x1, y1], weight) {
+    const [left, right] = [Math.min(x0, x1) - 1, Math.max(x0, x1) + 1];
+    return { left, right, top: Math.min(y0, y1) - 1, bottom: Math.max(y0, y1) + 1, weight };
   }
 
   // The tooltip. It stays while the mouse is over it, and goes with Escape.
@@ -326,12 +338,13 @@
   }
 
   function titleOf(row, text) {
-    const mark = shape("svg", { class: `mark g${row.mark}`, "aria-hidden": "true" }, shape("use", { href: `#mark-${row.mark}` }));
+    const use = shape("use", { href: `#mark-${row.mark}` });
+    const mark = shape("svg", { class: `mark g${row.mark}`, "aria-hidden": "true" }, use);
     return element("p", { className: "title" }, mark, text);
   }
 
   function details(row) {
-    const head = element("tr", {}, ...["", "mean", "95 % interval"].map((text) => element("th", { scope: "col" }, text)));
+    const titles = ["", "mean", "95 % interval"].map((text) => element("th", { scope: "col" }, text));
     const lines = data.order.map((name) => {
       const { text, interval } = row.figures[name];
       const className = [axes.x.value, axes.y.value].includes(name) ? "shown" : "";
@@ -339,9 +352,10 @@
       return element("tr", { className }, title, element("td", {}, text), element("td", {}, interval));
     });
     const seeds = element("p", {}, row.seeds);
-    const flags = element("p", { className: "own-flags" }, ...row.flags.flatMap((flag) => [element("code", {}, flag), " "]));
-    const table = element("table", {}, element("thead", {}, head), element("tbody", {}, ...lines));
-    return [titleOf(row, row.title), table, seeds, flags];
+    const codes = row.flags.flatMap((flag) => [element("code", {}, flag), " "]);
+    const flags = element("p", { className: "own-flags" }, ...codes);
+    const head = element("thead", {}, element("tr", {}, ...titles));
+    return [titleOf(row, row.title), element("table", {}, head, element("tbody", {}, ...lines)), seeds, flags];
   }
 
   function paperDetails(row) {
@@ -399,6 +413,13 @@
     draw();
   }
 
+  function toggleClass(id, name) {
+    const input = document.getElementById(id);
+    const toggle = () => document.getElementById("table").classList.toggle(name, input.checked);
+    input.addEventListener("change", toggle);
+    toggle();
+  }
+
   function prepareScheme() {
     const button = document.getElementById("scheme");
     let dark = matchMedia("(prefers-color-scheme: dark)").matches;
@@ -413,17 +434,17 @@
 
   function start() {
     document.documentElement.classList.add("has-script");
-    if (!data.rows.some((row) => row.paper)) for (const node of document.querySelectorAll(".of-paper")) node.hidden = true;
-    for (const table of document.querySelectorAll(".sortable")) makeSortable(table);
+    const hasPaper = data.rows.some((row) => row.paper);
+    for (const node of document.querySelectorAll(".of-paper")) node.hidden = !hasPaper;
+    for (const table of document.querySelectorAll(".sortable:has(tbody)")) makeSortable(table);
     for (const input of document.querySelectorAll("[data-group-filter]")) input.addEventListener("change", filterGroup);
     for (const input of [axes.x, axes.y, showRuns, showPaper]) input.addEventListener("change", draw);
     for (const row of document.querySelectorAll("tr[data-row]")) {
       row.addEventListener("mouseenter", () => light(row.dataset.row, true));
       row.addEventListener("mouseleave", () => light(row.dataset.row, false));
     }
-    const table = document.getElementById("table");
-    document.querySelector('[data-shows="interval"]').addEventListener("change", (event) => table.classList.toggle("with-interval", event.target.checked));
-    document.querySelector('[data-shows="paper"]').addEventListener("change", (event) => table.classList.toggle("without-paper", !event.target.checked));
+    toggleClass("show-intervals", "with-intervals");
+    toggleClass("show-paper-lines", "with-paper");
     tooltip.addEventListener("mouseenter", () => clearTimeout(hiding));
     tooltip.addEventListener("mouseleave", hideSoon);
     document.addEventListener("keydown", (event) => event.key === "Escape" && hideTooltip());
