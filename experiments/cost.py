@@ -29,17 +29,23 @@ def estimate(configs: Sequence[ExperimentConfig]) -> str:
     kinds: dict[tuple, ExperimentConfig] = {}
     for config in configs:
         kinds.setdefault(_kind(config), config)
-    speeds = {kind: pipeline.speed(config) for kind, config in kinds.items()}
-    training = sum(forwards(config) / speeds[_kind(config)].forwards for config in configs)
-    evaluation = sum(
-        speeds[_kind(config)].images * method.evaluation_forwards(config) / speeds[_kind(config)].forwards
-        for config in configs
-    )
+    speeds = {kind: speed for kind, config in kinds.items() if (speed := _speed(config))}
+    known = [(config, speeds[_kind(config)]) for config in configs if _kind(config) in speeds]
+    training = sum(forwards(config) / speed.forwards for config, speed in known)
+    evaluation = sum(speed.images * method.evaluation_forwards(config) / speed.forwards for config, speed in known)
     passes = sum(gradient_passes(config) for config in configs)
     return (
         f"{len(configs)} runs to do: {passes:,} gradient passes of a batch each; at the measured speed about "
         f"{pipeline.minutes(training)} of training and {pipeline.minutes(evaluation)} of evaluation on this machine."
     )
+
+
+def _speed(config: ExperimentConfig) -> pipeline.Speed | None:
+    """The measured speed; None of a run that cannot be, which says so itself when it is begun."""
+    try:
+        return pipeline.speed(config)
+    except (ValueError, OSError):
+        return None
 
 
 def _kind(config: ExperimentConfig) -> tuple:

@@ -221,15 +221,15 @@ def _residual_unit(layers: _Layers, x, filters: int, strides: int, *, share_acti
     return keras.layers.Add(dtype=layers.precision, name=f"{name}_add")([skipped, residual])
 
 
-def _wide_features(layers: _Layers, x, width: int):
-    """16 channels, then three groups of five units with 16, 32 and 64 times `width` channels, then their mean.
+def _wide_features(layers: _Layers, x, width: int, units: int = _WRN_UNITS_PER_GROUP):
+    """16 channels, then three groups of `units` units with 16, 32 and 64 times `width` channels, then their mean.
 
     TensorFlow's network shares the activation in its very first unit, PyTorch's wherever the channels change.
     """
     x = layers.conv(x, 16, kernel=_he_fan_out, name="conv0")
     for group, group_strides in enumerate(_WRN_GROUP_STRIDES):
         filters = 16 * 2**group * width
-        for unit in range(_WRN_UNITS_PER_GROUP):
+        for unit in range(units):
             share = x.shape[-1] != filters if layers.torch else (group, unit) == (0, 0)
             strides = group_strides if unit == 0 else 1
             name = f"group{group + 1}_unit{unit + 1}"
@@ -241,6 +241,12 @@ def _wide_features(layers: _Layers, x, width: int):
 def _wrn32(layers: _Layers, x, num_classes: int, width: int):
     """The "w32-10" of Madry et al. (ICLR 2018), the reference's CIFAR10 network for PGD, Dist and natural training."""
     x = _wide_features(layers, _standardize(x), width)
+    return layers.logits(x, num_classes, kernel=_unit_scaling)
+
+
+def _wrn8(layers: _Layers, x, num_classes: int, width: int):
+    """A residual network of one unit a group: what fits CIFAR10 in minutes without a GPU."""
+    x = _wide_features(layers, _standardize(x), width, units=1)
     return layers.logits(x, num_classes, kernel=_unit_scaling)
 
 
@@ -293,6 +299,7 @@ _NETWORKS = {
     "fmnist_vgg_diff": _Network(_fmnist_vgg_diff, width=16, torch=True),
     "wrn32": _Network(_wrn32, width=10, multiple=4),  # its shortcut pools without padding, twice by 2
     "wrn34": _Network(_wrn34, width=10, torch=True),
+    "wrn8": _Network(_wrn8, width=1, multiple=4),
     "small_cnn": _Network(_small_cnn, width=1),
     "mlp": _Network(_mlp, width=1, smallest=1),
 }

@@ -339,8 +339,8 @@ def _markdown(title: str, tested: Sequence[tuple[Statement, list[Comparison]]], 
             lines.append((statement.name, text, shown, str(difference.num), words[verdict]))
     notes = (
         "A comparison counts where the 95 % interval of the mean paired difference (Student's t) lies on one side of "
-        f"0; for what is said to be similar, within or beyond {MARGIN} (costs: {COST_MARGIN:.0%}). No correction is made "
-        "for their number. Costs are counted forward passes. Statements x1 to x3 are what the paper's own table says."
+        f"0; for what is said to be similar, within or beyond {MARGIN} (costs: {COST_MARGIN:.0%}). No correction is "
+        "made for their number. Costs are counted forward passes. Statements x1 to x3 are what the paper's table says."
     )
     seeds_text = f"Seeds {', '.join(map(str, seeds))}."
     parts = [

@@ -19,10 +19,20 @@ COLUMNS = {
 }
 """Names of figures in metrics.json and the paper's table -> what the table calls them."""
 
+_AS_IN_THE_PAPER = {
+    "schedule_scale": 1.0, "order": "adversarial", "generation": "round", "rs_bounds": "paper", "label_smoothing": 0.0,
+    "rs_decomposition": "random", "rs_clip": True, "ema_momentum": 0.0,
+}  # fmt: skip
+_NUM_STEPS = (8, 10)  # on Fashion-MNIST and CIFAR10
+
 
 def paper_row(config: ExperimentConfig) -> dict[str, float] | None:
-    """The row of Table 1 for the same data, attack, variant and ratio, or None if there is none."""
+    """The row of Table 1 for the same data and method, at whatever scale, or None if there is none."""
     attack = "none" if config.variant == "natural" else config.attack
+    if any(getattr(config, name) != value for name, value in _AS_IN_THE_PAPER.items()):
+        return None
+    if config.num_steps not in _NUM_STEPS:
+        return None
     if config.variant not in ("natural", "original") and str(config.round_ratio) != "1/1":
         return None
     return _table().get((config.dataset, attack, config.variant))

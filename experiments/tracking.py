@@ -260,9 +260,9 @@ class StopOnSignal(keras.callbacks.Callback):
             raise InterruptedRun("the checkpoint is kept; --resume goes on from it.", 128 + self.received)
 
     def _receive(self, number, frame) -> None:
-        if self.received:
+        if self.received and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.received = number
+        self.received = self.received or number  # Ctrl-C, and then SIGTERM from what started this run, are one wish
 
 
 def _read_rows(path: pathlib.Path) -> list[dict[str, str]]:

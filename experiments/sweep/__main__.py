@@ -7,8 +7,10 @@ A row is a method, run once with every seed. Runs that are done are not done aga
 Results: records/*.json, one a run, then tables (.md, .csv), pictures (.png) and a report (.html) under --name.
 """
 
+import contextlib
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from tqdm.auto import tqdm
 
@@ -43,7 +45,8 @@ def _run(argv: list[str]) -> None:
     if sweep.dry_run:
         print(outputs.grid_text(sweep.rows, sweep.records))
         return
-    failed = _execute(sweep, pending)
+    with _ending_in_order():
+        failed = _execute(sweep, pending)
     if outputs.write(sweep):
         print(f"Tables and report are in {sweep.output_dir}.")
     if failed:
@@ -68,6 +71,20 @@ def _execute(sweep: plan.Sweep, pending: Sequence[executors.Job]) -> list[execut
             bar.set_description(f"{done}/{len(pending)} runs", refresh=False)
             bar.update(weights[outcome.job.name])
     return failed
+
+
+@contextlib.contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Makes SIGTERM an exception, so that runs at work are told to keep a checkpoint and end."""
+
+    def stop(number: int, frame: object) -> None:
+        raise command_line.InterruptedRun("give the same command to go on", 128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

@@ -140,6 +140,8 @@ def _run_process(job: Job, place: _Place, stopping: threading.Event, processes: 
     with open(log, "w", encoding="utf-8") as output:
         process = subprocess.Popen(_command(job.config), stdout=output, stderr=output, env=environment)
         processes.add(process)
+        if stopping.is_set():  # in between
+            process.terminate()
         try:
             code = process.wait()
         finally:

@@ -53,10 +53,10 @@ def parse_row(text: str, *, overlays: Sequence[str], seeds: Sequence[int], outpu
     if len(parts) != 3 or not parts[1]:
         raise ValueError(f"a row is {_ROW}, not {text!r}")
     group, label, arguments = parts
-    words = shlex.split(arguments)
-    num_files = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
-    files = [f"--flagfile={name}" for name in (*words[:num_files], *overlays)]
     try:
+        words = shlex.split(arguments)
+        num_files = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
+        files = [f"--flagfile={name}" for name in (*words[:num_files], *overlays)]
         configs = command_line.configs_of_seeds([*files, *words[num_files:]], seeds)
     except ValueError as error:
         raise ValueError(f"row {text!r}: {error}") from error

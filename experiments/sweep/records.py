@@ -11,6 +11,7 @@ from experiments.config import ExperimentConfig
 
 _NOT_THE_RESULT = ("output_dir", "overwrite", "resume", "data_dir", "export", "checkpoint_seconds")
 """Flags that change no figure: a run is known by the others."""
+_FIGURES = {"flags", "a_test", "r_test", "p_max", "cost", "seconds", "noise_floor"}
 
 
 class Records:
@@ -49,7 +50,7 @@ class Records:
         for path in sorted(self.path.glob("*.json")):
             try:
                 record = json.loads(path.read_text(encoding="utf-8"))
-                if not {"flags", "a_test", "cost", "seconds"} <= record.keys():
+                if not _FIGURES <= record.keys() or not isinstance(record["flags"], dict):
                     raise ValueError("it lacks figures of a run")
             except (ValueError, AttributeError) as error:
                 raise ValueError(
@@ -62,4 +63,6 @@ def _key(flags: dict) -> str:
     """What tells runs apart; a flag that an older record does not know had its default."""
     known = ExperimentConfig().to_dict(without=_NOT_THE_RESULT)
     values = {name: flags.get(name, default) for name, default in known.items()}
+    if values["dataset"] in ("npz", "image_folder"):  # where the place is what tells data apart
+        values["data"] = pathlib.PurePath(flags.get("data_dir", "")).name
     return json.dumps(values, sort_keys=True)
