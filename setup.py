@@ -34,5 +34,5 @@ setup(
         "importlib_resources",  # tensorflow-datasets imports it without asking for it
         "etils<1.14; python_version < '3.11'",  # needed by tensorflow-datasets; later ones want Python 3.11
     ],
-    extras_require={"test": ["pytest", "pytest-cov", "hypothesis"]},
+    extras_require={"test": ["pytest", "pytest-cov", "pytest-xdist", "hypothesis"], "ray": ["ray"]},
 )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from made_up import record_of
 
 from experiments import command_line, statistics, tracking
 from experiments.config import ExperimentConfig
@@ -120,24 +121,6 @@ def test_a_row_that_comes_twice_counts_once_if_its_flags_are_the_same():
 
 
 # ---------------------------------------------------------------- records
-
-FIGURES = {
-    "a_train": 1.0, "a_test": 0.9, "r_train": 0.8, "r_test": 0.7, "p_e_nat": 0.6, "p_e_adv": 0.65, "p_max": 0.65,
-    "gap_nat": 0.55, "gap_adv": 0.56,
-}  # fmt: skip
-
-
-def record_of(config, *, seconds=90.0, gradient_passes=1000, **figures):
-    """A made-up metrics.json, as it reads back from the file."""
-    return json.loads(json.dumps({
-        **FIGURES, **figures,
-        "noise_floor": {"mean": 0.5044, "upper_95": 0.5087},
-        "seconds": {"training": seconds, "evaluation": 9.0},
-        "cost": {"gradient_passes": gradient_passes, "updates": 8},
-        "data": {"name": "fmnist", "num_members": 10_000, "num_non_members": 10_000},
-        "versions": {"keras": "3"},
-        "flags": config.to_dict(without=("output_dir", "overwrite", "resume")),
-    }))  # fmt: skip
 
 
 def test_a_record_is_found_by_its_flags_at_once_and_later(tmp_path):

@@ -69,7 +69,8 @@ class Recorder(keras.callbacks.Callback):
                 return attack(lambda x: network(x, training=False), self.images, self.labels, seed=seed)
 
             self._generate = generate
-        self.adversarial.append(self._generate(fold(self.config.seed, self.model.optimizer.iterations)).numpy())
+        seed = fold(fold(self.config.seed, self.model.optimizer.iterations), 0)  # as the next round folds it
+        self.adversarial.append(self._generate(seed).numpy())
 
 
 def record(config: ExperimentConfig, path: str | os.PathLike) -> Recorded:

@@ -1,0 +1,130 @@
+"""Figure 1's numbers in closed form, what its recorder records, and pictures of sweeps that are whole and not blank."""
+
+import json
+
+import keras
+import matplotlib.image
+import numpy as np
+import pytest
+from made_up import record_of
+
+from experiments import method
+from experiments.config import ExperimentConfig
+from experiments.figures import clusters, pareto, ratios, style
+from experiments.figures.__main__ import main
+from experiments.sweep import plan, tables
+
+IMAGES, PASSES = 50, 40
+
+
+def recorded(noise, **companions):
+    """Noises of shape (passes, images, pixels) around grey images; companions as noises, too."""
+    natural = np.full((noise.shape[1], 4, 4, 1), 0.5, np.float32)
+
+    def shaped(of_all):
+        return natural + of_all.reshape(*of_all.shape[:2], 4, 4, 1)
+
+    return clusters.Recorded(
+        natural, np.arange(len(natural)) % 10, shaped(noise), {k: shaped(v) for k, v in companions.items()}
+    )
+
+
+def test_noise_that_never_changes_is_aligned_and_its_mirror_images_disperse_it():
+    same = np.broadcast_to(np.random.default_rng(0).normal(size=(1, IMAGES, 16)), (PASSES, IMAGES, 16))
+    jitter = same + 1e-3 * np.random.default_rng(1).normal(size=same.shape)
+    figures = clusters.measure(recorded(jitter, mirror=-jitter))
+    assert figures["alignment"].mean == pytest.approx(1.0, abs=1e-4)
+    assert figures["dispersion with mirror"].mean > 1e4
+
+
+def test_independent_noise_is_not_aligned_and_its_mirror_images_disperse_no_more():
+    noise = np.random.default_rng(0).normal(size=(PASSES, IMAGES, 16))
+    figures = clusters.measure(recorded(noise, mirror=-noise, natural=np.zeros_like(noise)))
+    assert abs(figures["alignment"].mean) < 0.02
+    # Without companions the centroid is off by a 40th of the variance: 1 / (1 - 1/40).
+    assert figures["dispersion with mirror"].mean == pytest.approx(40 / 39, rel=0.02)
+    assert figures["dispersion with natural"].mean == pytest.approx(0.5, rel=0.04)  # half of the points at the centroid
+
+
+def test_half_a_common_part_is_half_aligned():
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(1, IMAGES, 16)) + rng.normal(size=(PASSES, IMAGES, 16))  # equal shares of the variance
+    assert clusters.measure(recorded(noise, mirror=-noise))["alignment"].mean == pytest.approx(0.5, abs=0.04)
+
+
+def test_the_recorder_keeps_what_the_next_round_would_generate():
+    config = ExperimentConfig(dataset="digits", network="mlp", variant="original", num_steps=2, seed=3)
+    keras.utils.set_random_seed(0)
+    network = method.network(config, input_shape=(8, 8, 1), num_classes=10, precision="float32")
+    model = method.trainer(config, network)
+    images, labels = np.random.default_rng(0).uniform(size=(4, 8, 8, 1)).astype(np.float32), np.arange(4)
+    recorder = clusters.Recorder(config, images, labels)
+    model.fit(images, labels, batch_size=4, epochs=2, callbacks=[recorder], verbose=0)
+    assert len(recorder.adversarial) == 2 and not np.array_equal(*recorder.adversarial)
+    seen = []
+    model.attacks = (lambda logits_fn, x, y, seed: seen.append(method.attack(config)(logits_fn, x, y, seed=seed)) or x,)
+    model.run_eagerly = True
+    model.train_function = None
+    model.fit(images, labels, batch_size=4, verbose=0, shuffle=False)
+    assert np.abs(recorder.adversarial[1] - images).max() <= 0.1 + 1e-6
+    np.testing.assert_allclose(seen[0], recorder.adversarial[1], atol=1e-6)
+
+
+ROWS = [
+    f"--row={attack.upper()} | Original | quickstart.flags smoke.flags --attack={attack} --variant=original --network=mlp"
+    for attack in ("pgd", "dist")
+]
+
+
+def test_the_command_draws_measures_and_trains_once(tmp_path, capsys):
+    arguments = ["figures", *ROWS, f"--output_dir={tmp_path}", "--name=one"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "| PGD Original | " in printed and "rounds of 1/0" in printed
+    assert (tmp_path / "one.md").read_text(encoding="utf-8").count("| DIST Original | ") == 1
+    figures = json.loads((tmp_path / "one.json").read_text(encoding="utf-8"))
+    assert set(figures) == {"PGD Original", "DIST Original"}
+    assert figures["PGD Original"]["dispersion with reverse symmetry"]["mean"] > 1
+    assert is_drawn(tmp_path / "one.png")
+    assert main(arguments) == 0
+    assert "rounds of 1/0" not in capsys.readouterr().out  # read, not trained again
+
+
+def is_drawn(path):
+    pixels = matplotlib.image.imread(path)
+    return min(pixels.shape[:2]) > 300 and len(np.unique(pixels[..., :3].reshape(-1, 3), axis=0)) > 50
+
+
+def test_the_front_is_of_the_points_that_none_beats():
+    assert pareto.front([(0.5, 0.6), (0.6, 0.7), (0.6, 0.5), (0.55, 0.6), (0.5, 0.55)]) == [0, 1]
+    rng = np.random.default_rng(0)
+    points = [tuple(point) for point in rng.uniform(size=(60, 2))]
+    beaten = {i for i, (p, r) in enumerate(points) for q, s in points if q <= p and s >= r and (q, s) != (p, r)}
+    assert set(pareto.front(points)) == set(range(60)) - beaten
+
+
+def test_ratios_stand_by_their_share_of_adversarial_examples():
+    assert ratios._places(["4/1", "1/1", "2/2", "1/4", "1/1"]) == pytest.approx(
+        {"1/4": 0.2, "1/1": 0.5, "2/2": 0.54, "4/1": 0.8}
+    )
+
+
+@pytest.mark.parametrize("groups", [["PGD"], ["", "PGD", "Dist"]])
+def test_every_row_looks_different(groups):
+    titles = [(group, f"{number}") for group in groups for number in range(10)]
+    looks = style.looks(titles)
+    assert len(set(looks.values())) == len(titles)
+    assert len(style.legend(looks)) == (10 if len(groups) == 1 else 12)
+
+
+def test_pictures_of_a_sweep_are_drawn(tmp_path):
+    sweep = plan.read(["sweep", "--flagfile=ratios_fmnist.flags", "--seeds=0-1", f"--records_dir={tmp_path / 'r'}"], "")
+    rng = np.random.default_rng(0)
+    for row in sweep.rows[:9]:
+        for config in row.configs:
+            sweep.records.add(row.slug, record_of(config, p_max=rng.uniform(0.51, 0.6), r_test=rng.uniform(0.5, 0.7)))
+    results = tables.results(sweep.rows, sweep.records)
+    assert ratios.has_ratios(results) and not ratios.has_ratios(results[:4])
+    pareto.write(tmp_path / "pareto.png", results, title="A sweep")
+    ratios.write(tmp_path / "ratios.png", results, title="A sweep")
+    assert is_drawn(tmp_path / "pareto.png") and is_drawn(tmp_path / "ratios.png")
