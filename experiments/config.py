@@ -67,6 +67,8 @@ class ExperimentConfig:
     rs_clip: bool = option(True, "Clip them to the ball at all.")
     generation: str = option("round", "Weights that generate: of the round's start or current.", ("round", "update"))
     order: str = option("adversarial", "Which updates of a round come first.", ("adversarial", "companions"))
+    teacher_share: float = option(0.0, "Share of a label that the averaged network predicts; 0 for no teacher.")
+    teacher_momentum: float = option(0.99, "Momentum of the teacher's weights a round.")
     label_smoothing: float = option(0.0, "Share of a label that is spread over all classes.")
 
     # Training
@@ -160,7 +162,7 @@ class ExperimentConfig:
 
 
 _MAY_BE_ZERO = ("weight_decay", "momentum", "eval_epsilon")
-_SHARES = ("label_smoothing", "ema_momentum")
+_SHARES = ("label_smoothing", "ema_momentum", "teacher_share", "teacher_momentum")
 _AT_LEAST = {
     "train_size": 0, "test_size": 0, "augment_pad": 0, "width": 0, "num_steps": 1, "updates": 1, "batch_size": 1,
     "eval_steps": 1, "eval_batch_size": 1, "checkpoint_seconds": 0, "seed": 0,

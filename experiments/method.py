@@ -80,7 +80,9 @@ def trainer(config: ExperimentConfig, network: keras.Model) -> pt.AdversarialTra
         model = pt.FreeAdversarialTraining(network, epsilon=config.epsilon, batch_size=config.batch_size, **options)
     else:
         options |= {"attack": attack(config), "generation": config.generation, "order": config.order}
-        model = pt.AdversarialTraining(network, **options)
+        model = (
+            _taught(config, network, options) if config.teacher_share else pt.AdversarialTraining(network, **options)
+        )
     accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")  # by its name it would be made in the graph
     model.compile(optimizer=_optimizer(config), metrics=[accuracy])
     return model
@@ -104,8 +106,9 @@ def round_cost(config: ExperimentConfig) -> RoundCost:
     """Counts a round's passes: n attacks, n + m updates (cost model in BUILD_NOTES.md)."""
     n, m = config.round_ratio
     steps, is_diff = 0 if _is_free(config) else attack(config).num_steps, config.attack == "diff"
-    update = 6 if is_diff else 3
-    companion = 3 if config.variant in ("natural", "advnat") else update
+    taught = 1 if config.teacher_share else 0
+    update = (6 if is_diff else 3) + taught
+    companion = 3 + taught if config.variant in ("natural", "advnat") else update
     one_attack = 2 * steps + (1 if is_diff else 0)
     return RoundCost(gradients=n * (steps + 1) + m, forwards=n * (one_attack + update) + m * companion)
 
@@ -113,6 +116,10 @@ def round_cost(config: ExperimentConfig) -> RoundCost:
 def evaluation_forwards(config: ExperimentConfig) -> int:
     """Passes of the evaluation for one image, in units of one forward pass."""
     return 2 * config.eval_steps + 2
+
+
+def _taught(config: ExperimentConfig, network: keras.Model, options: dict) -> pt.SelfDistilledTraining:
+    return pt.SelfDistilledTraining(network, share=config.teacher_share, momentum=config.teacher_momentum, **options)
 
 
 def _is_free(config: ExperimentConfig) -> bool:

@@ -21,7 +21,7 @@ COLUMNS = {
 
 _AS_IN_THE_PAPER = {
     "schedule_scale": 1.0, "order": "adversarial", "generation": "round", "rs_bounds": "paper", "label_smoothing": 0.0,
-    "rs_decomposition": "random", "rs_clip": True, "ema_momentum": 0.0,
+    "rs_decomposition": "random", "rs_clip": True, "ema_momentum": 0.0, "teacher_share": 0.0,
 }  # fmt: skip
 _NUM_STEPS = (8, 10)  # on Fashion-MNIST and CIFAR10
 

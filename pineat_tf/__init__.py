@@ -1,6 +1,7 @@
 """Image classifiers that resist adversarial examples and membership inference at once, in Keras 3."""
 
 from pineat_tf import attacks, callbacks, companions, cpu, losses, membership, objectives, report, schedules, seeds
+from pineat_tf.distilled import SelfDistilledTraining
 from pineat_tf.free import FreeAdversarialTraining
 from pineat_tf.predictions import Predictions, Predictor, predict_logits
 from pineat_tf.report import Report, evaluate
@@ -16,6 +17,7 @@ __all__ = [
     "Predictor",
     "Ratio",
     "Report",
+    "SelfDistilledTraining",
     "attacks",
     "callbacks",
     "companions",

@@ -71,7 +71,7 @@ def test_the_recorder_keeps_what_the_next_round_would_generate():
 
 
 ROWS = [
-    f"--row={attack.upper()} | Original | quickstart.flags smoke.flags --attack={attack} --variant=original --network=mlp"
+    f"--row={attack} | Original | quickstart.flags smoke.flags --network=mlp --variant=original --attack={attack}"
     for attack in ("pgd", "dist")
 ]
 
@@ -80,11 +80,11 @@ def test_the_command_draws_measures_and_trains_once(tmp_path, capsys):
     arguments = ["figures", *ROWS, f"--output_dir={tmp_path}", "--name=one"]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
-    assert "| PGD Original | " in printed and "rounds of 1/0" in printed
-    assert (tmp_path / "one.md").read_text(encoding="utf-8").count("| DIST Original | ") == 1
+    assert "| pgd Original | " in printed and "rounds of 1/0" in printed
+    assert (tmp_path / "one.md").read_text(encoding="utf-8").count("| dist Original | ") == 1
     figures = json.loads((tmp_path / "one.json").read_text(encoding="utf-8"))
-    assert set(figures) == {"PGD Original", "DIST Original"}
-    assert figures["PGD Original"]["dispersion with reverse symmetry"]["mean"] > 1
+    assert set(figures) == {"pgd Original", "dist Original"}
+    assert figures["pgd Original"]["dispersion with reverse symmetry"]["mean"] > 1
     assert is_drawn(tmp_path / "one.png")
     assert main(arguments) == 0
     assert "rounds of 1/0" not in capsys.readouterr().out  # read, not trained again

@@ -19,7 +19,7 @@ LAYERS = [
     ["attacks.fast"],
     ["attacks", "companions", "objectives"],
     ["training", "predictions"],
-    ["free"],
+    ["distilled", "free"],
     ["membership.scores"],
     ["membership.thresholds"],
     ["membership.results"],

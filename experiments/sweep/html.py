@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from experiments import command_line, statistics
 from experiments.sweep import tables
+from experiments.sweep.records import WITHOUT_EFFECT
 
 ABOUT = {
     "a_train": "accuracy on natural training images (members)",
@@ -33,9 +34,7 @@ Y_AXES = ("r_test", "a_test", "r_train", "a_train", "p_max")
 SIGNIFICANT = 0.05
 
 _TITLES = {**tables.COLUMNS, **tables.COSTS}
-_LARGER_IS_BETTER = ("a_train", "a_test", "r_train", "r_test")
 _NUM_MARKS = 7  # shapes and colours for groups, in report.html and report.css
-_UNTOLD = ("seed", "output_dir", "overwrite", "resume", "data_dir", "export", "checkpoint_seconds")
 
 
 def report(
@@ -89,7 +88,7 @@ def differing_flags(results: Sequence[tables.RowResult]) -> tuple[list[str], lis
 
     Seeds and what changes no result, such as directories, are left out.
     """
-    flags = [command_line.to_flags(r.row.configs[0], without=_UNTOLD).splitlines() for r in results]
+    flags = [command_line.to_flags(r.row.configs[0], without=("seed", *WITHOUT_EFFECT)).splitlines() for r in results]
     common = set(flags[0]).intersection(*flags)
     return [flag for flag in flags[0] if flag in common], [[f for f in row if f not in common] for row in flags]
 
@@ -229,7 +228,7 @@ def _data(rows: Sequence[_Row]) -> dict:
     figures = {
         name: {
             "title": title,
-            "larger_is_better": name in _LARGER_IS_BETTER,
+            "larger_is_better": name in tables.LARGER_IS_BETTER,
             "is_share": name in tables.COLUMNS,
             "has_floor": name.startswith("p_"),
         }
@@ -288,7 +287,7 @@ def _table(rows: Sequence[_Row]) -> str:
 
 
 def _column_header(name: str, title: str) -> str:
-    better = "larger" if name in _LARGER_IS_BETTER else "smaller"
+    better = "larger" if name in tables.LARGER_IS_BETTER else "smaller"
     about = ABOUT.get(name, "what P is on average of a network that leaks nothing")
     return f'<th scope="col" data-sort="{better}" title="{escape(about)}">{_typeset(title)}</th>'
 
@@ -365,7 +364,7 @@ def _tests_table(rows: Sequence[_Row], tested: Sequence[_Tested]) -> str:
 
 def _difference_cell(name: str, difference: statistics.Difference, end: float) -> str:
     verdict = _verdict(name, difference)
-    p_value = escape(f"p {_p_text(difference.p_value)}")
+    p_value = escape(f"p {tables.p_text(difference.p_value)}")
     word = f', <em class="{verdict}">{verdict}</em>' if verdict else ""
     interval = "" if difference.low is None else f"[{_signed(difference.low)}, {_signed(difference.high)}]"
     return (
@@ -382,13 +381,7 @@ def _signed(value: float) -> str:
 def _verdict(name: str, difference: statistics.Difference) -> str:
     if difference.p_value is None or difference.p_value >= SIGNIFICANT:
         return ""
-    return "better" if (difference.mean > 0) == (name in _LARGER_IS_BETTER) else "worse"
-
-
-def _p_text(p_value: float | None) -> str:
-    if p_value is None:
-        return "–"
-    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
+    return "better" if (difference.mean > 0) == (name in tables.LARGER_IS_BETTER) else "worse"
 
 
 def _largest_end(differences: Sequence[statistics.Difference]) -> float:

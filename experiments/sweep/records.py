@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from experiments import files
 from experiments.config import ExperimentConfig
 
-_NOT_THE_RESULT = ("output_dir", "overwrite", "resume", "data_dir", "export", "checkpoint_seconds")
+WITHOUT_EFFECT = ("output_dir", "overwrite", "resume", "data_dir", "export", "checkpoint_seconds")
 """Flags that change no figure: a run is known by the others."""
 _FIGURES = {"flags", "a_test", "r_test", "p_max", "cost", "seconds", "noise_floor"}
 
@@ -61,7 +61,7 @@ class Records:
 
 def _key(flags: dict) -> str:
     """What tells runs apart; a flag that an older record does not know had its default."""
-    known = ExperimentConfig().to_dict(without=_NOT_THE_RESULT)
+    known = ExperimentConfig().to_dict(without=WITHOUT_EFFECT)
     values = {name: flags.get(name, default) for name, default in known.items()}
     if values["dataset"] in ("npz", "image_folder"):  # where the place is what tells data apart
         values["data"] = pathlib.PurePath(flags.get("data_dir", "")).name

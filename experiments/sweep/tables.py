@@ -15,7 +15,7 @@ COLUMNS = {**{name: title for name, title in paper.COLUMNS.items() if name != "h
 
 COSTS = {"minutes": "minutes", "gradient_passes": "gradient passes"}
 TESTED = {"a_test": "A_test", "r_test": "R_test", "p_max": "P_MAX"}
-_SMALLER_IS_BETTER = ("p_e_nat", "p_e_adv", "p_max", "gap", "minutes")
+LARGER_IS_BETTER = ("a_train", "a_test", "r_train", "r_test")
 _MARKED = (*COLUMNS, "minutes")
 
 
@@ -73,7 +73,7 @@ def best_of(rows: Sequence[RowResult], name: str) -> float | None:
     printed = [_rounded(name, row.estimate(name).mean) for row in rows]
     if len(set(printed)) < 2:
         return None
-    return min(printed) if name in _SMALLER_IS_BETTER else max(printed)
+    return max(printed) if name in LARGER_IS_BETTER else min(printed)
 
 
 def marks(rows: Sequence[RowResult]) -> dict[tuple[str, str], str]:
@@ -115,7 +115,7 @@ def tests_markdown(rows: Sequence[RowResult], references: Sequence[str]) -> str:
     lines = [("method", "against", "pairs", *TESTED.values(), *(f"p ({title})" for title in TESTED.values()))]
     for row, reference, differences in tests(rows, references):
         cells = [signed_interval(difference) for difference in differences.values()]
-        p_values = [_p(difference.p_value) for difference in differences.values()]
+        p_values = [p_text(difference.p_value) for difference in differences.values()]
         pairs = next(iter(differences.values())).num
         lines.append((row.row.title, reference.row.label, str(pairs), *cells, *p_values))
     return markdown_table(lines) if len(lines) > 1 else ""
@@ -187,7 +187,8 @@ def signed_interval(difference: statistics.Difference) -> str:
     return f"{difference.mean:+.4f}{interval}"
 
 
-def _p(p_value: float | None) -> str:
+def p_text(p_value: float | None) -> str:
+    """A p-value as tables print it; a dash where there is none."""
     if p_value is None:
         return "-"
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
