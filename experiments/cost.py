@@ -34,9 +34,10 @@ def estimate(configs: Sequence[ExperimentConfig]) -> str:
     training = sum(forwards(config) / speed.forwards for config, speed in known)
     evaluation = sum(speed.images * method.evaluation_forwards(config) / speed.forwards for config, speed in known)
     passes = sum(gradient_passes(config) for config in configs)
+    unknown = f" {len(configs) - len(known)} of them cannot be measured." if len(known) < len(configs) else ""
     return (
         f"{len(configs)} runs to do: {passes:,} gradient passes of a batch each; at the measured speed about "
-        f"{pipeline.minutes(training)} of training and {pipeline.minutes(evaluation)} of evaluation on this machine."
+        f"{pipeline.minutes(training)} of training and {pipeline.minutes(evaluation)} of evaluation on this machine.{unknown}"
     )
 
 

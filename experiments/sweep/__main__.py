@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 
+import tensorflow as tf
 from tqdm.auto import tqdm
 
 from experiments import command_line, cost
@@ -41,6 +42,8 @@ def _run(argv: list[str]) -> None:
     total = sum(len(row.configs) for row in sweep.rows)
     print(f"{len(sweep.rows)} rows, {total} runs, of which {total - len(pending)} are done.")
     if pending:
+        for gpu in tf.config.list_physical_devices("GPU"):  # else the estimate would leave the runs no memory
+            tf.config.experimental.set_memory_growth(gpu, True)
         print(cost.estimate([job.config for job in pending]), flush=True)
     if sweep.dry_run:
         print(outputs.grid_text(sweep.rows, sweep.records))
@@ -68,7 +71,7 @@ def _execute(sweep: plan.Sweep, pending: Sequence[executors.Job]) -> list[execut
                 bar.write(f"{outcome.job.name} failed: {outcome.error}", file=sys.stderr)
             else:
                 sweep.records.add(outcome.job.name, outcome.metrics)
-            bar.set_description(f"{done}/{len(pending)} runs", refresh=False)
+            bar.set_description_str(f"{done}/{len(pending)} runs", refresh=False)
             bar.update(weights[outcome.job.name])
     return failed
 

@@ -1,6 +1,8 @@
 """Where runs are executed: processes of this machine, or a Ray cluster."""
 
 import concurrent.futures
+import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -95,22 +97,23 @@ def run_ray(jobs: Sequence[Job], num_processes: int) -> Iterator[Outcome]:
         import ray
     except ImportError:
         raise ValueError("--executor=ray needs Ray: pip install 'pineat_tf[ray]'") from None
+    at_sigterm = signal.getsignal(signal.SIGTERM)
     ray.init(ignore_reinit_error=True, log_to_driver=False)
+    signal.signal(signal.SIGTERM, at_sigterm)  # Ray's own aborts the process
     nodes = [node for node in ray.nodes() if node["Alive"]]
     cores = max(1, int(min(node["Resources"].get("CPU", 1) for node in nodes)) // num_processes)
     gpus = 1 if ray.cluster_resources().get("GPU") else 0
     task = ray.remote(num_cpus=cores, num_gpus=gpus, max_retries=2)(_run_anywhere)
-    pending = {task.remote(job, cores): job for job in jobs}
+    references = [task.remote(job, cores) for job in jobs]
+    futures = {reference.future(): job for reference, job in zip(references, jobs)}
     try:
-        while pending:
-            (done,), _ = ray.wait(list(pending), num_returns=1)
-            job = pending.pop(done)
+        for future in concurrent.futures.as_completed(futures):  # in ray.wait, SIGTERM would wait too
             try:
-                yield Outcome(job, *ray.get(done))
+                yield Outcome(futures[future], *future.result())
             except ray.exceptions.RayError as error:
-                yield Outcome(job, None, " ".join(str(error).split())[:300])
+                yield Outcome(futures[future], None, " ".join(str(error).split())[:300])
     finally:
-        for reference in pending:
+        for reference in references:
             ray.cancel(reference)
         ray.shutdown()
 
@@ -151,13 +154,26 @@ def _run_process(job: Job, place: _Place, stopping: threading.Event, processes: 
 
 def _run_anywhere(job: Job, cores: int) -> tuple[dict | None, str]:
     """A job as a Ray task, on whatever node: its figures, or what went wrong."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory() as directory, _on_cores_of_its_own(cores):
         log = pathlib.Path(directory, "log")
         with open(log, "w", encoding="utf-8") as output:
             code = subprocess.call(_command(job.config), stdout=output, stderr=output)
         return _result(job.config, code, log)
+
+
+@contextlib.contextmanager
+def _on_cores_of_its_own(num: int) -> Iterator[None]:
+    """Keeps this process, and those it starts, to so many cores of the node that no other run of a cluster has."""
+    before = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    with contextlib.ExitStack() as stack:
+        for share in (before[i : i + num] for i in range(0, len(before) - num + 1, num)):
+            lock = stack.enter_context(open(pathlib.Path(tempfile.gettempdir(), f"pineat_tf-core{share[0]}.lock"), "w"))
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.sched_setaffinity(0, share)
+                stack.callback(os.sched_setaffinity, 0, before)
+                break
+        yield
 
 
 def _command(config: ExperimentConfig) -> list[str]:

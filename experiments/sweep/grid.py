@@ -11,6 +11,8 @@ from experiments.config import ExperimentConfig
 
 _ROW = "--row='GROUP | LABEL | FILES FLAGS', as in 'PGD | PINEAT-1/1 | fmnist_pgd.flags --variant=pineat --ratio=1/1'"
 
+_MOST_SEEDS = 10_000
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
@@ -96,7 +98,10 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
         if not match or (match[2] and int(match[2]) < int(match[1])):
             raise ValueError(f"--seeds are like 0,1,2 or 0-4, not {text!r}")
-        seeds += range(int(match[1]), int(match[2] or match[1]) + 1)
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last - first >= _MOST_SEEDS:
+            raise ValueError(f"--seeds={text!r} are more than {_MOST_SEEDS}")
+        seeds += range(first, last + 1)
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"--seeds={text!r} names a seed twice; each is one run")
     return tuple(seeds)
