@@ -37,7 +37,8 @@ def estimate(configs: Sequence[ExperimentConfig]) -> str:
     unknown = f" {len(configs) - len(known)} of them cannot be measured." if len(known) < len(configs) else ""
     return (
         f"{len(configs)} runs to do: {passes:,} gradient passes of a batch each; at the measured speed about "
-        f"{pipeline.minutes(training)} of training and {pipeline.minutes(evaluation)} of evaluation on this machine.{unknown}"
+        f"{pipeline.minutes(training)} of training and {pipeline.minutes(evaluation)} of evaluation on this machine."
+        f"{unknown}"
     )
 
 
