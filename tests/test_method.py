@@ -256,6 +256,18 @@ def test_the_cost_of_a_round_is_that_of_the_cost_model_and_of_the_running_code(
     assert counted.forward_units == forwards
 
 
+def test_a_teacher_costs_a_forward_pass_an_update(batch):
+    fields = config(variant="pineat", num_steps=8, teacher_share=0.5)
+    assert method.round_cost(fields) == method.RoundCost(gradients=10, forwards=22 + 2)
+    counted = CountedNetwork()
+    model = method.trainer(fields, counted.network)
+    counter = next(layer for layer in model.teacher.layers if isinstance(layer, Counter))
+    counted.reset()
+    counter.forwards = counter.backwards = 0
+    model.train_step(batch)
+    assert counted.forward_units == 22 and (counter.forwards, counter.backwards) == (2, 0)
+
+
 @pytest.mark.parametrize("detach", [True, False])
 def test_detaching_the_natural_prediction_does_not_change_the_cost(detach, batch):
     counted = CountedNetwork()
