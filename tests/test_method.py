@@ -169,8 +169,8 @@ def test_wrm_l2_gives_several_examples_only_from_changing_weights(batch):
 class Counter(keras.layers.Layer):
     """Passes its input on, and counts how often it goes through forwards and backwards."""
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
         self.forwards = self.backwards = 0
 
     def call(self, x):
