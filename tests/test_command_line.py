@@ -95,15 +95,29 @@ OVERLAYS = {
         "train_size": 3000, "test_size": 3000, "updates": 600, "learning_rates": (1e-3, 1e-4), "boundaries": (480,),
         "eval_precision": "float32", "export": (),
     },
+    "study.flags": {
+        "width": 1, "train_size": 10_000, "updates": 4000, "optimizer": "adam", "precision": "mixed_bfloat16",
+        "learning_rates": (2e-3, 2e-4, 2e-5), "boundaries": (3200, 3700), "export": (),
+    },
+    "study_cifar10.flags": {
+        "dataset": "image_folder", "data_dir": "cifar10-jpeg", "network": "wrn8", "width": 1, "train_size": 10_000,
+        "test_size": 5000, "augment_pad": 0, "augment_flip": False, "updates": 3000, "batch_size": 100,
+        "optimizer": "sgd", "learning_rates": (0.1, 0.01, 0.001), "boundaries": (2400, 2800), "export": (),
+        "precision": "mixed_bfloat16",
+    },
     "smoke.flags": {
         "width": 1, "train_size": 200, "test_size": 100, "batch_size": 50, "updates": 8, "num_steps": 2,
         "eval_steps": 2, "optimizer": "adam", "learning_rates": (1e-3,), "boundaries": (),
     },
 }  # fmt: skip
 
+SWEEPS = {path.name for path in command_line.FLAGFILES.iterdir() if "--row=" in path.read_text(encoding="utf-8")}
+"""What test_sweep.py reads."""
+
 
 def test_every_flag_file_is_in_the_tables_of_this_module():
-    assert {path.name for path in command_line.FLAGFILES.iterdir()} == {*EXPERIMENTS, *OVERLAYS}
+    names = {path.name for path in command_line.FLAGFILES.iterdir()}
+    assert names == {*EXPERIMENTS, *OVERLAYS, *SWEEPS} and not SWEEPS & {*EXPERIMENTS, *OVERLAYS}
 
 
 @pytest.mark.parametrize("overlays", [(), ("small.flags",), ("smoke.flags",), ("small.flags", "smoke.flags")])

@@ -437,7 +437,7 @@ def test_the_global_policy_does_not_matter():
     "options, message",
     [
         ({"name": "wrn43"}, "name='wrn43'. Did you mean 'wrn34'"),
-        ({"name": "xyz"}, "one of ['fmnist_vgg', 'fmnist_vgg_diff', 'wrn32', 'wrn34', 'small_cnn', 'mlp']"),
+        ({"name": "xyz"}, "one of ['fmnist_vgg', 'fmnist_vgg_diff', 'wrn32', 'wrn34', 'wrn8', 'small_cnn', 'mlp']"),
         ({"activation": "leaky"}, "Did you mean 'leaky_relu'"),
         ({"precision": "bfloat16"}, "Did you mean 'mixed_bfloat16'"),
         ({"width": -1}, "width=-1"),
