@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import keras
 import numpy as np
@@ -35,7 +36,7 @@ STRATEGIES = [
 ]
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES, ids=repr)
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: re.sub(" at 0x[0-9a-f]+", "", repr(strategy)))
 def test_strategies_come_back_equal_from_json(strategy):
     config = json.loads(json.dumps(keras.saving.serialize_keras_object(strategy)))
     assert keras.saving.deserialize_keras_object(config) == strategy
