@@ -205,8 +205,8 @@ def _costs(
     return comparisons
 
 
-def _cost(row: RowResult) -> int:
-    return next(iter(row.records.values()))["cost"]["forward_units"]
+def _cost(row: RowResult) -> float:
+    return row.estimate("forwards").mean
 
 
 def _domination(mine: RowResult, other: RowResult) -> Comparison:

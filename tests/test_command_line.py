@@ -105,6 +105,10 @@ OVERLAYS = {
         "optimizer": "sgd", "learning_rates": (0.1, 0.01, 0.001), "boundaries": (2400, 2800), "export": (),
         "precision": "mixed_bfloat16",
     },
+    "fmnist_light.flags": {
+        "variant": "original", "num_steps": 4, "step_size": 0.04, "batch_size": 50, "augment_pad": 1,
+        "augment_flip": True, "schedule_scale": 1.72,
+    },
     "smoke.flags": {
         "width": 1, "train_size": 200, "test_size": 100, "batch_size": 50, "updates": 8, "num_steps": 2,
         "eval_steps": 2, "optimizer": "adam", "learning_rates": (1e-3,), "boundaries": (),

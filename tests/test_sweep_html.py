@@ -39,7 +39,7 @@ def record(config, **figures):
         "noise_floor": {"mean": 0.5044, "upper_95": 0.5087},
         "seconds": {"training": 60 * minutes, "evaluation": 20.0},
         "data": {"name": config.dataset, "num_members": 10_000, "num_non_members": 9_000},
-        "cost": {"updates": updates, "gradient_passes": 9 * updates},
+        "cost": {"updates": updates, "gradient_passes": 9 * updates, "forward_units": 19 * updates},
         "flags": config.to_dict(without=("output_dir", "overwrite", "resume")),
         "versions": {"pineat_tf": "0.1.0", "keras": "3.15.1"},
     }
@@ -194,7 +194,7 @@ def test_a_single_run_has_neither_spread_nor_interval_nor_tests():
     assert '<span class="sd">seed 0</span>' in text
     assert "±" not in "".join(cells(text, 4).values()) and "title=" not in "".join(cells(text, 4).values())
     assert data(text)["rows"][4]["figures"]["r_test"]["low"] is None
-    assert '<em class="better">better</em></span>' not in text and "p –" in text
+    assert '<em class="better">better</em></span>' not in text and "p -" in text
     assert 'aria-labelledby="examples" hidden' in text and 'aria-labelledby="differences" >' in text
 
 
@@ -524,7 +524,7 @@ def test_groups_are_filtered_in_plot_and_tables_at_once(seen):
 @needs_browser
 def test_intervals_and_the_papers_figures_come_and_go(seen):
     shares, rows = 8, 13
-    assert seen["lines"]["interval"] == [0, rows * (1 + shares + 2)]  # the row's header, and both costs
+    assert seen["lines"]["interval"] == [0, rows * (1 + shares + 3)]  # the row's header, and the costs
     assert seen["lines"]["paper"] == [rows * (1 + 7 + 1), 0]  # the paper has no gap attack and no passes
 
 

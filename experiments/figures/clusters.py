@@ -21,6 +21,7 @@ from sklearn.decomposition import PCA
 import pineat_tf as pt
 from experiments import command_line, files, method, pipeline, statistics
 from experiments.config import ExperimentConfig
+from experiments.datasets.archive import read_arrays
 from experiments.figures import style
 from pineat_tf.seeds import fold
 
@@ -81,12 +82,15 @@ def record(config: ExperimentConfig, path: str | os.PathLike) -> Recorded:
         path: the npz to keep the examples in. One of other flags is replaced.
     """
     path, flags = pathlib.Path(path), command_line.to_flags(config, without=("output_dir", "overwrite", "resume"))
-    stored = dict(np.load(path, allow_pickle=False)) if path.exists() else {"flags": ""}
-    if str(stored["flags"]) != flags:
-        stored = {"flags": np.array(flags), **_train(config)}
+    told = path.with_suffix(".flags")  # beside the examples, and after them
+    if not told.exists() or told.read_text(encoding="utf-8") != flags:
+        arrays = _train(config)
         path.parent.mkdir(parents=True, exist_ok=True)
+        told.unlink(missing_ok=True)
         with files.replacing(path) as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(file, **stored)
+            np.savez_compressed(file, **arrays)
+        files.write_text(told, flags)
+    stored = read_arrays(str(path), ("natural", "labels", "adversarial"))
     natural, adversarial = stored["natural"], stored["adversarial"].astype(np.float32)
     return Recorded(natural, stored["labels"], adversarial, _companions(config, natural, adversarial))
 

@@ -25,11 +25,13 @@ ABOUT = {
     "gap": "membership inference by calling a member whatever is classified correctly; natural or adversarial images, "
     "whichever leaks more",
     "minutes": "training, as the process measured it",
-    "gradient_passes": "of the training, each over one batch",
+    "gradient_passes": "of the training, each over 100 images",
+    "forwards": "of the training in units of one forward pass of 100 images; a backward pass costs 1 to the images and "
+    "2 to images and weights",
 }
 """What the figures are, in a line each."""
 
-X_AXES = ("p_max", "p_e_nat", "p_e_adv", "gap", "minutes", "gradient_passes")
+X_AXES = ("p_max", "p_e_nat", "p_e_adv", "gap", "minutes", "forwards")
 Y_AXES = ("r_test", "a_test", "r_train", "a_train", "p_max")
 SIGNIFICANT = 0.05
 
@@ -333,7 +335,7 @@ def _interval(result: tables.RowResult, name: str) -> str:
     estimate = result.estimate(name)
     if not estimate.sd:
         return ""
-    digits = {"minutes": 1, "gradient_passes": 0}.get(name, 4)
+    digits = {"minutes": 1, "gradient_passes": 0, "forwards": 0}.get(name, 4)
     return f"[{estimate.low:,.{digits}f}, {estimate.high:,.{digits}f}]"
 
 

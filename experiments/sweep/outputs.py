@@ -67,7 +67,8 @@ def _markdown(results: Sequence[tables.RowResult], sweep: Sweep) -> str:
         "Mean ± standard deviation over seeds. **Bold**: the best of all rows; <u>underlined</u>: the best of a group "
         "of rows. P are in-sample membership inference accuracies: a network that leaks nothing scores "
         f"{floor['mean']:.4f} (95 %: below {floor['upper_95']:.4f}). Gap attack: calling a member whatever is "
-        "classified correctly, on natural or adversarial images, whichever leaks more. Minutes: of training.",
+        "classified correctly, on natural or adversarial images, whichever leaks more. Minutes: of training. Passes: "
+        "of 100 images each; a backward pass counts as 1 forward pass to the images and as 2 to images and weights.",
     ]
     tested = tables.tests_markdown(results, sweep.references)
     if tested:

@@ -13,7 +13,10 @@ from pineat_tf.report import markdown_table
 COLUMNS = {**{name: title for name, title in paper.COLUMNS.items() if name != "hours"}, "gap": "gap attack"}
 """Figures of a run that are shares -> what the tables call them."""
 
-COSTS = {"minutes": "minutes", "gradient_passes": "gradient passes"}
+COSTS = {"minutes": "minutes", "gradient_passes": "gradient passes", "forwards": "forward passes"}
+"""What a training costs; passes are over 100 images each, whatever the batches."""
+
+_BATCH = 100
 TESTED = {"a_test": "A_test", "r_test": "R_test", "p_max": "P_MAX"}
 LARGER_IS_BETTER = ("a_train", "a_test", "r_train", "r_test")
 _MARKED = (*COLUMNS, "minutes")
@@ -22,7 +25,11 @@ _MARKED = (*COLUMNS, "minutes")
 def figures_of(record: dict) -> dict[str, float]:
     """The figures of one run that tables show, by name."""
     shares = {name: record[name] for name in COLUMNS if name != "gap"}
-    costs = {"minutes": record["seconds"]["training"] / 60, "gradient_passes": record["cost"]["gradient_passes"]}
+    costs = {
+        "minutes": record["seconds"]["training"] / 60,
+        "gradient_passes": record["cost"]["gradient_passes"] * record["flags"]["batch_size"] / _BATCH,
+        "forwards": record["cost"]["forward_units"] * record["flags"]["batch_size"] / _BATCH,
+    }
     return {**shares, "gap": max(record["gap_nat"], record["gap_adv"]), **costs}
 
 
@@ -106,7 +113,9 @@ def markdown(rows: Sequence[RowResult]) -> str:
         lines.append((row.row.title, str(len(row.records)), *cells))
         if row.paper:
             of_paper = [f"{row.paper[name]:.4f}" if name in row.paper else "" for name in COLUMNS]
-            lines.append(("*in the paper, at full scale*", "1", *of_paper, "0.5034", f"{row.paper['hours']:.2f} h", ""))
+            lines.append(
+                ("*in the paper, at full scale*", "1", *of_paper, "0.5034", f"{row.paper['hours']:.2f} h", "", "")
+            )
     return markdown_table(lines)
 
 
@@ -174,7 +183,7 @@ def csv_text(rows: Sequence[RowResult]) -> str:
 def cell(row: RowResult, name: str) -> str:
     """A mean with its standard deviation, as tables print it."""
     estimate = row.estimate(name)
-    if name == "gradient_passes":
+    if name in ("gradient_passes", "forwards"):
         return f"{estimate.mean:,.0f}"
     digits = 1 if name == "minutes" else 4
     spread = "" if estimate.sd is None else f" ± {estimate.sd:.{digits}f}"
