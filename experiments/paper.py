@@ -33,6 +33,8 @@ def paper_row(config: ExperimentConfig) -> dict[str, float] | None:
         return None
     if config.num_steps not in _NUM_STEPS:
         return None
+    if config.dataset == "fmnist" and (config.augment_pad or config.augment_flip):
+        return None
     if config.variant not in ("natural", "original") and str(config.round_ratio) != "1/1":
         return None
     return _table().get((config.dataset, attack, config.variant))

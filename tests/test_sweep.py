@@ -489,6 +489,14 @@ def test_a_sweep_leaves_a_record_a_run_and_its_tables(swept):
         assert float(rows[label]["a_test_mean"]) == pytest.approx(mean, rel=1e-5)
 
 
+def test_tables_alone_are_made_of_what_is_done(swept, tmp_path, capsys):
+    more = ["--seeds=0-2", f"--records_dir={swept.out / 'records'}", f"--output_dir={tmp_path}", "--tables_only"]
+    assert main(["sweep", *COMMAND, *more]) == 0
+    assert capsys.readouterr().out.startswith("2 rows, 6 runs, of which 4 are done.\nTables and report are in ")
+    assert (tmp_path / "smoke.md").read_text() == (swept.out / "smoke.md").read_text()
+    assert not (tmp_path / "runs").exists()
+
+
 def times_of(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 

@@ -41,6 +41,8 @@ def _run(argv: list[str]) -> None:
     pending = sweep.pending()
     total = sum(len(row.configs) for row in sweep.rows)
     print(f"{len(sweep.rows)} rows, {total} runs, of which {total - len(pending)} are done.")
+    if sweep.tables_only:
+        pending = []
     if pending:
         for gpu in tf.config.list_physical_devices("GPU"):  # else the estimate would leave the runs no memory
             tf.config.experimental.set_memory_growth(gpu, True)

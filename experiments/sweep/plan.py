@@ -26,6 +26,7 @@ class Sweep(NamedTuple):
         jobs: how many runs are trained at once.
         executor: where they are trained.
         dry_run: print the grid and its cost, and run nothing.
+        tables_only: lay out what is done, and run nothing.
     """
 
     rows: list[grid.Row]
@@ -37,6 +38,7 @@ class Sweep(NamedTuple):
     jobs: int
     executor: str
     dry_run: bool
+    tables_only: bool
 
     def pending(self) -> list[executors.Job]:
         """The runs that have no record, seed by seed, so that every row has its first before any has its second."""
@@ -65,6 +67,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("jobs", 1, "How many runs are trained at once.", **own)
     flags.DEFINE_string("executor", "local", "Processes of this machine (local) or a cluster (ray).", **own)
     flags.DEFINE_bool("dry_run", False, "Print the grid and its cost, and run nothing.", **own)
+    flags.DEFINE_bool("tables_only", False, "Lay out what is done, and run nothing.", **own)
     for name in ("help", "helpshort"):
         flags.DEFINE_bool(name, False, "Print this text.", **own)
 
@@ -89,6 +92,7 @@ def from_flags(values: flags.FlagValues) -> Sweep:
         jobs=values.jobs,
         executor=values.executor,
         dry_run=values.dry_run,
+        tables_only=values.tables_only,
     )
 
 
