@@ -16,7 +16,7 @@ ATTACKS = {
     "dist": pt.attacks.dist(num_steps=2),
     "trades_kl": pt.attacks.trades_kl(epsilon=0.1, step_size=0.05, num_steps=2),
 }
-MOST = 12 << 20
+MOST = 20 << 20  # 13.2 MiB were seen without a leak, beside another worker; the leak below is far larger
 """A batch of these tests has 1 MB, and a traced attack about as much: of 200, a leak of either is past this."""
 
 
