@@ -1,6 +1,8 @@
 """How much memory the process has, for tests that nothing takes more than it should."""
 
 import contextlib
+import ctypes
+import gc
 import pathlib
 
 import pytest
@@ -14,6 +16,14 @@ def resident(field="VmRSS"):
         pytest.skip("the memory of a process is read from /proc, as Linux has it")
     (line,) = (line for line in _STATUS.read_text().splitlines() if line.startswith(field))
     return int(line.split()[1]) << 10
+
+
+def in_use():
+    """Bytes that something holds on to: without garbage, and without what the allocator keeps for later."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # glibc alone has it
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    return resident()
 
 
 @contextlib.contextmanager

@@ -87,7 +87,7 @@ def exports(tmp_path_factory):
 def test_exports_give_the_same_logits_without_our_code(exports, name, file_format):
     root, logits = exports
     assert np.ptp(logits[name]) > 0.1
-    np.testing.assert_allclose(np.load(root / name / f"{file_format}.npy"), logits[name], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(np.load(root / name / f"{file_format}.npy"), logits[name], rtol=1e-6, atol=1e-6)
 
 
 def test_exports_keep_the_precision(exports):
@@ -95,7 +95,7 @@ def test_exports_keep_the_precision(exports):
     policies = json.loads((root / "policies.json").read_text())
     assert policies["mixed"] == ["float32", "mixed_bfloat16"]  # logits, the rest
     assert all(policies[name] == ["float32"] for name in networks.NAMES)
-    np.testing.assert_allclose(np.load(root / "mixed" / "keras.npy"), logits["mixed"], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(np.load(root / "mixed" / "keras.npy"), logits["mixed"], rtol=1e-6, atol=1e-6)
 
 
 def names(directory):
@@ -168,7 +168,7 @@ def test_a_compiled_network_leaves_its_loss_and_optimizer_behind(tmp_path):
     loaded = keras.models.load_model(path)
     assert network.compiled and not loaded.compiled
     images = np.ones((2, 8, 8, 3), "float32")
-    np.testing.assert_allclose(loaded(images), network(images), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(loaded(images), network(images), rtol=1e-6)
 
 
 class OurLayer(keras.layers.Layer):

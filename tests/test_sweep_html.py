@@ -457,7 +457,9 @@ def in_browser(text, checks, width, directory):
     return json.loads(unescape(found[1]))
 
 
-needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium")
+needs_browser = pytest.mark.skipif(
+    BROWSER is None, reason="needs Chromium (Debian's package, say): what a page does is seen in a browser only"
+)
 
 
 @pytest.fixture(scope="module", params=[1280, 390], ids=["desk", "phone"])
