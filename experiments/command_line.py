@@ -122,6 +122,26 @@ def usage(intro: str, values: flags.FlagValues) -> str:
     return "\n".join(lines)
 
 
+def parsed(values: flags.FlagValues, argv: Sequence[str], help_text: Callable[[], str]) -> bool:
+    """Reads a command line of flags only, into flags that are defined but for --help and --helpshort.
+
+    Returns:
+        Whether to go on: not if the command line asks for help, which is then printed.
+
+    Raises:
+        ValueError: if there is something other than flags.
+    """
+    for name in ("help", "helpshort"):
+        flags.DEFINE_bool(name, False, "Print this text.", flag_values=values)
+    rest = values(argv)[1:]
+    if values.help or values.helpshort:
+        print(help_text())
+        return False
+    if rest:
+        raise ValueError(f"there is no use for {rest}; flags begin with --. See --helpshort.")
+    return True
+
+
 def guarded(command: Callable[[list[str]], None], argv: list[str] | None) -> int:
     """Runs a command; what goes wrong becomes one line on stderr and an exit code.
 

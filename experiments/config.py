@@ -105,7 +105,7 @@ class ExperimentConfig:
         for field in dataclasses.fields(self):
             _check_field(field, getattr(self, field.name))
         Ratio.parse(self.ratio)
-        schedules.rounds_for(self.scaled_updates, self.round_ratio)
+        self.rounds  # noqa: B018 (raises if there is none)
         schedules.piecewise_learning_rate(self.boundaries, self.learning_rates)
         schedules.piecewise_learning_rate(self.scaled_boundaries, self.learning_rates)
         if pathlib.Path(self.run_dir).name in ("", ".."):  # also a template that cannot be filled in is told now
@@ -126,6 +126,11 @@ class ExperimentConfig:
     def scaled_updates(self) -> int:
         """How many updates the training has."""
         return round(self.updates * self.schedule_scale)
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds the training has."""
+        return schedules.rounds_for(self.scaled_updates, self.round_ratio)
 
     @property
     def scaled_boundaries(self) -> tuple[int, ...]:

@@ -8,14 +8,12 @@ from experiments.config import ExperimentConfig
 
 def forwards(config: ExperimentConfig) -> int:
     """Passes of a training in units of one forward pass of one image."""
-    rounds = config.scaled_updates // config.round_ratio.updates_per_round
-    return rounds * method.round_cost(config).forwards * config.batch_size
+    return config.rounds * method.round_cost(config).forwards * config.batch_size
 
 
 def gradient_passes(config: ExperimentConfig) -> int:
     """Gradient passes of a training, each over one batch."""
-    rounds = config.scaled_updates // config.round_ratio.updates_per_round
-    return rounds * method.round_cost(config).gradients
+    return config.rounds * method.round_cost(config).gradients
 
 
 def estimate(configs: Sequence[ExperimentConfig]) -> str:

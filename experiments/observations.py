@@ -92,7 +92,7 @@ class Rows:
             for other in others
             for ratio in ratios
         ]
-        return self._sided(pairs, figure, sign)
+        return _sided(pairs, figure, sign)
 
     def similar(self, figure: str, *others: str) -> list[Comparison]:
         """PINEAT-1/1 against other variants of the same attack: similar if within the margin."""
@@ -113,12 +113,12 @@ class Rows:
             for chain in ratios
             for earlier, later in zip(chain, chain[1:])
         ]
-        return self._sided(pairs, figure, sign)
+        return _sided(pairs, figure, sign)
 
     def private_as_natural(self, ratios: Sequence[str]) -> list[Comparison]:
         """PINEAT's leakage against that of natural training."""
         pairs = [(self.get(attack, "pineat", ratio), self.natural) for attack in self.attacks for ratio in ratios]
-        return self._sided(pairs, "p_max", -1)
+        return _sided(pairs, "p_max", -1)
 
     def undominated(self) -> list[Comparison]:
         """PINEAT-1/1 against every other variant: against the statement if the other is better in one of accuracy,
@@ -131,13 +131,6 @@ class Rows:
                 if mine and other:
                     found.append(_domination(mine, other))
         return found
-
-    @staticmethod
-    def _sided(pairs: Sequence[tuple[RowResult | None, RowResult | None]], figure: str, sign: int) -> list[Comparison]:
-        def verdict(difference: statistics.Difference) -> int:
-            return sign * _side(difference)
-
-        return _costs(pairs, verdict) if figure == "cost" else _compared(pairs, figure, verdict)
 
 
 RATIOS = ("1/1", "1/2", "2/1", "1/3", "2/2", "3/1", "1/4", "2/3", "3/2", "4/1")
@@ -175,6 +168,15 @@ def _within(margin: float) -> Callable[[statistics.Difference], int]:
         return -1 if difference.low > margin or difference.high < -margin else 0
 
     return verdict
+
+
+def _sided(pairs: Sequence[tuple[RowResult | None, RowResult | None]], figure: str, sign: int) -> list[Comparison]:
+    """Pairs of rows compared for the first to have the larger figure (sign 1) or the smaller (-1)."""
+
+    def verdict(difference: statistics.Difference) -> int:
+        return sign * _side(difference)
+
+    return _costs(pairs, verdict) if figure == "cost" else _compared(pairs, figure, verdict)
 
 
 def _compared(
@@ -238,7 +240,7 @@ def _gap_comparisons(rows: Rows) -> list[Comparison]:
 def _diff_advnat(rows: Rows, figure: str) -> list[Comparison]:
     """Diff's AdvNat-1/1 against its PINEAT-1/1: for the statement if smaller."""
     pair = [(rows.get("diff", "advnat"), rows.get("diff", "pineat"))]
-    return Rows._sided(pair, figure, -1)
+    return _sided(pair, figure, -1)
 
 
 STATEMENTS = (

@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Sequence
 
 from experiments.config import ExperimentConfig
+from pineat_tf.membership import thresholds
 
 COLUMNS = {
     "a_train": "A_train",
@@ -23,6 +24,7 @@ _AS_IN_THE_PAPER = {
     "schedule_scale": 1.0, "order": "adversarial", "generation": "round", "rs_bounds": "paper", "label_smoothing": 0.0,
     "rs_decomposition": "random", "rs_clip": True, "ema_momentum": 0.0, "teacher_share": 0.0,
 }  # fmt: skip
+_NUM_IMAGES = {"fmnist": (60_000, 10_000), "cifar10": (50_000, 10_000)}  # members and non-members
 _NUM_STEPS = (8, 10)  # on Fashion-MNIST and CIFAR10
 
 
@@ -38,6 +40,11 @@ def paper_row(config: ExperimentConfig) -> dict[str, float] | None:
     if config.variant not in ("natural", "original") and str(config.round_ratio) != "1/1":
         return None
     return _table().get((config.dataset, attack, config.variant))
+
+
+def noise_floor(dataset: str) -> float:
+    """What a network that leaks nothing would score on average by the paper's thresholds, over all of its images."""
+    return thresholds.noise_floor(*_NUM_IMAGES[dataset]).mean
 
 
 def results_table(results: Sequence[tuple[ExperimentConfig, dict]]) -> str:

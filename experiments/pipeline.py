@@ -181,8 +181,7 @@ def _plan(config: ExperimentConfig, data: datasets.Dataset) -> _Plan:
             f"`batch_size` must be at most the number of training images, {len(data.train.labels)}. "
             f"Received: batch_size={config.batch_size}."
         )
-    ratio = config.round_ratio
-    return _Plan(pt.schedules.rounds_for(config.scaled_updates, ratio), rounds_per_pass, ratio.updates_per_round)
+    return _Plan(config.rounds, rounds_per_pass, config.round_ratio.updates_per_round)
 
 
 def _model(config: ExperimentConfig, data: datasets.Dataset) -> pt.AdversarialTraining:

@@ -30,14 +30,10 @@ def main(argv: list[str] | None = None) -> int:
 def _run(argv: list[str]) -> None:
     values = flags.FlagValues()
     command_line.define_flags(values, several=[_SEVERAL])
-    for name in ("help", "helpshort"):
-        flags.DEFINE_bool(name, False, "Print this text.", flag_values=values)
-    rest = values(command_line.expand_flagfiles(argv))[1:]
-    if values.help or values.helpshort:
-        print(command_line.usage(__doc__, values))
+    if not command_line.parsed(
+        values, command_line.expand_flagfiles(argv), lambda: command_line.usage(__doc__, values)
+    ):
         return
-    if rest:
-        raise ValueError(f"there is no use for {rest}; flags begin with --. See --helpshort.")
     configs = command_line.configs_from(values, several=_SEVERAL)
     run_dirs = [config.run_dir for config in configs]
     if len(set(run_dirs)) < len(configs) or not configs:

@@ -61,12 +61,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> None:
     values = _flags()
-    rest = values(argv)[1:]
-    if values.help or values.helpshort:
-        print(__doc__, *(f"  --{name}: {values[name].help}" for name in _FLAGS), sep="\n")
+    if not command_line.parsed(values, argv, lambda: _usage(values)):
         return
-    if rest:
-        raise ValueError(f"there is no use for {rest}; flags begin with --. See --helpshort.")
     known = {"tasks": [*TRAINING, *EVALUATION], "engines": list(worker.engines()), "precisions": _PRECISIONS}
     chosen = {name: getattr(values, name) or all_of_them for name, all_of_them in known.items()}
     for name, items in chosen.items():
@@ -96,9 +92,11 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_float("seconds", 1.0, "Length of a turn.", lower_bound=0.0, flag_values=values)
     flags.DEFINE_string("json", "", "File for all figures.", flag_values=values)
     flags.DEFINE_string("picture", "", "PNG file for the bars of PGD training.", flag_values=values)
-    for name in ("help", "helpshort"):
-        flags.DEFINE_bool(name, False, "Print this text.", flag_values=values)
     return values
+
+
+def _usage(values: flags.FlagValues) -> str:
+    return "\n".join([__doc__, *(f"  --{name}: {values[name].help}" for name in _FLAGS)])
 
 
 def _whole(text: str) -> int:

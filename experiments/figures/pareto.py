@@ -46,7 +46,7 @@ def write(path: str | os.PathLike, results: Sequence[RowResult], *, title: str, 
     if with_paper:
         _draw_paper(axes, results, looks)
     _draw_front(axes, results)
-    floor = next(iter(results[0].records.values()))["noise_floor"]
+    floor = results[0].noise_floor
     axes.axvline(floor["mean"], color=style.GREY, linestyle=":", linewidth=1.2, label="no leak (noise floor)")
     axes.axvspan(floor["mean"], floor["upper_95"], color=style.GREY, alpha=0.08, linewidth=0)
     axes.set(xlabel=_AXES["p_max"], ylabel=_AXES["r_test"], title=title)

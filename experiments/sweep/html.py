@@ -178,11 +178,6 @@ class _Row(NamedTuple):
     mark: int  # its group's shape and colour; that of rows without a group is 0
     flags: list[str]
 
-    @property
-    def floor(self) -> dict[str, float]:
-        """Its noise floor, which depends on the data alone."""
-        return next(iter(self.result.records.values()))["noise_floor"]
-
 
 def _rows(results: Sequence[tables.RowResult]) -> list[_Row]:
     names = list(dict.fromkeys(result.row.group for result in results))
@@ -253,7 +248,7 @@ def _data(rows: Sequence[_Row]) -> dict:
         "figures": figures,
         "order": list(_TITLES),
         "rows": shown,
-        "floors": sorted({round(row.floor["mean"], 4) for row in rows}),
+        "floors": sorted({round(row.result.noise_floor["mean"], 4) for row in rows}),
     }
 
 
@@ -298,7 +293,7 @@ def _table_row(row: _Row, marked: dict) -> str:
     beneath = _line("sd", _seeds([row.result])) + _line("interval", "95 % interval")
     beneath += _line("paper", "in the paper") if row.result.paper else ""
     cells = [_cell(row.result, name, marked.get((row.result.row.title, name))) for name in _TITLES]
-    mean, upper = row.floor["mean"], row.floor["upper_95"]
+    mean, upper = row.result.noise_floor["mean"], row.result.noise_floor["upper_95"]
     lines = _line("value", f"{mean:.4f}") + _line("sd", f"95 %: {upper:.4f}")
     cells.insert(len(tables.COLUMNS), f'<td data-value="{mean!r}">{lines}</td>')
     return f'<tr data-row="{row.number}" data-group="{row.group}">{_row_header(row, beneath)}{"".join(cells)}</tr>'
@@ -415,7 +410,8 @@ def _example(caption: str, png: bytes) -> str:
 
 def _floor_text(rows: Sequence[_Row]) -> str:
     floors = {
-        f"{row.floor['mean']:.4f} on average (95\N{NO-BREAK SPACE}%: below {row.floor['upper_95']:.4f})" for row in rows
+        f"{floor['mean']:.4f} on average (95\N{NO-BREAK SPACE}%: below {floor['upper_95']:.4f})"
+        for floor in (row.result.noise_floor for row in rows)
     }
     return " or ".join(sorted(floors))
 

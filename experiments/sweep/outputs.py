@@ -60,7 +60,7 @@ def _examples(results: Sequence[tables.RowResult]) -> list[tuple[str, bytes]]:
 
 
 def _markdown(results: Sequence[tables.RowResult], sweep: Sweep) -> str:
-    floor = next(iter(results[0].records.values()))["noise_floor"]
+    floor = results[0].noise_floor
     parts = [
         f"# {sweep.title}",
         tables.markdown(results),

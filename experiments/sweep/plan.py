@@ -68,8 +68,6 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("executor", "local", "Processes of this machine (local) or a cluster (ray).", **own)
     flags.DEFINE_bool("dry_run", False, "Print the grid and its cost, and run nothing.", **own)
     flags.DEFINE_bool("tables_only", False, "Lay out what is done, and run nothing.", **own)
-    for name in ("help", "helpshort"):
-        flags.DEFINE_bool(name, False, "Print this text.", **own)
 
 
 def from_flags(values: flags.FlagValues) -> Sweep:
@@ -110,13 +108,8 @@ def read(argv: Sequence[str], intro: str) -> Sweep | None:
     """Reads a command line; None if it asks for help, which is then printed."""
     values = flags.FlagValues()
     define_flags(values)
-    rest = values(command_line.expand_flagfiles(argv))[1:]
-    if values.help or values.helpshort:
-        print(usage(intro, values))
-        return None
-    if rest:
-        raise ValueError(f"there is no use for {rest}; flags begin with --. See --helpshort.")
-    return from_flags(values)
+    is_to_go_on = command_line.parsed(values, command_line.expand_flagfiles(argv), lambda: usage(intro, values))
+    return from_flags(values) if is_to_go_on else None
 
 
 def _rows(values: flags.FlagValues, run_dir: str) -> list[grid.Row]:

@@ -62,6 +62,11 @@ class RowResult:
         return statistics.paired_difference([mine[seed] for seed in seeds], [others[seed] for seed in seeds])
 
     @property
+    def noise_floor(self) -> dict[str, float]:
+        """Of its in-sample thresholds, which depends on the data alone: "mean" and "upper_95"."""
+        return next(iter(self.records.values()))["noise_floor"]
+
+    @property
     def paper(self) -> dict[str, float] | None:
         """The row of the paper's Table 1 for the same method, if it has one."""
         return paper.paper_row(self.row.configs[0])
@@ -108,14 +113,13 @@ def markdown(rows: Sequence[RowResult]) -> str:
     lines = [("method", "seeds", *COLUMNS.values(), "noise floor", *COSTS.values())]
     for row in rows:
         cells = [_marked(cell(row, name), marked.get((row.row.title, name))) for name in (*COLUMNS, *COSTS)]
-        floor = next(iter(row.records.values()))["noise_floor"]
-        cells.insert(len(COLUMNS), f"{floor['mean']:.4f}")
+        cells.insert(len(COLUMNS), f"{row.noise_floor['mean']:.4f}")
         lines.append((row.row.title, str(len(row.records)), *cells))
         if row.paper:
             of_paper = [f"{row.paper[name]:.4f}" if name in row.paper else "" for name in COLUMNS]
-            lines.append(
-                ("*in the paper, at full scale*", "1", *of_paper, "0.5034", f"{row.paper['hours']:.2f} h", "", "")
-            )
+            floor = paper.noise_floor(row.row.configs[0].dataset)
+            cells = (*of_paper, f"{floor:.4f}", f"{row.paper['hours']:.2f} h", "", "")
+            lines.append(("*in the paper, at full scale*", "1", *cells))
     return markdown_table(lines)
 
 
@@ -173,9 +177,8 @@ def csv_text(rows: Sequence[RowResult]) -> str:
     for row in rows:
         cells = [getattr(row.estimate(name), part) for name in names for part in spread]
         of_paper = [row.paper[name] if row.paper else None for name in paper.COLUMNS]
-        floor = next(iter(row.records.values()))["noise_floor"]["mean"]
         seeds = " ".join(map(str, sorted(row.records)))
-        figures = ["" if value is None else f"{value:.6g}" for value in (*cells, floor, *of_paper)]
+        figures = ["" if value is None else f"{value:.6g}" for value in (*cells, row.noise_floor["mean"], *of_paper)]
         writer.writerow([row.row.group, row.row.label, seeds, *figures])
     return output.getvalue()
 
