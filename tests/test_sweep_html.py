@@ -457,9 +457,7 @@ def in_browser(text, checks, width, directory):
     return json.loads(unescape(found[1]))
 
 
-needs_browser = pytest.mark.skipif(
-    BROWSER is None, reason="needs Chromium (Debian's package, say): what a page does is seen in a browser only"
-)
+needs_browser = pytest.mark.skipif(BROWSER is None, reason="needs Chromium, to see what a page does")
 
 
 @pytest.fixture(scope="module", params=[1280, 390], ids=["desk", "phone"])
