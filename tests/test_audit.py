@@ -108,9 +108,8 @@ def test_figures_are_those_of_the_library(tmp_path):
     assert figures["p_max"] == max(figures["p_e_nat"], figures["p_e_adv"])
     assert figures["noise_floor"] == membership.noise_floor(60, 40)._asdict()
     assert [(r["queries"], r["signal"]) for r in figures["membership"]] == [
-        ("natural", "cross_entropy"), ("natural", "confidence"),
-        ("adversarial", "cross_entropy"), ("adversarial", "confidence"),
-    ]  # fmt: skip
+        (queries, signal) for queries in ("natural", "adversarial") for signal in membership.SIGNALS_FROM_PROBS
+    ]
     assert figures["scored_from"] == {
         "natural": "probabilities", "adversarial": "probabilities",
     }  # fmt: skip

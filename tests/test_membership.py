@@ -188,7 +188,9 @@ def test_confidence_ties_by_saturation_where_cross_entropy_does_not():
     assert np.all(np.diff(score) > 0) and np.all(score < 0)
     member = SimpleNamespace(logits=logits[3:], labels=labels[3:])
     non_member = SimpleNamespace(logits=logits[:3], labels=labels[:3])
-    by_loss, by_confidence = audit.audit_predictions(member, non_member, queries="natural")
+    by_loss, by_confidence = audit.audit_predictions(
+        member, non_member, queries="natural", signals=["cross_entropy", "confidence"]
+    )
     assert (by_loss.tie_share, by_loss.balanced_accuracy) == (0.0, 1.0)
     assert (by_confidence.tie_share, by_confidence.balanced_accuracy) == (1.0, 0.5)
 
@@ -197,6 +199,58 @@ def test_extreme_logits_stay_finite_or_minus_infinite_never_nan():
     logits = np.array([[1e308, -1e308], [-1e308, 1e308], [1e300, 1e300]])
     score = membership.cross_entropy_score([0, 0, 0], logits).numpy()
     np.testing.assert_allclose(score, [0, -np.inf, -math.log(2)])
+
+
+def test_logit_scores_are_those_of_tensorflow_privacy():
+    found = membership.logit_score([1, 2], [[1.0, 2.0, -3.0], [-1.0, 1.0, 0.0]])  # goldens.md, 5.3 and B
+    np.testing.assert_allclose(found, [0.98185009, -1.12692802], atol=1e-8)
+
+
+def reference_predictions(num, gain, shift):
+    """The predictions of goldens.md, E: 4 classes, no random numbers."""
+    i, c = np.arange(num)[:, None], np.arange(4)
+    labels = (7 * np.arange(num) + shift) % 4
+    logits = np.sin(0.37 * i * (c + 1) + shift) + 0.5 * np.cos(0.11 * i + c)
+    logits[np.arange(num), labels] += gain * (1 + np.sin(0.05 * np.arange(num) + shift))
+    return labels, logits
+
+
+def test_modified_entropy_and_correctness_are_those_of_their_authors_code():
+    member, non_member = reference_predictions(240, 1.6, 2), reference_predictions(180, 0.8, 3)
+    modified = membership.modified_entropy_score(*member)
+    np.testing.assert_allclose(-modified[:4], [0.04380077, 0.01890841, 0.00118822, 0.03794778], atol=1e-8)
+    accuracies = [membership.correctness_score(*split).numpy().mean() for split in (member, non_member)]
+    np.testing.assert_allclose(accuracies, [0.6791666667, 0.4944444444], atol=1e-10)
+
+
+@pytest.mark.parametrize("scale", [0.1, 3.0, 12.0])
+def test_further_scores_are_those_of_their_definitions(scale):
+    labels, logits = random_logits(11, scale=scale)
+    probs = oracles.softmax(logits)
+    for row, (label, p) in enumerate(zip(labels, probs)):
+        others = np.delete(p, label)
+        expected = {
+            "correctness": float(np.argmax(p) == label),
+            "entropy": np.sum(p * np.log(p)),
+            "modified_entropy": (1 - p[label]) * np.log(p[label]) + np.sum(others * np.log1p(-others)),
+            "logit": np.log(p[label] / others.sum()),
+        }
+        for name, value in expected.items():
+            found = getattr(membership, f"{name}_score")(labels, logits)[row]
+            assert float(found) == pytest.approx(value, rel=1e-6, abs=1e-12), name
+            if name != "logit":
+                from_probs = getattr(membership, f"{name}_score_from_probs")(labels, probs)[row]
+                assert float(from_probs) == pytest.approx(value, rel=1e-6, abs=1e-12), name
+
+
+def test_modified_entropy_of_a_very_sure_network_keeps_its_order():
+    gaps = np.array([20.0, 40.0, 60.0, 300.0])
+    logits = np.stack([gaps, 0 * gaps], axis=1)
+    right, wrong = (membership.modified_entropy_score(np.full(4, label), logits).numpy() for label in (0, 1))
+    # Both terms of two classes are alike: exp(-gap) * exp(-gap) where right, 1 * gap where wrong, to first order.
+    np.testing.assert_allclose(right, -2 * np.exp(-2 * gaps), rtol=1e-6)
+    np.testing.assert_allclose(wrong, -2 * gaps, rtol=1e-6)
+    assert np.all(np.diff(right) > 0) and np.all(np.diff(wrong) < 0)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int32])
@@ -563,8 +617,9 @@ def predictions(seed, **kwargs):
 
 def test_audit_predictions_audits_every_signal_in_order():
     members, non_members = predictions(3), predictions(4, num=30)
-    by_loss, by_confidence = audit.audit_predictions(members, non_members, queries="natural")
+    by_loss, by_confidence, *others = audit.audit_predictions(members, non_members, queries="natural")
     assert (by_loss.signal, by_confidence.signal) == ("cross_entropy", "confidence")
+    assert [result.signal for result in others] == ["correctness", "entropy", "modified_entropy"]
     expected = audit.audit_scores(
         membership.cross_entropy_score(members.labels, members.logits),
         membership.cross_entropy_score(non_members.labels, non_members.logits),

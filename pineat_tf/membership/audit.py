@@ -15,12 +15,18 @@ Score = Callable[..., tf.Tensor]
 SIGNALS: dict[str, Score] = {
     "cross_entropy": scores.cross_entropy_score,
     "confidence": scores.confidence_score,
+    "correctness": scores.correctness_score,
+    "entropy": scores.entropy_score,
+    "modified_entropy": scores.modified_entropy_score,
 }
 """Signals computed from logits. Add an entry to add a signal."""
 
 SIGNALS_FROM_PROBS: dict[str, Score] = {
     "cross_entropy": scores.cross_entropy_score_from_probs,
     "confidence": scores.confidence_score_from_probs,
+    "correctness": scores.correctness_score_from_probs,
+    "entropy": scores.entropy_score_from_probs,
+    "modified_entropy": scores.modified_entropy_score_from_probs,
 }
 """The same signals where only probabilities were kept."""
 
@@ -70,7 +76,7 @@ def audit_scores(member_scores, non_member_scores, *, signal: str, queries: str)
 
 
 def audit_predictions(
-    members, non_members, *, queries: str, signals: Sequence[str] = ("cross_entropy", "confidence")
+    members, non_members, *, queries: str, signals: Sequence[str] = tuple(SIGNALS)
 ) -> tuple[MembershipResult, ...]:
     """Measures what a network's predictions reveal about membership.
 
@@ -79,7 +85,7 @@ def audit_predictions(
             `(num, num_classes)` and `.labels` of shape `(num,)`.
         non_members: the same for unseen examples.
         queries: "natural" or "adversarial", the inputs that were predicted.
-        signals: names in `SIGNALS`.
+        signals: names in `SIGNALS`; all of them unless you choose.
 
     Returns:
         One record per signal, in the order of `signals`.
@@ -91,8 +97,9 @@ def audit_predictions(
         >>> from types import SimpleNamespace
         >>> members = SimpleNamespace(logits=[[4.0, 0.0], [0.0, 3.0]], labels=[0, 1])
         >>> non_members = SimpleNamespace(logits=[[1.0, 0.0], [2.0, 0.0]], labels=[0, 1])
-        >>> [r.balanced_accuracy for r in audit_predictions(members, non_members, queries="natural")]
-        [1.0, 1.0]
+        >>> results = audit_predictions(members, non_members, queries="natural")
+        >>> {result.signal: result.balanced_accuracy for result in results}["cross_entropy"]
+        1.0
     """
     signals = (signals,) if isinstance(signals, str) else signals
     for signal in signals:

@@ -40,9 +40,7 @@ def cross_entropy_score(labels, logits) -> tf.Tensor:
     labels, logits = _checked(labels, logits, "logits")
     _check_finite(logits)
     gaps = logits - _of_true_class(labels, logits)[:, tf.newaxis]
-    is_true_class = tf.one_hot(labels, tf.shape(logits)[1], on_value=True, off_value=False)
-    other_gaps = tf.where(is_true_class, tf.constant(-np.inf, tf.float64), gaps)
-    return -tf.nn.softplus(tf.reduce_logsumexp(other_gaps, axis=1))
+    return -tf.nn.softplus(_log_sum_exp_of_others(labels, gaps))
 
 
 def confidence_score(labels, logits) -> tf.Tensor:
@@ -120,6 +118,153 @@ def confidence_score_from_probs(labels, probs) -> tf.Tensor:
     return _of_true_class(labels, probs)
 
 
+def logit_score(labels, logits) -> tf.Tensor:
+    """Scores each example by the logit of its class's probability, log(p_y / (1 - p_y)).
+
+    It orders examples as `cross_entropy_score` does, but is spread nearly normally over networks, which LiRA needs. It
+    is `z_y - log(sum_{c != y} exp(z_c))`, so it never saturates.
+
+    Args:
+        labels: class indices, whole numbers of shape `(num,)`.
+        logits: finite, shape `(num, num_classes)`.
+
+    Returns:
+        float64 scores of shape `(num,)`, unbounded.
+
+    Raises:
+        ValueError: as `cross_entropy_score`.
+
+    Example:
+        >>> logit_score([1, 2], [[1.0, 2.0, -3.0], [-1.0, 1.0, 0.0]]).numpy().round(4)
+        array([ 0.9819, -1.1269])
+
+    Reference:
+        Carlini et al., "Membership Inference Attacks From First Principles", S&P 2022, section IV-C.
+    """
+    labels, logits = _checked(labels, logits, "logits")
+    _check_finite(logits)
+    return _of_true_class(labels, logits) - _log_sum_exp_of_others(labels, logits)
+
+
+def correctness_score(labels, logits) -> tf.Tensor:
+    """Scores each example 1 if it is classified correctly, 0 if not: the gap attack as a score.
+
+    Args:
+        labels: class indices, whole numbers of shape `(num,)`.
+        logits: finite, shape `(num, num_classes)`.
+
+    Returns:
+        float64 scores of shape `(num,)`, 0 or 1.
+
+    Raises:
+        ValueError: as `cross_entropy_score`.
+
+    Example:
+        >>> correctness_score([0, 0], [[2.0, 1.0], [1.0, 2.0]]).numpy()
+        array([1., 0.])
+
+    Reference:
+        Yeom et al., CSF 2018, section 3.
+    """
+    labels, logits = _checked(labels, logits, "logits")
+    _check_finite(logits)
+    return tf.cast(tf.argmax(logits, axis=1) == labels, tf.float64)
+
+
+def correctness_score_from_probs(labels, probs) -> tf.Tensor:
+    """`correctness_score` where only probabilities were kept; arguments as `confidence_score_from_probs`.
+
+    Example:
+        >>> correctness_score_from_probs([0, 0], [[0.9, 0.1], [0.1, 0.9]]).numpy()
+        array([1., 0.])
+    """
+    labels, probs = _checked(labels, probs, "probs")
+    _check_probs(probs)
+    return correctness_score(labels, probs)
+
+
+def entropy_score(labels, logits) -> tf.Tensor:
+    """Scores each example by the negative entropy of its prediction, whatever its class.
+
+    Args:
+        labels: class indices, whole numbers of shape `(num,)`; not used, as the attack does not know them.
+        logits: finite, shape `(num, num_classes)`.
+
+    Returns:
+        float64 scores of shape `(num,)` in [-log(num_classes), 0], in nats.
+
+    Raises:
+        ValueError: as `cross_entropy_score`.
+
+    Example:
+        >>> entropy_score([0], [[0.0, 0.0]]).numpy().round(4)
+        array([-0.6931])
+
+    Reference:
+        Shokri et al., S&P 2017; Song and Mittal, "Systematic Evaluation of Privacy Risks of Machine Learning Models",
+        USENIX Security 2021, section 3.1.
+    """
+    _, logits = _checked(labels, logits, "logits")
+    _check_finite(logits)
+    log_probs, _ = _log_probs(logits)
+    return tf.reduce_sum(_times(tf.exp(log_probs), log_probs), axis=1)
+
+
+def modified_entropy_score(labels, logits) -> tf.Tensor:
+    """Scores each example by the negative modified entropy, which is small for a sure and correct prediction only.
+
+    The modified entropy is `-(1 - p_y) log(p_y) - sum_{c != y} p_c log(1 - p_c)`. The chance that a class is not it is
+    summed from the other classes where it is nearly 0, so that nothing saturates.
+
+    Args:
+        labels: class indices, whole numbers of shape `(num,)`.
+        logits: finite, shape `(num, num_classes)`.
+
+    Returns:
+        float64 scores of shape `(num,)`, <= 0.
+
+    Raises:
+        ValueError: as `cross_entropy_score`.
+
+    Example:
+        >>> modified_entropy_score([0, 1], [[1.0, 0.0], [1.0, 0.0]]).numpy().round(4)
+        array([-0.1685, -1.9201])
+
+    Reference:
+        Song and Mittal, USENIX Security 2021, eq. (7).
+    """
+    labels, logits = _checked(labels, logits, "logits")
+    _check_finite(logits)
+    log_probs, log_complements = _log_probs(logits)
+    return _negative_modified_entropy(labels, log_probs, log_complements)
+
+
+def entropy_score_from_probs(labels, probs) -> tf.Tensor:
+    """`entropy_score` where only probabilities were kept; arguments as `confidence_score_from_probs`.
+
+    Example:
+        >>> entropy_score_from_probs([0, 0], [[1.0, 0.0], [0.5, 0.5]]).numpy().round(4)
+        array([ 0.    , -0.6931])
+    """
+    _, probs = _checked(labels, probs, "probs")
+    _check_probs(probs)
+    return tf.reduce_sum(_times(probs, tf.math.log(probs)), axis=1)
+
+
+def modified_entropy_score_from_probs(labels, probs) -> tf.Tensor:
+    """`modified_entropy_score` where only probabilities were kept; arguments as `confidence_score_from_probs`.
+
+    It is `-inf` where the network was sure of a wrong class.
+
+    Example:
+        >>> modified_entropy_score_from_probs([0, 1], [[1.0, 0.0], [1.0, 0.0]]).numpy()
+        array([  0., -inf])
+    """
+    labels, probs = _checked(labels, probs, "probs")
+    _check_probs(probs)
+    return _negative_modified_entropy(labels, tf.math.log(probs), tf.math.log(1.0 - probs))
+
+
 def as_float64(name: str, values) -> tf.Tensor:
     """Converts real numbers to a float64 tensor; Python floats keep all their digits.
 
@@ -151,6 +296,37 @@ def as_float64(name: str, values) -> tf.Tensor:
 
 def _of_true_class(labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
     return tf.gather(outputs, labels, axis=1, batch_dims=1)
+
+
+def _log_sum_exp_of_others(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """The logarithm of the summed exponentials of all logits but that of the label."""
+    is_label = tf.one_hot(labels, tf.shape(logits)[1], on_value=True, off_value=False)
+    return tf.reduce_logsumexp(tf.where(is_label, tf.constant(-np.inf, tf.float64), logits), axis=1)
+
+
+def _log_probs(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """log(p) and log(1 - p) of every class; what is lost to rounding where p is nearly 1 is summed from the others."""
+    largest = tf.argmax(logits, axis=1)
+    is_largest = tf.one_hot(largest, tf.shape(logits)[1], on_value=True, off_value=False)
+    odds = (_of_true_class(largest, logits) - _log_sum_exp_of_others(largest, logits))[:, tf.newaxis]
+    log_probs = tf.nn.log_softmax(logits)
+    of_others = tf.where(is_largest, tf.zeros_like(logits), tf.exp(log_probs))
+    return (
+        tf.where(is_largest, -tf.nn.softplus(-odds), log_probs),
+        tf.where(is_largest, -tf.nn.softplus(odds), tf.math.log1p(-of_others)),
+    )
+
+
+def _negative_modified_entropy(labels: tf.Tensor, log_probs: tf.Tensor, log_complements: tf.Tensor) -> tf.Tensor:
+    """`(1 - p_y) log(p_y) + sum_{c != y} p_c log(1 - p_c)`, where 0 times an infinity counts as 0."""
+    is_label = tf.one_hot(labels, tf.shape(log_probs)[1], on_value=True, off_value=False)
+    weights = tf.exp(tf.where(is_label, log_complements, log_probs))
+    return tf.reduce_sum(_times(weights, tf.where(is_label, log_probs, log_complements)), axis=1)
+
+
+def _times(probs: tf.Tensor, logs: tf.Tensor) -> tf.Tensor:
+    """The product, 0 where the probability is."""
+    return tf.where(probs > 0, probs * logs, tf.zeros_like(probs))
 
 
 def _checked(labels, outputs, name: str) -> tuple[tf.Tensor, tf.Tensor]:
