@@ -21,7 +21,7 @@ LAYERS = [
     ["training", "predictions"],
     ["distilled", "free"],
     ["membership.scores"],
-    ["membership.thresholds"],
+    ["membership.thresholds", "membership.shadow"],
     ["membership.results"],
     ["membership.audit"],
     ["membership"],

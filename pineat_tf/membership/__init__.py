@@ -1,6 +1,6 @@
 """Membership inference: who was in the training set? Scores, thresholds, audits and records."""
 
-from pineat_tf.membership import audit, results, scores, thresholds
+from pineat_tf.membership import audit, results, scores, shadow, thresholds
 from pineat_tf.membership.audit import (
     SIGNALS,
     SIGNALS_FROM_PROBS,
@@ -21,6 +21,7 @@ from pineat_tf.membership.scores import (
     modified_entropy_score,
     modified_entropy_score_from_probs,
 )
+from pineat_tf.membership.shadow import lira_scores, relative_likelihood_scores, rmia_scores
 from pineat_tf.membership.thresholds import (
     BestThreshold,
     NoiseFloor,
@@ -57,13 +58,17 @@ __all__ = [
     "entropy_score",
     "entropy_score_from_probs",
     "gap_attack",
+    "lira_scores",
     "logit_score",
     "modified_entropy_score",
     "modified_entropy_score_from_probs",
     "noise_floor",
+    "relative_likelihood_scores",
     "results",
+    "rmia_scores",
     "roc",
     "scores",
+    "shadow",
     "thresholds",
     "tie_share",
     "tpr_at_fpr",

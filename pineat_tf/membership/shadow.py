@@ -1,0 +1,229 @@
+"""Membership scores calibrated on shadow models: LiRA and RMIA. Larger = more likely a member.
+
+Both ask whether the network under audit is surer of an example than networks trained without it. The shadow models are
+trained like the network, each on a random part of the data. float64, on the host: these are sums over models, not
+passes through them.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pineat_tf.checks import check_choice, check_positive
+from pineat_tf.membership.scores import as_float64
+
+_SMALLEST_DEVIATION = 1e-12  # keeps a ratio of equal observations finite
+
+
+class _Normal(NamedTuple):
+    """A normal distribution for every example and query, each of shape `(num, queries)`."""
+
+    centre: np.ndarray
+    deviation: np.ndarray
+
+    def standardised(self, values: np.ndarray) -> np.ndarray:
+        return (values - self.centre) / self.deviation
+
+    def log_density(self, values: np.ndarray) -> np.ndarray:
+        """Without the constant, which cancels in a ratio."""
+        return -np.log(self.deviation) - 0.5 * self.standardised(values) ** 2
+
+
+def lira_scores(target, shadows, in_mask, *, mode: str = "online", variance: str = "per_example") -> np.ndarray:
+    """Scores each example by how much better "trained on it" explains the network than "trained without it".
+
+    Online, the score is the log-likelihood ratio of two normal distributions, fitted to the shadow models with and
+    without the example. Offline, only those without it are used: the score is how many standard deviations the network
+    lies above them, which orders examples as the one-sided test of the paper does. Centres are medians, as in the
+    authors' code. Where an example has fewer than two shadow models of a kind, the mean of the other examples' centres
+    (if it has none) and deviations stands in.
+
+    Args:
+        target: what the network under audit says of each example, e.g. by `logit_score`; shape `(num,)`, or
+            `(num, queries)` for several queries an example (augmented, adversarial), whose scores are averaged.
+        shadows: the same of each shadow model, shape `(num_models, num)` or `(num_models, num, queries)`.
+        in_mask: whether a model was trained on an example, booleans of shape `(num_models, num)`.
+        mode: "online" or "offline".
+        variance: "per_example", or "fixed" for one of all examples, which is better with few shadow models (about
+            64 or less); models with and without the example have one each.
+
+    Returns:
+        Scores of shape `(num,)`, float64.
+
+    Raises:
+        ValueError: if shapes do not fit, values are not finite, or no example has two shadow models of a kind.
+
+    Example:
+        >>> target, shadows = [3.0, 0.0], [[3.0, 3.0], [1.0, 1.0], [2.0, 2.0], [0.0, 0.0]]
+        >>> in_mask = [[True, False], [False, False], [True, True], [False, True]]
+        >>> lira_scores(target, shadows, in_mask, mode="offline")
+        array([ 5., -2.])
+
+    Reference:
+        Carlini et al., "Membership Inference Attacks From First Principles", S&P 2022, algorithm 1 and section V.
+    """
+    check_choice("mode", mode, ("online", "offline"))
+    check_choice("variance", variance, ("per_example", "fixed"))
+    target, shadows, in_mask = _checked(target, shadows, in_mask)
+    without = _fitted(shadows, ~in_mask, variance, "without")
+    if mode == "offline":
+        return without.standardised(target).mean(axis=1)
+    trained_on_it = _fitted(shadows, in_mask, variance, "with")
+    return (trained_on_it.log_density(target) - without.log_density(target)).mean(axis=1)
+
+
+def relative_likelihood_scores(target, shadows, in_mask, *, offline_a: float | None = None) -> np.ndarray:
+    """Scores each example by log(p(x | network) / p(x)), the likelihood ratio that RMIA compares.
+
+    p(x) is the mean probability by the shadow models: online, of those with and those without the example in equal
+    parts; offline, `((1 + a) p_out + (1 - a)) / 2` from those without it.
+
+    Args:
+        target: log p_y of each example by the network under audit (`cross_entropy_score`), shape `(num,)`, or
+            `(num, queries)`, whose probabilities are averaged.
+        shadows: the same of each shadow model, shape `(num_models, num)` or `(num_models, num, queries)`.
+        in_mask: whether a model was trained on an example, booleans of shape `(num_models, num)`.
+        offline_a: the a of the offline approximation, in [0, 1]; None attacks online.
+
+    Returns:
+        Scores of shape `(num,)`, float64.
+
+    Raises:
+        ValueError: if shapes do not fit, values are above 0 or not finite, `offline_a` is out of range, or an example
+            has no shadow model of a kind that is needed.
+
+    Example:
+        >>> log_probs = np.log([[0.25], [0.5]])
+        >>> relative_likelihood_scores(np.log([0.75]), log_probs, [[False], [True]]).round(4)  # log(0.75 / 0.375)
+        array([0.6931])
+
+    Reference:
+        Zarifzadeh, Liu and Shokri, "Low-Cost High-Power Membership Inference Attacks", ICML 2024, eq. (7) to (10).
+    """
+    target, shadows, in_mask = _checked(target, shadows, in_mask)
+    if max(target.max(), shadows.max()) > 0:
+        raise ValueError(
+            "`target` and `shadows` must be log-probabilities, at most 0. "
+            f"Received: values up to {max(target.max(), shadows.max()):g}. Give `cross_entropy_score(labels, logits)`."
+        )
+    log_target, log_shadows = _log_mean_exp(target, axis=1), _log_mean_exp(shadows, axis=2)
+    out = _log_masked_mean(log_shadows, ~in_mask, "without")
+    if offline_a is None:
+        return log_target - np.logaddexp(out, _log_masked_mean(log_shadows, in_mask, "with")) + np.log(2)
+    if not 0 <= offline_a <= 1:
+        raise ValueError(f"`offline_a` must lie in [0, 1]. Received: offline_a={offline_a!r}. Give e.g. 0.3.")
+    return log_target - np.log(((1 + offline_a) * np.exp(out) + (1 - offline_a)) / 2)
+
+
+def rmia_scores(ratios, population_ratios, *, gamma: float = 2.0) -> np.ndarray:
+    """Scores each example by the share of the population that it dominates.
+
+    An example dominates another one if its `relative_likelihood_scores` is larger by at least log(gamma). The share
+    orders examples as those scores do, but ties those that dominate the same: for TPR at an FPR far below one over the
+    population's size, audit the scores themselves.
+
+    Args:
+        ratios: `relative_likelihood_scores` of the audited examples, shape `(num,)`.
+        population_ratios: the same of examples that the network was not trained on, shape `(num_population,)`.
+        gamma: by which factor the likelihood ratio must be larger, > 0.
+
+    Returns:
+        Scores in [0, 1] of shape `(num,)`, float64.
+
+    Raises:
+        ValueError: if shapes do not fit, values are not finite, or `gamma` is not positive.
+
+    Example:
+        >>> rmia_scores(np.log([8.0, 2.0]), np.log([1.0, 2.0, 3.0, 5.0]))
+        array([0.75, 0.25])
+
+    Reference:
+        Zarifzadeh, Liu and Shokri, ICML 2024, eq. (2) and (4).
+    """
+    check_positive("gamma", gamma, "It is a factor; the authors take 1 or 2.")
+    ratios, population = (
+        _finite(name, values, ranks=(1,))
+        for name, values in (("ratios", ratios), ("population_ratios", population_ratios))
+    )
+    return np.searchsorted(np.sort(population), ratios - np.log(gamma), side="right") / len(population)
+
+
+def _fitted(shadows: np.ndarray, mask: np.ndarray, variance: str, kind: str) -> _Normal:
+    """Normal distributions of what the chosen models say of each example."""
+    counts = mask.sum(axis=0)[:, np.newaxis]
+    if not np.any(counts >= 2):
+        raise ValueError(
+            f"No example has two shadow models {kind} it. Received: {len(mask)} shadow models. Train more of them, "
+            "each on a random half of the data."
+        )
+    chosen = mask[:, :, np.newaxis]
+    centre = _masked_median(shadows, chosen, counts)
+    centre = np.where(counts > 0, centre, _mean(centre, counts > 0))
+    squares = np.where(chosen, (shadows - _masked_mean(shadows, chosen, counts)) ** 2, 0.0).sum(axis=0)
+    if variance == "fixed":  # pooled within the examples that tell something of it
+        several = counts >= 2
+        deviation = np.sqrt(np.where(several, squares, 0.0).sum(axis=0) / np.where(several, counts, 0).sum())
+    else:
+        deviation = np.sqrt(squares / np.maximum(counts, 1))
+        deviation = np.where(counts >= 2, deviation, _mean(deviation, counts >= 2))
+    return _Normal(centre, np.maximum(deviation, _SMALLEST_DEVIATION))
+
+
+def _masked_mean(values: np.ndarray, chosen: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    return np.where(chosen, values, 0.0).sum(axis=0) / np.maximum(counts, 1)
+
+
+def _masked_median(values: np.ndarray, chosen: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The median over models; anything where there are none."""
+    ordered = np.sort(np.where(chosen, values, np.inf), axis=0)
+    middle = [
+        np.broadcast_to(np.maximum(rank, 0), values.shape[1:])[np.newaxis] for rank in ((counts - 1) // 2, counts // 2)
+    ]
+    low, high = (np.take_along_axis(ordered, np.minimum(rank, len(values) - 1), axis=0)[0] for rank in middle)
+    return 0.5 * (low + high)
+
+
+def _mean(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """The mean over those examples where it is known, one a query."""
+    return np.where(known, values, 0.0).sum(axis=0) / known.sum()
+
+
+def _log_mean_exp(values: np.ndarray, axis: int) -> np.ndarray:
+    return np.logaddexp.reduce(values, axis=axis) - np.log(values.shape[axis])
+
+
+def _log_masked_mean(log_probs: np.ndarray, mask: np.ndarray, kind: str) -> np.ndarray:
+    """The logarithm of the mean probability over the chosen models."""
+    counts = mask.sum(axis=0)
+    if not counts.all():
+        raise ValueError(
+            f"Every example needs a shadow model {kind} it. Received: {int(np.sum(counts == 0))} of {len(counts)} "
+            "examples without one. Train more shadow models, leave those examples out, or attack offline."
+        )
+    return np.logaddexp.reduce(np.where(mask, log_probs, -np.inf), axis=0) - np.log(counts)
+
+
+def _checked(target, shadows, in_mask) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Values with an axis of queries, once they fit each other."""
+    target, shadows = _finite("target", target, ranks=(1, 2)), _finite("shadows", shadows, ranks=(2, 3))
+    in_mask = np.asarray(in_mask)
+    if shadows.shape[1:] != target.shape or in_mask.shape != shadows.shape[:2] or in_mask.dtype != bool:
+        raise ValueError(
+            "`shadows` must have shape (num_models, *target.shape) and `in_mask` be booleans of shape (num_models, "
+            f"num). Received: target {target.shape}, shadows {shadows.shape}, in_mask {in_mask.dtype.name} "
+            f"{in_mask.shape}."
+        )
+    if target.ndim == 1:
+        target, shadows = target[:, np.newaxis], shadows[:, :, np.newaxis]
+    return target, shadows, in_mask
+
+
+def _finite(name: str, values, ranks: tuple[int, ...]) -> np.ndarray:
+    values = as_float64(name, values).numpy()
+    if values.ndim not in ranks or not values.size or not np.isfinite(values).all():
+        raise ValueError(
+            f"`{name}` must be finite, of rank {' or '.join(map(str, ranks))}, and not empty. Received: shape "
+            f"{values.shape}, {int(np.sum(~np.isfinite(values)))} values NaN or infinite. Score from logits, which do "
+            "not overflow."
+        )
+    return values
