@@ -26,6 +26,7 @@ setup(
         "keras>=3.5",
         "numpy",
         "scikit-learn",
+        "scipy",
         "absl-py",
         "tqdm",
         "matplotlib",

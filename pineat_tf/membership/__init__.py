@@ -1,11 +1,17 @@
 """Membership inference: who was in the training set? Scores, thresholds, audits and records."""
 
-from pineat_tf.membership import audit, results, scores, shadow, thresholds
+from pineat_tf.membership import audit, bounds, results, scores, shadow, thresholds
 from pineat_tf.membership.audit import (
     SIGNALS,
     SIGNALS_FROM_PROBS,
     audit_predictions,
     audit_scores,
+)
+from pineat_tf.membership.bounds import (
+    Interval,
+    clopper_pearson,
+    epsilon_lower_bound,
+    positive_predictive_value,
 )
 from pineat_tf.membership.results import MembershipResult
 from pineat_tf.membership.scores import (
@@ -40,6 +46,7 @@ __all__ = [
     "SIGNALS",
     "SIGNALS_FROM_PROBS",
     "BestThreshold",
+    "Interval",
     "MembershipResult",
     "NoiseFloor",
     "Roc",
@@ -49,6 +56,8 @@ __all__ = [
     "audit_predictions",
     "audit_scores",
     "best_threshold",
+    "bounds",
+    "clopper_pearson",
     "confidence_score",
     "confidence_score_from_probs",
     "correctness_score",
@@ -57,12 +66,14 @@ __all__ = [
     "cross_entropy_score_from_probs",
     "entropy_score",
     "entropy_score_from_probs",
+    "epsilon_lower_bound",
     "gap_attack",
     "lira_scores",
     "logit_score",
     "modified_entropy_score",
     "modified_entropy_score_from_probs",
     "noise_floor",
+    "positive_predictive_value",
     "relative_likelihood_scores",
     "results",
     "rmia_scores",

@@ -1,0 +1,135 @@
+"""What an attacker's hits and false alarms prove: intervals of rates, a bound on differential privacy, precision."""
+
+import math
+from typing import NamedTuple
+
+from scipy import stats
+
+from pineat_tf.checks import check_count, check_share
+
+
+class Interval(NamedTuple):
+    """An interval that covers the true figure with the confidence asked for.
+
+    Attributes:
+        low: its lower end.
+        high: its upper end.
+    """
+
+    low: float
+    high: float
+
+
+def clopper_pearson(successes: int, trials: int, *, confidence: float = 0.95) -> Interval:
+    """Finds the exact interval of a rate from how often it was seen.
+
+    Args:
+        successes: how often it happened, 0 .. `trials`.
+        trials: how often it could have happened, >= 1.
+        confidence: at least how often such an interval covers the true rate, in [0, 1); each end is exceeded in at most
+            half of the rest.
+
+    Returns:
+        The interval, within [0, 1].
+
+    Raises:
+        ValueError: if counts or the confidence are out of range.
+
+    Example:
+        >>> [round(end, 4) for end in clopper_pearson(0, 100)]
+        [0.0, 0.0362]
+
+    Reference:
+        Clopper and Pearson, "The use of confidence or fiducial limits illustrated in the case of the binomial",
+        Biometrika 1934.
+    """
+    check_count("trials", trials, 1, "It is how many examples were judged.")
+    check_count("successes", successes, 0, "It is how many of the examples were called members.")
+    check_share("confidence", confidence)
+    if successes > trials:
+        raise ValueError(
+            f"`successes` must be at most `trials`. Received: successes={successes}, trials={trials}. Give counts."
+        )
+    tail = (1 - confidence) / 2
+    low = stats.beta.ppf(tail, successes, trials - successes + 1) if successes else 0.0
+    high = stats.beta.isf(tail, successes + 1, trials - successes) if successes < trials else 1.0
+    return Interval(float(low), float(high))
+
+
+def epsilon_lower_bound(
+    true_positives: int,
+    num_members: int,
+    false_positives: int,
+    num_non_members: int,
+    *,
+    delta: float = 0.0,
+    confidence: float = 0.95,
+) -> float:
+    """Bounds the epsilon of differential privacy from below by what an attack achieved.
+
+    Training that is (epsilon, delta)-differentially private allows no attack a TPR above `exp(epsilon) FPR + delta`,
+    nor a true negative rate above `exp(epsilon)` times the false negative rate plus delta. Both are asked of the worst
+    ends of the exact intervals of TPR and FPR, each with half of the doubt.
+
+    The threshold must have been chosen on other data: chosen on these counts, it makes the bound too large.
+
+    Args:
+        true_positives: members called members, 0 .. `num_members`.
+        num_members: >= 1.
+        false_positives: non-members called members, 0 .. `num_non_members`.
+        num_non_members: >= 1.
+        delta: of the privacy guarantee, in [0, 1).
+        confidence: at least how often the bound is below the true epsilon, in [0, 1).
+
+    Returns:
+        The bound, >= 0; 0 where the attack proves nothing.
+
+    Raises:
+        ValueError: if counts or shares are out of range.
+
+    Example:
+        >>> round(epsilon_lower_bound(100, 100, 0, 100), 4)
+        3.2813
+
+    Reference:
+        Nasr et al., "Adversary Instantiation: Lower Bounds for Differentially Private Machine Learning", S&P 2021,
+        section IV.
+    """
+    check_share("delta", delta)
+    tpr = clopper_pearson(true_positives, num_members, confidence=confidence)
+    fpr = clopper_pearson(false_positives, num_non_members, confidence=confidence)
+    return max(0.0, _log_ratio(tpr.low - delta, fpr.high), _log_ratio(1 - fpr.high - delta, 1 - tpr.low))
+
+
+def positive_predictive_value(tpr: float, fpr: float, *, prior: float = 0.5) -> float:
+    """Measures how often the attacker is right who says "member".
+
+    Args:
+        tpr: share of members called members, in [0, 1].
+        fpr: share of non-members called members, in [0, 1].
+        prior: share of members among the examples that are judged, in [0, 1): 0.5 in a balanced audit, far less in
+            the world.
+
+    Returns:
+        The share of members among those called members, in [0, 1]; NaN if nobody is called one.
+
+    Raises:
+        ValueError: if a rate or the prior is out of range.
+
+    Example:
+        >>> round(positive_predictive_value(0.1, 0.001, prior=0.01), 4)
+        0.5025
+
+    Reference:
+        Jayaraman et al., "Revisiting Membership Inference Under Realistic Assumptions", PoPETs 2021, section 3.
+    """
+    check_share("prior", prior)
+    for name, rate in (("tpr", tpr), ("fpr", fpr)):
+        if not 0 <= rate <= 1:
+            raise ValueError(f"`{name}` must lie in [0, 1]. Received: {name}={rate!r}. Give a share, not a percentage.")
+    called = prior * tpr + (1 - prior) * fpr
+    return prior * tpr / called if called else math.nan
+
+
+def _log_ratio(upper: float, lower: float) -> float:
+    return math.log(upper / lower) if upper > 0 else 0.0
