@@ -121,6 +121,38 @@ def dlr(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     return margin(labels, logits) / (largest[:, 0] - largest[:, 2] + _TINY)
 
 
+def dlr_targeted(labels: tf.Tensor, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Targeted difference of logits ratio: how far the target's logit is above that of the true class, relatively.
+
+    The gap that it is relative to is that between the largest logit and the mean of the third and the fourth.
+
+    Args:
+        labels: class numbers of shape `(batch,)`, or one-hot of shape `(batch, num_classes)`.
+        targets: the classes to reach, class numbers of shape `(batch,)`.
+        logits: shape `(batch, num_classes)` with 4 classes or more. Half precision is raised to float32 first.
+
+    Returns:
+        Losses of shape `(batch,)`, above 0 exactly where the target's logit is above that of the true class.
+
+    Raises:
+        ValueError: if the labels' shape does not fit the logits, or there are fewer than 4 classes.
+
+    Reference:
+        Croce and Hein, ICML 2020, eq. (7).
+    """
+    logits = _at_least_float32(logits)
+    check_label_shape(labels, logits.shape[-1])
+    if logits.shape[-1] is not None and logits.shape[-1] < 4:
+        raise ValueError(
+            "The targeted difference of logits ratio needs a fourth largest logit. "
+            f"Received: num_classes={logits.shape[-1]}. Use the untargeted one, or the cross-entropy."
+        )
+    classes = labels if labels.shape.rank == 1 else tf.argmax(labels, axis=1)
+    of_true, of_target = (tf.gather(logits, index, axis=1, batch_dims=1) for index in (classes, targets))
+    largest = tf.math.top_k(logits, k=4).values
+    return (of_target - of_true) / (largest[:, 0] - 0.5 * (largest[:, 2] + largest[:, 3]) + _TINY)
+
+
 def _at_least_float32(logits: tf.Tensor) -> tf.Tensor:
     logits = tf.convert_to_tensor(logits)
     return logits if logits.dtype == tf.float64 else tf.cast(logits, tf.float32)

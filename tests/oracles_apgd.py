@@ -39,6 +39,24 @@ def dlr_gradient(label: int, logits: Array) -> Array:
     return gradient
 
 
+def dlr_targeted(label: int, target: int, logits: Array) -> float:
+    """Return the targeted difference of logits ratio of one row of logits."""
+    ordered = np.sort(logits)
+    return float((logits[target] - logits[label]) / (ordered[-1] - (ordered[-3] + ordered[-4]) / 2 + TINY))
+
+
+def dlr_targeted_gradient(label: int, target: int, logits: Array) -> Array:
+    """Return d targeted DLR / d logits: (e_t - e_y) / gap - DLR (e_1st - e_3rd / 2 - e_4th / 2) / gap."""
+    order = np.argsort(logits)[::-1]
+    gap = logits[order[0]] - (logits[order[2]] + logits[order[3]]) / 2 + TINY
+    gradient = np.zeros(len(logits))
+    gradient[target] += 1 / gap
+    gradient[label] -= 1 / gap
+    for place, share in ((0, 1.0), (2, -0.5), (3, -0.5)):
+        gradient[order[place]] -= share * dlr_targeted(label, target, logits) / gap
+    return gradient
+
+
 @dataclasses.dataclass
 class Ascent:
     """What became of one image: its last misclassified point if any, its losses from the start on, its step sizes."""
@@ -82,6 +100,7 @@ def ascend(
     loss: str,
     rho: float,
     bounds: Bounds,
+    target: int | None = None,
 ) -> Ascent:
     """Run one start of APGD on one image."""
 
@@ -90,7 +109,9 @@ def ascend(
         nonlocal x_adv
         logits = model.logits(z[None])[0]
         x_adv = z if np.argmax(logits) != label else x_adv
-        if loss == "dlr":
+        if loss == "dlr_targeted":
+            value, at_logits = dlr_targeted(label, target, logits), dlr_targeted_gradient(label, target, logits)
+        elif loss == "dlr":
             value, at_logits = dlr(label, logits), dlr_gradient(label, logits)
         else:
             value = cross_entropy([label], logits[None])[0]
@@ -127,12 +148,16 @@ def ascend(
 def apgd(model: Model, x: Array, y: Array, starts: list[Array], *settings) -> tuple[Array, list[list[Ascent]]]:
     """Return what APGD gives back for a batch, and each image's ascents, of which only the last may have succeeded.
 
-    `settings` are those of `ascend` from epsilon on.
+    `settings` are those of `ascend` from epsilon on. If the loss is targeted, `starts` are shared out evenly among the
+    targets: the first of them go for the class of the second largest logit.
     """
+    num_targets = np.shape(model.logits(x))[1] - 1
     x_adv, ascents = np.array(x, np.float64), [[] for _ in x]
     for i, (image, label) in enumerate(zip(np.asarray(x, np.float64), y)):
-        for start in starts:
-            ascents[i].append(ascend(model, image, label, start[i], *settings))
+        order = np.argsort(model.logits(image[None])[0])[::-1]
+        for index, start in enumerate(starts):
+            target = int(order[1 + index * num_targets // len(starts)])
+            ascents[i].append(ascend(model, image, label, start[i], *settings, target))
             if ascents[i][-1].x_adv is not None:
                 x_adv[i] = ascents[i][-1].x_adv
                 break

@@ -50,12 +50,13 @@ def batch(oracle):
 # ---------------------------------------------------------------- against the twin
 
 
-@pytest.mark.parametrize("loss", ["cross_entropy", "dlr"])
+@pytest.mark.parametrize("loss", ["cross_entropy", "dlr", "dlr_targeted"])
 @pytest.mark.parametrize("norm", EPSILONS)
 @pytest.mark.parametrize("bounds, num_restarts", [((0.0, 1.0), 1), (None, 2)])
 def test_the_attack_equals_its_numpy_twin(norm, loss, bounds, num_restarts, oracle, logits_fn, batch):
     (x, y), epsilon = batch, EPSILONS[norm]
-    noise = np.random.default_rng(6).uniform(-epsilon, epsilon, size=(num_restarts, *x.shape))
+    num_targets = NUM_CLASSES - 1 if loss == "dlr_targeted" else 1
+    noise = np.random.default_rng(6).uniform(-epsilon, epsilon, size=(num_restarts * num_targets, *x.shape))
     starts = [oracles.clip_to_bounds(x + each, bounds) for each in noise]
     expected, ascents = oracles_apgd.apgd(oracle, x, y, starts, epsilon, NUM_STEPS, norm, loss, 0.75, bounds)
     attack = apgd(epsilon=epsilon, num_steps=NUM_STEPS, norm=norm, loss=loss, bounds=bounds, num_restarts=num_restarts)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import pineat_tf as pt
 from pineat_tf import projections, schedules
-from pineat_tf.losses import cross_entropy, dlr, kl_divergence, margin
+from pineat_tf.losses import cross_entropy, dlr, dlr_targeted, kl_divergence, margin
 from pineat_tf.objectives import CrossEntropy, Trades
 from pineat_tf.types import Ratio
 
@@ -189,3 +189,18 @@ def test_projections_keep_the_dtype_inside_a_graph(dtype):
     projected = project(tf.constant([[3.0, 4.0], [0.3, 0.4]], dtype))
     assert projected.dtype == dtype
     np.testing.assert_allclose(projected, [[0.6, 0.8], [0.3, 0.4]], atol=1e-6)
+
+
+def test_targeted_dlr_by_hand_whatever_shifts_or_scales_the_logits():
+    # (1 - 2) / (2 - (0.5 - 1) / 2) = -1 / 2.25; (1.2 - 0.3) / (1.2 - (0.3 + 0.1) / 2) = 0.9
+    labels, targets = tf.constant([0, 0]), tf.constant([1, 1])
+    logits = tf.constant([[2.0, 1.0, 0.5, -1.0], [0.3, 1.2, 0.9, 0.1]])
+    for moved in (logits, 3 * logits + 7):
+        np.testing.assert_allclose(dlr_targeted(labels, targets, moved), [-1 / 2.25, 0.9], rtol=1e-5)
+    one_hot = tf.one_hot(labels, 4)
+    np.testing.assert_array_equal(dlr_targeted(one_hot, targets, logits), dlr_targeted(labels, targets, logits))
+
+
+def test_targeted_dlr_needs_four_classes():
+    with pytest.raises(ValueError, match="fourth largest logit. Received: num_classes=3"):
+        dlr_targeted(tf.constant([0]), tf.constant([1]), tf.constant([[1.0, 2.0, 3.0]]))

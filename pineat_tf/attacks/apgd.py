@@ -1,8 +1,9 @@
 """APGD: the attack that finds its step sizes itself, one for every example."""
 
 import dataclasses
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -15,7 +16,8 @@ from pineat_tf.seeds import fold, normal_like, uniform_like
 from pineat_tf.serialization import serializable
 from pineat_tf.types import Bounds, LogitsFn, Seed
 
-_LOSSES = {"cross_entropy": losses.cross_entropy, "dlr": losses.dlr}
+_LOSSES = {"cross_entropy": losses.cross_entropy, "dlr": losses.dlr, "dlr_targeted": losses.dlr_targeted}
+_Surrogate = Callable[[tf.Tensor], tf.Tensor]  # logits to what is made large, one number an example
 _NEW_SHARE = 0.75  # of the momentum: how much of a step is new, alpha in the paper
 
 
@@ -65,11 +67,14 @@ class AutoPGD:
     any), or the natural image itself if there was none. The accuracy on the result is the robust accuracy; the loss
     on it is not the largest loss found.
 
-    Each start costs `num_steps + 1` gradients and nothing else: their logits tell what is misclassified. The loop is
+    With the targeted loss every start is taken once for each target: the classes whose natural logits are the second
+    largest, the third and so on.
+
+    Each ascent costs `num_steps + 1` gradients and nothing else: their logits tell what is misclassified. The loop is
     one graph inside a `tf.function`; outside it gives the same tensors. An example does not influence the others.
 
     Attributes:
-        epsilon, num_steps, norm, loss, num_restarts, rho, bounds: as `apgd` takes them.
+        epsilon, num_steps, norm, loss, num_restarts, num_targets, rho, bounds: as `apgd` takes them.
         start: where the ascents start.
     """
 
@@ -78,6 +83,7 @@ class AutoPGD:
     norm: str
     loss: str
     num_restarts: int
+    num_targets: int
     rho: float
     bounds: Bounds | None
     start: Callable[[tf.Tensor, Seed], tf.Tensor]
@@ -88,6 +94,7 @@ class AutoPGD:
         check_choice("norm", self.norm, ("linf", "l2"))
         check_choice("loss", self.loss, _LOSSES)
         check_count("num_restarts", self.num_restarts, 1, "Give 1 for a single start.")
+        check_count("num_targets", self.num_targets, 1, "The authors take 9, for 10 classes.")
         hint = "It is a share of the steps, e.g. 0.75."
         check_positive("rho", self.rho, hint)
         if self.rho > 1:
@@ -97,10 +104,21 @@ class AutoPGD:
     def __call__(self, logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor, *, seed: Seed = 0) -> tf.Tensor:
         x, y = check_batch(x, y, bounds=self.bounds)
         x_adv, fooled = x, _one_each(x, False)
-        for restart in range(self.num_restarts):
-            end = self._ascend(logits_fn, x, y, self.start(x, fold(seed, restart)))
+        for index, surrogate in enumerate(self._surrogates(logits_fn, x, y)):
+            end = self._ascend(logits_fn, surrogate, x, y, self.start(x, fold(seed, index)))
             x_adv, fooled = _choose(end.fooled & ~fooled, end.x_adv, x_adv), fooled | end.fooled
         return tf.stop_gradient(x_adv)
+
+    def _surrogates(self, logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor) -> Iterator[_Surrogate]:
+        """What each ascent makes large: a function of the logits."""
+        if self.loss != "dlr_targeted":
+            yield from [functools.partial(_LOSSES[self.loss], y)] * self.num_restarts
+            return
+        natural = logits_fn(x)
+        num_targets = min(self.num_targets, natural.shape[-1] - 1)
+        likeliest = tf.stop_gradient(tf.math.top_k(natural, k=num_targets + 1).indices)
+        for rank in range(1, num_targets + 1):
+            yield from [functools.partial(losses.dlr_targeted, y, likeliest[:, rank])] * self.num_restarts
 
     def checkpoints(self) -> dict[int, int]:
         """After which steps progress is judged, and how many steps are judged there."""
@@ -112,31 +130,21 @@ class AutoPGD:
             step += interval
         return intervals
 
-    def _ascend(self, logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor, start: tf.Tensor) -> _Ascent:
+    def _ascend(
+        self, logits_fn: LogitsFn, surrogate: _Surrogate, x: tf.Tensor, y: tf.Tensor, start: tf.Tensor
+    ) -> _Ascent:
         intervals, project = self.checkpoints(), self._projection(x)
         # The largest number of increases at which a checkpoint halves; -1 where there is no checkpoint.
         limits = tf.constant([math.floor(self.rho * intervals.get(i, -1)) for i in range(self.num_steps + 1)])
 
         def look_and_move(step: tf.Tensor, ascent: _Ascent) -> tuple[tf.Tensor, _Ascent]:
-            loss, gradient, is_wrong = self._evaluate(logits_fn, ascent.x, y)
+            loss, gradient, is_wrong = _evaluate(logits_fn, surrogate, ascent.x, y)
             ascent = _remember(ascent, loss, gradient, is_wrong, step)
             ascent, gradient = _judge(ascent, gradient, limits[step])
             return step + 1, self._move(ascent, gradient, step, project)
 
         begin = _begin(start, x, 2.0 * self.epsilon)
         return tf.while_loop(lambda step, _: step <= self.num_steps, look_and_move, (tf.constant(0), begin))[1]
-
-    def _evaluate(self, logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """The loss, its gradient, and what is misclassified, by one pass forth and back."""
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(x)
-            logits = logits_fn(x)
-            loss = _LOSSES[self.loss](y, logits)
-            total = tf.reduce_sum(loss)
-        gradient = check_gradient(tape.gradient(total, x))
-        classes = y if y.shape.rank == 1 else tf.argmax(y, axis=1)
-        is_wrong = tf.argmax(logits, axis=1) != tf.cast(classes, tf.int64)
-        return tf.cast(loss, _loss_dtype(x)), gradient, is_wrong
 
     def _move(
         self, ascent: _Ascent, gradient: tf.Tensor, step: tf.Tensor, project: Callable[[tf.Tensor], tf.Tensor]
@@ -163,6 +171,7 @@ def apgd(
     norm: str = "linf",
     loss: str = "cross_entropy",
     num_restarts: int = 1,
+    num_targets: int = 9,
     rho: float = 0.75,
     bounds: Bounds | None = (0.0, 1.0),
 ) -> AutoPGD:
@@ -176,8 +185,10 @@ def apgd(
         epsilon: radius of the ball, > 0, on the scale of the pixels.
         num_steps: steps of each start, >= 1.
         norm: "linf" (steps along the gradient's sign) or "l2" (along the normalised gradient).
-        loss: "cross_entropy", or "dlr" (difference of logits ratio, for 3 classes or more).
-        num_restarts: random starts of each image, >= 1; the result is of the first that succeeds.
+        loss: "cross_entropy", "dlr" (difference of logits ratio, for 3 classes or more), or "dlr_targeted" (for 4
+            classes or more; an ascent for each target).
+        num_restarts: random starts of each image (and target), >= 1; the result is of the first that succeeds.
+        num_targets: how many other classes the targeted loss tries, the likeliest first, >= 1; all if there are fewer.
         rho: the step size halves if at most this share of the steps made the loss larger, in (0, 1].
         bounds: the pixel range, or None for no limits.
 
@@ -201,10 +212,26 @@ def apgd(
         norm=norm,
         loss=loss,
         num_restarts=num_restarts,
+        num_targets=num_targets,
         rho=rho,
         bounds=bounds,
         start=UniformOnSurface(epsilon, norm, bounds),
     )
+
+
+def _evaluate(
+    logits_fn: LogitsFn, surrogate: _Surrogate, x: tf.Tensor, y: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The loss, its gradient, and what is misclassified, by one pass forth and back."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        logits = logits_fn(x)
+        loss = surrogate(logits)
+        total = tf.reduce_sum(loss)
+    gradient = check_gradient(tape.gradient(total, x))
+    classes = y if y.shape.rank == 1 else tf.argmax(y, axis=1)
+    is_wrong = tf.argmax(logits, axis=1) != tf.cast(classes, tf.int64)
+    return tf.cast(loss, _loss_dtype(x)), gradient, is_wrong
 
 
 def _begin(start: tf.Tensor, x: tf.Tensor, step_size: float) -> _Ascent:
