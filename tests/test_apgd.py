@@ -298,7 +298,7 @@ def torch_in_float64():
     torch.set_default_dtype(before)
 
 
-@pytest.mark.parametrize("loss, theirs", [("cross_entropy", "ce"), ("dlr", "dlr")])
+@pytest.mark.parametrize("loss, theirs", [("cross_entropy", "ce"), ("dlr", "dlr"), ("dlr_targeted", "")])
 @pytest.mark.parametrize("norm, epsilon", [("linf", 0.1), ("l2", 0.5)])
 def test_it_equals_the_authors_code(norm, epsilon, loss, theirs, digits_network, torch_in_float64):
     torch, module = torch_in_float64, pytest.importorskip("pyautoattack.autopgd_base")
@@ -314,9 +314,14 @@ def test_it_equals_the_authors_code(norm, epsilon, loss, theirs, digits_network,
         w1, b1, w2, b2 = map(torch.from_numpy, weights)
         return torch.relu(images.reshape(-1, 64) @ w1 + b1) @ w2 + b2
 
-    attack = apgd(epsilon=epsilon, num_steps=25, norm=norm, loss=loss)
-    other = module.APGDAttack(twin, n_iter=25, norm=norm.title(), eps=epsilon, loss=theirs, device="cpu")
+    attack = apgd(epsilon=epsilon, num_steps=25, norm=norm, loss=loss, num_targets=1)
     images, labels = torch.from_numpy(x), torch.from_numpy(y.astype(np.int64))
+    settings = {"n_iter": 25, "norm": norm.title(), "eps": epsilon, "device": "cpu"}
+    if theirs:
+        other = module.APGDAttack(twin, loss=theirs, **settings)
+    else:
+        other = module.APGDAttack_targeted(twin, **settings)
+        other.y_target = twin(images).sort(dim=1)[1][:, -2]
     other.init_hyperparam(images)
     start = torch.from_numpy(attack.start(tf.constant(x), fold(0, 0)).numpy())
     _, robust, _, last_wrong = other.attack_single_run(images, labels, x_init=start)
