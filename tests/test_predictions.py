@@ -110,7 +110,7 @@ def test_evaluate_joins_accuracy_robustness_and_leakage(network, images, labels)
     ):
         assert figures[name] == pt.predict_logits(network, data, attack=attack).accuracy
     by_signal = {(r["signal"], r["queries"]): r for r in figures["membership"]}
-    assert set(by_signal) == {(s, q) for s in ("cross_entropy", "confidence") for q in ("natural", "adversarial")}
+    assert set(by_signal) == {(s, q) for s in pt.membership.SIGNALS for q in ("natural", "adversarial")}
     assert figures["p_e_nat"] == by_signal["cross_entropy", "natural"]["balanced_accuracy"]
     assert figures["p_e_adv"] == by_signal["cross_entropy", "adversarial"]["balanced_accuracy"]
     assert figures["p_max"] == report.p_max == max(figures["p_e_nat"], figures["p_e_adv"])
