@@ -85,7 +85,7 @@ def margin(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     logits = _at_least_float32(logits)
     num_classes = logits.shape[-1]
     check_label_shape(labels, num_classes)
-    classes = labels if labels.shape.rank == 1 else tf.argmax(labels, axis=1)
+    classes = class_numbers(labels)
     is_true = tf.one_hot(classes, num_classes, on_value=True, off_value=False)
     of_true = tf.reduce_sum(tf.where(is_true, logits, 0.0), axis=-1)
     return tf.reduce_max(tf.where(is_true, logits.dtype.min, logits), axis=-1) - of_true
@@ -147,10 +147,15 @@ def dlr_targeted(labels: tf.Tensor, targets: tf.Tensor, logits: tf.Tensor) -> tf
             "The targeted difference of logits ratio needs a fourth largest logit. "
             f"Received: num_classes={logits.shape[-1]}. Use the untargeted one, or the cross-entropy."
         )
-    classes = labels if labels.shape.rank == 1 else tf.argmax(labels, axis=1)
+    classes = class_numbers(labels)
     of_true, of_target = (tf.gather(logits, index, axis=1, batch_dims=1) for index in (classes, targets))
     largest = tf.math.top_k(logits, k=4).values
     return (of_target - of_true) / (largest[:, 0] - 0.5 * (largest[:, 2] + largest[:, 3]) + _TINY)
+
+
+def class_numbers(labels: tf.Tensor) -> tf.Tensor:
+    """Class numbers of shape `(batch,)`, from themselves or from one-hot labels of shape `(batch, num_classes)`."""
+    return labels if labels.shape.rank == 1 else tf.argmax(labels, axis=1)
 
 
 def _at_least_float32(logits: tf.Tensor) -> tf.Tensor:

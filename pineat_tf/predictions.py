@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from pineat_tf.checks import check_batch, check_count, check_logits_head, data_errors_as_value_errors
 from pineat_tf.cpu import NetworkCall
+from pineat_tf.losses import class_numbers
 from pineat_tf.seeds import as_seed, fold
 from pineat_tf.types import Seed
 
@@ -100,8 +101,7 @@ class Predictor:
             x, y = check_batch(x, y)
             if self.attack is not None:
                 x = self.attack(logits_fn, x, y, seed=seed)
-            classes = y if y.shape.rank == 1 else tf.argmax(y, axis=1)
-            return tf.cast(logits_fn(x), tf.float32), tf.cast(classes, tf.int64)
+            return tf.cast(logits_fn(x), tf.float32), tf.cast(class_numbers(y), tf.int64)
 
         return step
 

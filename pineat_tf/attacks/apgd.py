@@ -111,14 +111,15 @@ class AutoPGD:
 
     def _surrogates(self, logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor) -> Iterator[_Surrogate]:
         """What each ascent makes large: a function of the logits."""
+        loss = _LOSSES[self.loss]
         if self.loss != "dlr_targeted":
-            yield from [functools.partial(_LOSSES[self.loss], y)] * self.num_restarts
+            yield from [functools.partial(loss, y)] * self.num_restarts
             return
         natural = logits_fn(x)
         num_targets = min(self.num_targets, natural.shape[-1] - 1)
         likeliest = tf.stop_gradient(tf.math.top_k(natural, k=num_targets + 1).indices)
         for rank in range(1, num_targets + 1):
-            yield from [functools.partial(losses.dlr_targeted, y, likeliest[:, rank])] * self.num_restarts
+            yield from [functools.partial(loss, y, likeliest[:, rank])] * self.num_restarts
 
     def checkpoints(self) -> dict[int, int]:
         """After which steps progress is judged, and how many steps are judged there."""
@@ -229,8 +230,7 @@ def _evaluate(
         loss = surrogate(logits)
         total = tf.reduce_sum(loss)
     gradient = check_gradient(tape.gradient(total, x))
-    classes = y if y.shape.rank == 1 else tf.argmax(y, axis=1)
-    is_wrong = tf.argmax(logits, axis=1) != tf.cast(classes, tf.int64)
+    is_wrong = tf.argmax(logits, axis=1) != tf.cast(losses.class_numbers(y), tf.int64)
     return tf.cast(loss, _loss_dtype(x)), gradient, is_wrong
 
 

@@ -37,8 +37,7 @@ def cross_entropy_score(labels, logits) -> tf.Tensor:
         Yeom et al., "Privacy Risk in Machine Learning", CSF 2018, section 3 (threshold on the
         loss); P_E of the PINEAT paper.
     """
-    labels, logits = _checked(labels, logits, "logits")
-    _check_finite(logits)
+    labels, logits = _checked_logits(labels, logits)
     gaps = logits - _of_true_class(labels, logits)[:, tf.newaxis]
     return -tf.nn.softplus(_log_sum_exp_of_others(labels, gaps))
 
@@ -113,8 +112,7 @@ def confidence_score_from_probs(labels, probs) -> tf.Tensor:
     Reference:
         Song, Shokri, Mittal, CCS 2019, section 3.
     """
-    labels, probs = _checked(labels, probs, "probs")
-    _check_probs(probs)
+    labels, probs = _checked_probs(labels, probs)
     return _of_true_class(labels, probs)
 
 
@@ -141,8 +139,7 @@ def logit_score(labels, logits) -> tf.Tensor:
     Reference:
         Carlini et al., "Membership Inference Attacks From First Principles", S&P 2022, section IV-C.
     """
-    labels, logits = _checked(labels, logits, "logits")
-    _check_finite(logits)
+    labels, logits = _checked_logits(labels, logits)
     return _of_true_class(labels, logits) - _log_sum_exp_of_others(labels, logits)
 
 
@@ -166,9 +163,7 @@ def correctness_score(labels, logits) -> tf.Tensor:
     Reference:
         Yeom et al., CSF 2018, section 3.
     """
-    labels, logits = _checked(labels, logits, "logits")
-    _check_finite(logits)
-    return tf.cast(tf.argmax(logits, axis=1) == labels, tf.float64)
+    return _correct(*_checked_logits(labels, logits))
 
 
 def correctness_score_from_probs(labels, probs) -> tf.Tensor:
@@ -178,9 +173,7 @@ def correctness_score_from_probs(labels, probs) -> tf.Tensor:
         >>> correctness_score_from_probs([0, 0], [[0.9, 0.1], [0.1, 0.9]]).numpy()
         array([1., 0.])
     """
-    labels, probs = _checked(labels, probs, "probs")
-    _check_probs(probs)
-    return correctness_score(labels, probs)
+    return _correct(*_checked_probs(labels, probs))
 
 
 def entropy_score(labels, logits) -> tf.Tensor:
@@ -204,8 +197,7 @@ def entropy_score(labels, logits) -> tf.Tensor:
         Shokri et al., S&P 2017; Song and Mittal, "Systematic Evaluation of Privacy Risks of Machine Learning Models",
         USENIX Security 2021, section 3.1.
     """
-    _, logits = _checked(labels, logits, "logits")
-    _check_finite(logits)
+    _, logits = _checked_logits(labels, logits)
     log_probs, _ = _log_probs(logits)
     return tf.reduce_sum(_times(tf.exp(log_probs), log_probs), axis=1)
 
@@ -233,8 +225,7 @@ def modified_entropy_score(labels, logits) -> tf.Tensor:
     Reference:
         Song and Mittal, USENIX Security 2021, eq. (7).
     """
-    labels, logits = _checked(labels, logits, "logits")
-    _check_finite(logits)
+    labels, logits = _checked_logits(labels, logits)
     log_probs, log_complements = _log_probs(logits)
     return _negative_modified_entropy(labels, log_probs, log_complements)
 
@@ -246,8 +237,7 @@ def entropy_score_from_probs(labels, probs) -> tf.Tensor:
         >>> entropy_score_from_probs([0, 0], [[1.0, 0.0], [0.5, 0.5]]).numpy().round(4)
         array([ 0.    , -0.6931])
     """
-    _, probs = _checked(labels, probs, "probs")
-    _check_probs(probs)
+    _, probs = _checked_probs(labels, probs)
     return tf.reduce_sum(_times(probs, tf.math.log(probs)), axis=1)
 
 
@@ -260,8 +250,7 @@ def modified_entropy_score_from_probs(labels, probs) -> tf.Tensor:
         >>> modified_entropy_score_from_probs([0, 1], [[1.0, 0.0], [1.0, 0.0]]).numpy()
         array([  0., -inf])
     """
-    labels, probs = _checked(labels, probs, "probs")
-    _check_probs(probs)
+    labels, probs = _checked_probs(labels, probs)
     return _negative_modified_entropy(labels, tf.math.log(probs), tf.math.log(1.0 - probs))
 
 
@@ -298,6 +287,10 @@ def _of_true_class(labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
     return tf.gather(outputs, labels, axis=1, batch_dims=1)
 
 
+def _correct(labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.argmax(outputs, axis=1) == labels, tf.float64)
+
+
 def _log_sum_exp_of_others(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """The logarithm of the summed exponentials of all logits but that of the label."""
     is_label = tf.one_hot(labels, tf.shape(logits)[1], on_value=True, off_value=False)
@@ -327,6 +320,18 @@ def _negative_modified_entropy(labels: tf.Tensor, log_probs: tf.Tensor, log_comp
 def _times(probs: tf.Tensor, logs: tf.Tensor) -> tf.Tensor:
     """The product, 0 where the probability is."""
     return tf.where(probs > 0, probs * logs, tf.zeros_like(probs))
+
+
+def _checked_logits(labels, logits) -> tuple[tf.Tensor, tf.Tensor]:
+    labels, logits = _checked(labels, logits, "logits")
+    _check_finite(logits)
+    return labels, logits
+
+
+def _checked_probs(labels, probs) -> tuple[tf.Tensor, tf.Tensor]:
+    labels, probs = _checked(labels, probs, "probs")
+    _check_probs(probs)
+    return labels, probs
 
 
 def _checked(labels, outputs, name: str) -> tuple[tf.Tensor, tf.Tensor]:

@@ -176,10 +176,8 @@ def _masked_mean(values: np.ndarray, chosen: np.ndarray, counts: np.ndarray) -> 
 def _masked_median(values: np.ndarray, chosen: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """The median over models; anything where there are none."""
     ordered = np.sort(np.where(chosen, values, np.inf), axis=0)
-    middle = [
-        np.broadcast_to(np.maximum(rank, 0), values.shape[1:])[np.newaxis] for rank in ((counts - 1) // 2, counts // 2)
-    ]
-    low, high = (np.take_along_axis(ordered, np.minimum(rank, len(values) - 1), axis=0)[0] for rank in middle)
+    middle = (np.broadcast_to(rank, values.shape[1:])[np.newaxis] for rank in ((counts - 1) // 2, counts // 2))
+    low, high = (np.take_along_axis(ordered, rank, axis=0)[0] for rank in middle)
     return 0.5 * (low + high)
 
 
