@@ -34,6 +34,18 @@ def evaluation_attack(config: ExperimentConfig) -> pt.attacks.GradientAttack:
     return pt.attacks.pgd(epsilon=epsilon, step_size=2.5 * epsilon / steps, num_steps=steps, random_start=False)
 
 
+def queries(config: ExperimentConfig) -> dict[str, Callable | None]:
+    """What an attacker who knows the defence shows the network: natural images, and three kinds made from them."""
+    return {
+        "natural": None,
+        "adversarial": evaluation_attack(config),
+        "reverse_symmetry": pt.queries.ReverseSymmetryQuery(
+            attack=attack(config), epsilon=config.epsilon, bounds=config.rs_bounds
+        ),
+        "random": pt.queries.RandomInBall(epsilon=config.epsilon),
+    }
+
+
 def reverse_symmetry(config: ExperimentConfig) -> pt.companions.ReverseSymmetry:
     """The reverse-symmetry companions that the flags describe."""
     return pt.companions.ReverseSymmetry(

@@ -169,9 +169,13 @@ def _run_in(
 
 
 def _load(config: ExperimentConfig) -> datasets.Dataset:
-    return datasets.load(
+    data = datasets.load(
         config.dataset, data_dir=config.data_dir or None, train_size=config.train_size, test_size=config.test_size
     )
+    if config.half < 0:
+        return data
+    chosen = datasets.random_half(len(data.train.labels), config.half)
+    return data._replace(train=datasets.Split(*(array[chosen] for array in data.train)))
 
 
 def _plan(config: ExperimentConfig, data: datasets.Dataset) -> _Plan:

@@ -13,6 +13,7 @@ from experiments.datasets.types import Dataset, Split
 from pineat_tf.checks import check_choice, check_count
 
 _SUBSET_SEED = 0
+_HALF_SEED = 1
 _LOADERS: dict[str, Callable[[str | None], Dataset]] = {
     "digits": load_digits,
     "fmnist": load_fmnist,
@@ -64,6 +65,24 @@ def load(name: str, *, data_dir: str | None = None, train_size: int = 0, test_si
         train=_finished(dataset.train, train_size, "train_size"),
         test=_finished(dataset.test, test_size, "test_size"),
     )
+
+
+def random_half(num: int, number: int) -> np.ndarray:
+    """Draws half of the examples, as shadow models are trained on.
+
+    The draws of different numbers are independent, so a model's half says nothing of those of others: with halves that
+    hold every example equally often, the shadow models of members would be fewer, which an audit can see.
+
+    Args:
+        num: how many examples there are.
+        number: of the half, >= 0.
+
+    Returns:
+        Booleans of shape `(num,)`, of which `num // 2` are true: the same for the same arguments.
+    """
+    chosen = np.zeros(num, bool)
+    chosen[np.random.RandomState((_HALF_SEED, number)).permutation(num)[: num // 2]] = True
+    return chosen
 
 
 def _finished(split: Split, size: int, what: str) -> Split:

@@ -1,0 +1,80 @@
+"""Trains shadow models by the same defence as the network under audit, and attacks it with them: LiRA and RMIA.
+
+    python -m experiments.shadow --flagfile=shadow_fmnist.flags --num_models=16 --jobs=2
+
+For each row the command trains the models, each on a random half of its training images with a seed of its own, and asks
+them of all these images as they are, attacked, as reverse-symmetry examples and as random points of the ball. Then each
+model in turn is audited with the others as shadows. What is done is not done again: give the same command to go on, or
+with more models. Results: NAME.json, .md, .csv and .png in the output directory; queries/ holds what each model said.
+"""
+
+import pathlib
+import sys
+
+from absl import flags
+
+from experiments import command_line
+from experiments.shadow import attackers, outputs
+from experiments.shadow.models import Shadows
+from experiments.sweep import plan, training
+from pineat_tf import cpu
+from pineat_tf.checks import check_count
+
+_LEAST = 3  # models; in an audit of one the others are two
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        argv: program name and arguments; `sys.argv` if None.
+
+    Returns:
+        The exit code: 0, 2 for bad input or runs that failed, 130 for Ctrl-C, 143 for SIGTERM.
+    """
+    return command_line.guarded(_run, argv)
+
+
+def _run(argv: list[str]) -> None:
+    values = flags.FlagValues()
+    plan.define_flags(values)
+    flags.DEFINE_integer("num_models", 16, "How many shadow models each row has.", flag_values=values)
+    arguments = command_line.expand_flagfiles(argv)
+    if not command_line.parsed(values, arguments, lambda: plan.usage(__doc__, values)):
+        return
+    check_count("num_models", values.num_models, _LEAST, "Each is audited with the others as its shadows.")
+    sweep = plan.from_flags(values)
+    methods = [Shadows(row, values.num_models, sweep.output_dir / "queries") for row in sweep.rows]
+    pending = [] if sweep.tables_only else [job for shadows in methods for job in shadows.pending()]
+    print(f"{len(methods)} rows of {values.num_models} shadow models, of which {len(pending)} are to be trained.")
+    if pending:
+        training.print_estimate(pending)
+    if sweep.dry_run:
+        return
+    training.check_none(training.train(pending, sweep.executor, sweep.jobs, sweep.records.add), len(pending))
+    studies = [_study(shadows, sweep) for shadows in methods]
+    base = pathlib.Path(sweep.output_dir, sweep.name)
+    outputs.write(base, sweep.title, studies, sweep.references)
+    print(f"Results are in {base}.json, .md, .csv and .png.")
+
+
+def _study(shadows: Shadows, sweep: plan.Sweep) -> outputs.Study:
+    shadows.ask()
+    answers = shadows.answers()
+    records = [sweep.records.find(config) for config in shadows.configs]
+    if None in records:
+        raise ValueError(f"the record of a model of {shadows.row.title!r} is missing; give the --records_dir it is in")
+    num_members = int(answers.in_mask[0].sum())
+    return outputs.Study(
+        title=shadows.row.title,
+        flags=shadows.configs[0].to_dict(without=("output_dir", "data_dir", "half", "seed", "overwrite", "resume")),
+        runs=records,
+        leakage=attackers.audit(answers),
+        num_members=num_members,
+        num_non_members=answers.in_mask.shape[1] - num_members,
+    )
+
+
+if __name__ == "__main__":
+    cpu.set_threads()
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""Shadow models: their configs, and what each says of every example of the pool, under every kind of query."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from tqdm.auto import tqdm
+
+import pineat_tf as pt
+from experiments import datasets, files, method
+from experiments.config import ExperimentConfig
+from experiments.datasets.archive import read_arrays
+from experiments.sweep.executors import Job
+from experiments.sweep.grid import Row
+
+_NETWORK = "network.keras"
+
+
+class Answers(NamedTuple):
+    """What the shadow models of one row say of the pool.
+
+    Attributes:
+        in_mask: whether a model was trained on an example, booleans of shape `(num_models, num)`.
+        labels: true classes, shape `(num,)`.
+        logits: by kind of query, each of shape `(num_models, num, num_classes)`.
+    """
+
+    in_mask: np.ndarray
+    labels: np.ndarray
+    logits: dict[str, np.ndarray]
+
+
+class Shadows:
+    """The shadow models of a row: each trained on a half of its own, with a seed of its own.
+
+    Args:
+        row: the method; its first config says all but the half.
+        num_models: how many there are.
+        directory: where their answers are kept, a file a model.
+    """
+
+    def __init__(self, row: Row, num_models: int, directory: pathlib.Path):
+        base = row.configs[0]
+        self.row = row
+        self.configs = [
+            dataclasses.replace(
+                base,
+                half=number,
+                seed=base.seed + number,
+                export=("keras",),
+                output_dir=f"{pathlib.Path(base.run_dir).parent}/{row.slug}-half{number}",
+            )
+            for number in range(num_models)
+        ]
+        self.paths = [directory / f"{row.slug}-half{number}.npz" for number in range(num_models)]
+
+    def pending(self) -> list[Job]:
+        """The models that are neither trained nor asked yet."""
+        return [
+            Job(pathlib.Path(config.run_dir).name, config)
+            for config, path in zip(self.configs, self.paths)
+            if not path.exists() and not _network_file(config).exists()
+        ]
+
+    def unasked(self) -> list[tuple[ExperimentConfig, pathlib.Path]]:
+        """The models that are trained and have not been asked, with where their answers will be."""
+        pairs = zip(self.configs, self.paths)
+        return [(config, path) for config, path in pairs if not path.exists() and _network_file(config).exists()]
+
+    def ask(self) -> None:
+        """Shows every trained model all queries of the whole pool and keeps what it says, model by model."""
+        unasked = self.unasked()
+        if not unasked:
+            return
+        config = unasked[0][0]
+        pool = datasets.load(config.dataset, data_dir=config.data_dir or None, train_size=config.train_size)
+        network = method.network(
+            config,
+            input_shape=pool.train.images.shape[1:],
+            num_classes=pool.num_classes,
+            precision=config.eval_precision or config.precision,
+        )
+        predictors = {name: pt.Predictor(network, query) for name, query in method.queries(config).items()}
+        total = len(unasked) * len(predictors) * len(pool.train.labels)
+        with tqdm(total=total, unit=" images", desc=f"queries, {self.row.title}", dynamic_ncols=True) as bar:
+            for config, path in unasked:
+                network.set_weights(keras.saving.load_model(_network_file(config), compile=False).get_weights())
+                _write(path, config, pool.train, predictors, bar)
+
+    def answers(self) -> Answers:
+        """What the models said.
+
+        Raises:
+            ValueError: if a model has not been asked, or its file is not whole.
+        """
+        missing = [path.name for path in self.paths if not path.exists()]
+        if missing:
+            raise ValueError(f"{len(missing)} shadow models of {self.row.title!r} lack answers, {missing[0]} first")
+        names = list(method.queries(self.configs[0]))
+        read = [_read(path, names) for path in self.paths]
+        return Answers(
+            in_mask=np.stack([arrays["in_mask"] for arrays in read]),
+            labels=read[0]["labels"],
+            logits={name: np.stack([arrays[name] for arrays in read]) for name in names},
+        )
+
+
+def queries_to_ask(all_shadows: Sequence[Shadows]) -> Iterator[Shadows]:
+    """Those that have models to ask."""
+    return (shadows for shadows in all_shadows if shadows.unasked())
+
+
+def _network_file(config: ExperimentConfig) -> pathlib.Path:
+    return pathlib.Path(config.run_dir, _NETWORK)
+
+
+def _write(
+    path: pathlib.Path,
+    config: ExperimentConfig,
+    pool: datasets.Split,
+    predictors: dict[str, pt.Predictor],
+    bar: tqdm,
+) -> None:
+    answers = {"in_mask": datasets.random_half(len(pool.labels), config.half), "labels": pool.labels}
+    for name, predict in predictors.items():
+        predicted = predict(tuple(pool), seed=config.seed, batch_size=config.eval_batch_size, on_batch=bar.update)
+        answers[name] = predicted.logits
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with files.replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **answers)
+
+
+def _read(path: pathlib.Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    wanted = {"in_mask", "labels", *names}
+    arrays = read_arrays(str(path), wanted)
+    if arrays.keys() != wanted:
+        raise ValueError(
+            f"{str(path)!r} lacks {sorted(wanted - arrays.keys())}. Remove it and its model is asked anew."
+        )
+    return arrays

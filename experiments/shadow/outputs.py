@@ -1,0 +1,188 @@
+"""What a shadow study leaves: JSON with every figure, tables, and ROC curves on logarithmic axes."""
+
+import csv
+import io
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+from experiments import files, statistics
+from experiments.figures import style
+from experiments.shadow.attackers import ATTACKERS, FPRS, GRID, QUERIES, Leakage
+from pineat_tf.membership import noise_floor
+from pineat_tf.report import markdown_table
+
+SCHEMA_VERSION = 1
+FIGURES = {"auc": "AUC", "balanced_accuracy": "balanced accuracy"} | {
+    f"tpr_{fpr:g}": f"TPR at {100 * fpr:g} % FPR" for fpr in FPRS
+}
+_SHOWN = ("tpr_0.001", "tpr_0.01", "auc", "balanced_accuracy")
+_STRONGEST = "LiRA online, fixed variance"  # with few shadow models
+_UTILITY = ("a_train", "a_test", "r_train", "r_test", "p_max")
+
+
+class Study(NamedTuple):
+    """One method under audit.
+
+    Attributes:
+        title: of its row.
+        flags: of its first model.
+        runs: the records of its models.
+        leakage: what each attacker learns.
+        num_members: of each model.
+        num_non_members: of each model.
+    """
+
+    title: str
+    flags: dict
+    runs: list[dict]
+    leakage: list[Leakage]
+    num_members: int
+    num_non_members: int
+
+    def of(self, attacker: str, queries: str) -> Leakage:
+        """What one attacker learns by one kind of query."""
+        return next(one for one in self.leakage if (one.attacker, one.queries) == (attacker, queries))
+
+
+def write(base: pathlib.Path, title: str, studies: Sequence[Study], references: Sequence[str]) -> None:
+    """Writes `base`.json, .md, .csv and .png."""
+    base.parent.mkdir(parents=True, exist_ok=True)
+    files.write_json(base.with_suffix(".json"), _plain(title, studies))
+    files.write_text(base.with_suffix(".csv"), _csv(studies))
+    files.write_text(base.with_suffix(".md"), markdown(title, studies, references))
+    _curves(base.with_suffix(".png"), title, studies)
+
+
+def markdown(title: str, studies: Sequence[Study], references: Sequence[str]) -> str:
+    """The tables: what the models are worth, attackers by natural queries, queries by one attacker, differences."""
+    first = studies[0]
+    floor = noise_floor(first.num_members, first.num_non_members)
+    by_attacker = [(name, "natural") for name in ATTACKERS]
+    by_queries = [(_STRONGEST, queries) for queries in QUERIES]
+    parts = [
+        f"# {title}",
+        f"{len(first.runs)} shadow models a method, each trained on a random half of {first.num_members * 2:,} images. "
+        "Each in turn is the network under audit and the others are its shadows: means over the models with their "
+        "95 % intervals (Student's t; the audits share their shadows, so the intervals are approximate).",
+        "## The models",
+        _utility(studies),
+        "## Attackers, by natural queries",
+        *(_table(studies, by_attacker, figure, "attacker") for figure in _SHOWN),
+        f"## Queries, by {_STRONGEST}",
+        *(_table(studies, by_queries, figure, "queries") for figure in _SHOWN),
+        "Balanced accuracies are of the best threshold in-sample: without leakage "
+        f"{floor.mean:.4f} (95 %: below {floor.upper_95:.4f}). Without leakage the AUC is .5, and the TPR is the FPR.",
+    ]
+    for reference in references:
+        of_reference = next((study for study in studies if study.title.endswith(reference)), None)
+        others = [study for study in studies if study is not of_reference and study.title != "Natural"]
+        if of_reference and others:
+            pairs = list(dict.fromkeys(by_attacker + by_queries))
+            parts += [f"## Paired differences from {of_reference.title}", _differences(others, of_reference, pairs)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _utility(studies: Sequence[Study]) -> str:
+    rows = [("method", "A_train", "A_test", "R_train", "R_test", "P_MAX (in-sample)")]
+    for study in studies:
+        rows.append(
+            (study.title, *(_cell(statistics.estimate([run[name] for run in study.runs])) for name in _UTILITY))
+        )
+    return markdown_table(rows)
+
+
+def _table(studies: Sequence[Study], pairs: Sequence[tuple[str, str]], figure: str, what: str) -> str:
+    rows = [(f"{FIGURES[figure]}: {what}", *(study.title for study in studies))]
+    for attacker, queries in pairs:
+        cells = (_cell(statistics.estimate(study.of(attacker, queries).values(figure))) for study in studies)
+        rows.append((attacker if what == "attacker" else queries, *cells))
+    return markdown_table(rows)
+
+
+def _differences(studies: Sequence[Study], reference: Study, pairs: Sequence[tuple[str, str]]) -> str:
+    figures = ("tpr_0.001", "tpr_0.01", "auc")
+    rows = [("method", "attacker", "queries", *(FIGURES[figure] for figure in figures))]
+    for study in studies:
+        for pair in pairs:
+            mine, others = study.of(*pair), reference.of(*pair)
+            cells = (
+                _signed(statistics.paired_difference(mine.values(name), others.values(name))) for name in figures
+            )
+            rows.append((study.title, *pair, *cells))
+    return markdown_table(rows)
+
+
+def _cell(estimate: statistics.Estimate) -> str:
+    if estimate.low is None:
+        return f"{estimate.mean:.4f}"
+    return f"{estimate.mean:.4f} [{estimate.low:.4f}, {estimate.high:.4f}]"
+
+
+def _signed(difference: statistics.Difference) -> str:
+    if difference.low is None:
+        return f"{difference.mean:+.4f}"
+    return f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
+
+
+def _csv(studies: Sequence[Study]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("method", "attacker", "queries", "figure", "mean", "low", "high", "num"))
+    for study in studies:
+        for one in study.leakage:
+            for figure in FIGURES:
+                value = statistics.estimate(one.values(figure))
+                numbers = ("" if number is None else f"{number:.6f}" for number in (value.mean, value.low, value.high))
+                writer.writerow((study.title, one.attacker, one.queries, figure, *numbers, value.num))
+    return text.getvalue()
+
+
+def _plain(title: str, studies: Sequence[Study]) -> dict:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "title": title,
+        "fpr_grid": [round(rate, 8) for rate in GRID.tolist()],
+        "methods": [
+            {
+                "title": study.title,
+                "flags": study.flags,
+                "num_members": study.num_members,
+                "num_non_members": study.num_non_members,
+                "models": {name: [run[name] for run in study.runs] for name in _UTILITY},
+                "leakage": [
+                    {"attacker": one.attacker, "queries": one.queries}
+                    | {figure: [round(value, 6) for value in one.values(figure)] for figure in FIGURES}
+                    | {"curve": [round(value, 6) for value in one.curve]}
+                    for one in study.leakage
+                ],
+            }
+            for study in studies
+        ],
+    }
+
+
+def _curves(path: pathlib.Path, title: str, studies: Sequence[Study]) -> None:
+    """A panel for each of some kinds of query, a line a method, and the global threshold's in grey dots."""
+    shown = ("natural", "adversarial", "all four")
+    figure, panels = pyplot.subplots(1, len(shown), figsize=(11, 4.2), dpi=130, sharey=True, layout="constrained")
+    colours = style.colours([study.title for study in studies])
+    for axes, queries in zip(panels, shown):
+        axes.plot(GRID, GRID, color=style.GREY, linewidth=0.8, linestyle="--", label="no leakage")
+        for study in studies:
+            colour = colours[study.title]
+            axes.plot(GRID, study.of(_STRONGEST, queries).curve, color=colour, label=study.title)
+            axes.plot(GRID, study.of("global threshold", queries).curve, color=colour, linewidth=0.9, linestyle=":")
+        axes.set(xscale="log", yscale="log", xlim=(1e-4, 1), ylim=(1e-4, 1), xlabel="false positive rate")
+        axes.set_title(f"{queries} queries", fontsize=10)
+        style.clean(axes)
+    panels[0].set_ylabel("true positive rate")
+    panels[0].legend(fontsize=8, frameon=False)
+    figure.suptitle(f"{title}: {_STRONGEST}; dotted: global threshold", fontsize=11)
+    style.save(figure, path)
+    pyplot.close(figure)
