@@ -170,8 +170,8 @@ class ExperimentConfig:
 _MAY_BE_ZERO = ("weight_decay", "momentum", "eval_epsilon")
 _SHARES = ("label_smoothing", "ema_momentum", "teacher_share", "teacher_momentum")
 _AT_LEAST = {
-    "train_size": 0, "test_size": 0, "half": -1, "augment_pad": 0, "width": 0, "num_steps": 1, "updates": 1, "batch_size": 1,
-    "eval_steps": 1, "eval_batch_size": 1, "checkpoint_seconds": 0, "seed": 0,
+    "train_size": 0, "test_size": 0, "half": -1, "augment_pad": 0, "width": 0, "num_steps": 1, "updates": 1,
+    "batch_size": 1, "eval_steps": 1, "eval_batch_size": 1, "checkpoint_seconds": 0, "seed": 0,
 }  # fmt: skip
 
 

@@ -74,7 +74,7 @@ class Predictor:
         Raises:
             ValueError: if the data is endless, empty, or images or labels are not as they must be.
         """
-        batches, specs = _as_batches(data, batch_size)
+        batches, specs = as_batches(data, batch_size)
         if self._step is None:
             self._step = self._compile(*specs)
         logits, labels, seed = [], [], as_seed(seed)
@@ -117,7 +117,7 @@ def predict_logits(
     return Predictor(network, attack)(data, seed=seed, batch_size=batch_size)
 
 
-def _as_batches(data: Data, batch_size: int) -> tuple[Iterable, Iterable[tf.TensorSpec]]:
+def as_batches(data: Data, batch_size: int) -> tuple[Iterable, Iterable[tf.TensorSpec]]:
     """Batches of images and labels, and what they are like. Of arrays, one batch at a time becomes tensors."""
     if isinstance(data, tf.data.Dataset):
         if data.cardinality() == tf.data.INFINITE_CARDINALITY:

@@ -67,9 +67,13 @@ class Ascent:
 
     @property
     def hangs_on_rounding(self) -> bool:
-        """Whether two losses are as good as equal, so that their order is up to the last digits."""
+        """Whether two losses are as good as equal, or a ratio of logits as good as 1, where it has no gradient.
+
+        Then the order of losses, or the direction of the gradient, is up to the last digits.
+        """
         gaps = np.diff(np.sort(self.losses))
-        return bool(np.any((gaps > 0) & (gaps < 1e-11)))
+        is_flat = np.abs(np.abs(self.losses) - 1.0) < 1e-11
+        return bool(np.any((gaps > 0) & (gaps < 1e-11)) or np.any(is_flat))
 
 
 def project(x_adv: Array, x: Array, epsilon: float, norm: str, bounds: Bounds) -> Array:

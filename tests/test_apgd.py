@@ -153,6 +153,20 @@ def test_each_start_costs_one_gradient_more_than_its_steps(num_restarts):
     assert counted.at_images.forwards == counted.attack_gradients == num_restarts * (7 + 1)
 
 
+def test_further_starts_are_only_of_images_that_none_before_fooled(logits_fn, batch):
+    x, y = batch
+    sizes = []
+
+    def watched(images):
+        sizes.append(len(images))
+        return logits_fn(images)
+
+    one = apgd(epsilon=0.1, num_steps=3)
+    robust = [np.sum((one(logits_fn, x, y).numpy() == x).all(axis=(1, 2, 3)))]
+    dataclasses.replace(one, num_restarts=2)(watched, x, y)
+    assert sizes == [20] * 4 + [robust[0]] * 4 and 0 < robust[0] < 20
+
+
 def test_the_network_is_traced_once_a_start(network, images, labels):
     calls = []
 

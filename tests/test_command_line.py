@@ -97,7 +97,7 @@ OVERLAYS = {
     },
     "study.flags": {
         "width": 1, "train_size": 10_000, "updates": 4000, "optimizer": "adam", "precision": "mixed_bfloat16",
-        "learning_rates": (2e-3, 2e-4, 2e-5), "boundaries": (3200, 3700), "export": (),
+        "learning_rates": (2e-3, 2e-4, 2e-5), "boundaries": (3200, 3700), "export": ("keras",),
     },
     "study_cifar10.flags": {
         "dataset": "image_folder", "data_dir": "cifar10-jpeg", "network": "wrn8", "width": 1, "train_size": 10_000,

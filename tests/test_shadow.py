@@ -162,7 +162,7 @@ def test_bad_input_of_rmia_teaches():
         membership.relative_likelihood_scores(TARGET + 0.5, SHADOWS, MASK)
     with pytest.raises(ValueError, match="`offline_a` must lie in"):
         membership.relative_likelihood_scores(TARGET, SHADOWS, MASK, offline_a=2)
-    with pytest.raises(ValueError, match="needs a shadow model with it. Received: 2 of 2 examples"):
+    with pytest.raises(ValueError, match="No example has a shadow model with it. Received: "):
         membership.relative_likelihood_scores(TARGET, SHADOWS, MASK & False)
     with pytest.raises(ValueError, match="`gamma` must be positive"):
         membership.rmia_scores([0.0], [0.0], gamma=0)

@@ -2,10 +2,11 @@
 
     python -m experiments.shadow --flagfile=shadow_fmnist.flags --num_models=16 --jobs=2
 
-For each row the command trains the models, each on a random half of its training images with a seed of its own, and asks
-them of all these images as they are, attacked, as reverse-symmetry examples and as random points of the ball. Then each
-model in turn is audited with the others as shadows. What is done is not done again: give the same command to go on, or
-with more models. Results: NAME.json, .md, .csv and .png in the output directory; queries/ holds what each model said.
+For each row the command trains the models, each on a random half of its training images with a seed of its own, and
+asks them of all these images as they are, attacked, as reverse-symmetry examples and as random points of the ball. Then
+each model in turn is audited with the others as shadows. What is done is not done again: give the same command to go
+on, or with more models. Results: NAME.json, .md, .csv and .png in the output directory; queries/ holds what each model
+said.
 """
 
 import pathlib

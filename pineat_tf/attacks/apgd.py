@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -70,8 +70,10 @@ class AutoPGD:
     With the targeted loss every start is taken once for each target: the classes whose natural logits are the second
     largest, the third and so on.
 
-    Each ascent costs `num_steps + 1` gradients and nothing else: their logits tell what is misclassified. The loop is
-    one graph inside a `tf.function`; outside it gives the same tensors. An example does not influence the others.
+    Each ascent costs `num_steps + 1` gradients and nothing else: their logits tell what is misclassified, and further
+    ascents are of images alone that none before has fooled the network on. The loop is one graph inside a `tf.function`
+    (without XLA, if there are several ascents); outside it gives the same tensors. An example does not influence the
+    others.
 
     Attributes:
         epsilon, num_steps, norm, loss, num_restarts, num_targets, rho, bounds: as `apgd` takes them.
@@ -104,22 +106,34 @@ class AutoPGD:
     def __call__(self, logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor, *, seed: Seed = 0) -> tf.Tensor:
         x, y = check_batch(x, y, bounds=self.bounds)
         x_adv, fooled = x, _one_each(x, False)
-        for index, surrogate in enumerate(self._surrogates(logits_fn, x, y)):
-            end = self._ascend(logits_fn, surrogate, x, y, self.start(x, fold(seed, index)))
-            x_adv, fooled = _choose(end.fooled & ~fooled, end.x_adv, x_adv), fooled | end.fooled
+        for index, targets in enumerate(self._targets(logits_fn, x)):
+            start = self.start(x, fold(seed, index))
+            if index:
+                x_adv, fooled = self._ascend_rest(logits_fn, (x, y, start, targets), x_adv, fooled)
+            else:
+                end = self._ascend(logits_fn, x, y, start, targets)
+                x_adv, fooled = end.x_adv, end.fooled
         return tf.stop_gradient(x_adv)
 
-    def _surrogates(self, logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor) -> Iterator[_Surrogate]:
-        """What each ascent makes large: a function of the logits."""
-        loss = _LOSSES[self.loss]
+    def _targets(self, logits_fn: LogitsFn, x: tf.Tensor) -> list[tf.Tensor | None]:
+        """The classes to reach in each ascent; None for an untargeted one."""
         if self.loss != "dlr_targeted":
-            yield from [functools.partial(loss, y)] * self.num_restarts
-            return
+            return [None] * self.num_restarts
         natural = logits_fn(x)
         num_targets = min(self.num_targets, natural.shape[-1] - 1)
         likeliest = tf.stop_gradient(tf.math.top_k(natural, k=num_targets + 1).indices)
-        for rank in range(1, num_targets + 1):
-            yield from [functools.partial(loss, y, likeliest[:, rank])] * self.num_restarts
+        return [likeliest[:, rank] for rank in range(1, num_targets + 1) for _ in range(self.num_restarts)]
+
+    def _ascend_rest(
+        self, logits_fn: LogitsFn, inputs: tuple[tf.Tensor | None, ...], x_adv: tf.Tensor, fooled: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """A further ascent, of those images alone that no earlier one had misclassified."""
+        rows = tf.where(~fooled)
+        end = self._ascend(logits_fn, *(None if part is None else tf.gather_nd(part, rows) for part in inputs))
+        updated = (
+            tf.tensor_scatter_nd_update(all_, rows, part) for all_, part in ((x_adv, end.x_adv), (fooled, end.fooled))
+        )
+        return tuple(updated)
 
     def checkpoints(self) -> dict[int, int]:
         """After which steps progress is judged, and how many steps are judged there."""
@@ -132,8 +146,10 @@ class AutoPGD:
         return intervals
 
     def _ascend(
-        self, logits_fn: LogitsFn, surrogate: _Surrogate, x: tf.Tensor, y: tf.Tensor, start: tf.Tensor
+        self, logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor, start: tf.Tensor, targets: tf.Tensor | None
     ) -> _Ascent:
+        loss = _LOSSES[self.loss]
+        surrogate = functools.partial(loss, y) if targets is None else functools.partial(loss, y, targets)
         intervals, project = self.checkpoints(), self._projection(x)
         # The largest number of increases at which a checkpoint halves; -1 where there is no checkpoint.
         limits = tf.constant([math.floor(self.rho * intervals.get(i, -1)) for i in range(self.num_steps + 1)])

@@ -76,7 +76,8 @@ def relative_likelihood_scores(target, shadows, in_mask, *, offline_a: float | N
     """Scores each example by log(p(x | network) / p(x)), the likelihood ratio that RMIA compares.
 
     p(x) is the mean probability by the shadow models: online, of those with and those without the example in equal
-    parts; offline, `((1 + a) p_out + (1 - a)) / 2` from those without it.
+    parts; offline, `((1 + a) p_out + (1 - a)) / 2` from those without it. Where an example has no shadow model of a
+    kind, the mean of the other examples stands in.
 
     Args:
         target: log p_y of each example by the network under audit (`cross_entropy_score`), shape `(num,)`, or
@@ -89,8 +90,8 @@ def relative_likelihood_scores(target, shadows, in_mask, *, offline_a: float | N
         Scores of shape `(num,)`, float64.
 
     Raises:
-        ValueError: if shapes do not fit, values are above 0 or not finite, `offline_a` is out of range, or an example
-            has no shadow model of a kind that is needed.
+        ValueError: if shapes do not fit, values are above 0 or not finite, `offline_a` is out of range, or no example
+            has a shadow model of a kind that is needed.
 
     Example:
         >>> log_probs = np.log([[0.25], [0.5]])
@@ -191,14 +192,16 @@ def _log_mean_exp(values: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _log_masked_mean(log_probs: np.ndarray, mask: np.ndarray, kind: str) -> np.ndarray:
-    """The logarithm of the mean probability over the chosen models."""
+    """The logarithm of the mean probability over the chosen models; that of all examples where none is chosen."""
     counts = mask.sum(axis=0)
-    if not counts.all():
+    known = counts > 0
+    if not known.any():
         raise ValueError(
-            f"Every example needs a shadow model {kind} it. Received: {int(np.sum(counts == 0))} of {len(counts)} "
-            "examples without one. Train more shadow models, leave those examples out, or attack offline."
+            f"No example has a shadow model {kind} it. Received: {len(mask)} shadow models. Train more of them, each on "
+            "a random half of the data, or attack offline."
         )
-    return np.logaddexp.reduce(np.where(mask, log_probs, -np.inf), axis=0) - np.log(counts)
+    means = np.logaddexp.reduce(np.where(mask, log_probs, -np.inf), axis=0) - np.log(np.maximum(counts, 1))
+    return np.where(known, means, _log_mean_exp(means[known], axis=0))
 
 
 def _checked(target, shadows, in_mask) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,0 +1,189 @@
+"""A shadow study: independent halves, each model audited by the others, leaks found where they are."""
+
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+from made_up import record_of
+
+from experiments import datasets, statistics
+from experiments.shadow import attackers, outputs
+from experiments.shadow.__main__ import main
+from experiments.shadow.models import Answers, Shadows
+from experiments.sweep import grid
+from pineat_tf import membership
+
+NAMES = ("natural", "adversarial", "reverse_symmetry", "random")
+NUM_MODELS, NUM, NUM_CLASSES = 16, 400, 3
+
+
+def made_up_answers(leak, seed=0, num_models=NUM_MODELS, num=NUM):
+    """Logits of networks that are surer of their members by `leak`, the same for every kind of query but for noise."""
+    rng = np.random.default_rng(seed)
+    in_mask = np.stack([datasets.random_half(num, number + 100 * seed) for number in range(num_models)])
+    labels = rng.integers(NUM_CLASSES, size=num)
+    hardness = rng.normal(size=num)
+    logits = {}
+    for name in NAMES:
+        of_truth = 2.0 + hardness + rng.normal(size=(num_models, num)) + leak * in_mask
+        logits[name] = np.where(np.eye(NUM_CLASSES, dtype=bool)[labels], of_truth[:, :, None], 0.0)
+    return Answers(in_mask, labels, logits)
+
+
+# ---------------------------------------------------------------- halves
+
+
+def test_halves_are_halves_and_always_the_same():
+    half = datasets.random_half(1001, 3)
+    assert half.dtype == bool and half.shape == (1001,) and half.sum() == 500
+    np.testing.assert_array_equal(half, datasets.random_half(1001, 3))
+
+
+def test_halves_of_different_numbers_are_independent():
+    halves = np.stack([datasets.random_half(2000, number) for number in range(40)])
+    both = (halves @ halves.T.astype(int))[np.triu_indices(40, 1)]
+    # Two halves share 500 of 2,000 on average, hypergeometric: standard deviation 11.2.
+    assert abs(both.mean() - 500) < 4 * 11.2 / np.sqrt(len(both)) and 9 < both.std() < 13.5
+    times = halves.sum(axis=0)  # binomial(40, .5), not always 20
+    assert abs(times.mean() - 20) < 1e-9 and 2.7 < times.std() < 3.7
+
+
+# ---------------------------------------------------------------- attackers
+
+
+def test_no_attacker_finds_what_is_not_there():
+    aucs = {name: [] for name in attackers.ATTACKERS}
+    for seed in range(12):
+        for one in attackers.audit(made_up_answers(0.0, seed, num_models=8, num=200)):
+            if one.queries == "natural":
+                aucs[one.attacker].append(np.mean(one.auc))
+    for name, values in aucs.items():
+        low, high = statistics.estimate(values).low, statistics.estimate(values).high
+        width = statistics.half_width(np.std(values, ddof=1), len(values))
+        assert low - width < 0.5 < high + width, f"{name}: {values}"  # twice as wide, for seven attackers
+        assert width < 0.03
+
+
+def test_a_leak_is_found_best_by_those_who_have_shadows():
+    found = {(one.attacker, one.queries): one for one in attackers.audit(made_up_answers(1.5))}
+    auc = {key: np.mean(one.auc) for key, one in found.items()}
+    # Against the noise of one model alone, a shift of 1.5 has AUC Phi(1.5 / sqrt 2) = .856; hardness hides it.
+    assert 0.70 < auc["global threshold", "natural"] < 0.80
+    assert 0.82 < auc["LiRA online, fixed variance", "natural"] < 0.87
+    assert auc["RMIA online", "natural"] > auc["global threshold", "natural"] + 0.03
+    # Four looks with independent noise of their own: Phi(1.5 * 2 / sqrt 2) = .983.
+    assert 0.96 < auc["LiRA online, fixed variance", "all four"] < 0.99
+    assert set(found) == {(name, queries) for name in attackers.ATTACKERS for queries in attackers.QUERIES}
+
+
+def test_each_model_is_audited_with_the_others_as_shadows():
+    answers = made_up_answers(1.0, num_models=6, num=60)
+    one = next(one for one in attackers.audit(answers, ["LiRA offline"]) if one.queries == "natural")
+    target = 4
+    signal = np.stack([membership.logit_score(answers.labels, logits) for logits in answers.logits["natural"]])
+    others = [0, 1, 2, 3, 5]
+    scores = membership.lira_scores(signal[target], signal[others], answers.in_mask[others], mode="offline")
+    members, non_members = scores[answers.in_mask[target]], scores[~answers.in_mask[target]]
+    curve = membership.roc(members, non_members)
+    assert one.auc[target] == membership.auc(curve)
+    assert one.values("tpr_0.01")[target] == (membership.tpr_at_fpr(curve, 0.01).tpr or 0.0)
+    assert one.values("balanced_accuracy")[target] == membership.best_threshold(members, non_members).balanced_accuracy
+
+
+def test_curves_are_read_at_no_more_than_the_rate():
+    curve = membership.roc([3.0, 1.0], [2.0, 0.0])  # (0, 0), (0, .5), (.5, .5), (.5, 1), (1, 1)
+    np.testing.assert_array_equal(attackers._at(curve, np.array([0.0, 0.49, 0.5, 1.0])), [0.5, 0.5, 1.0, 1.0])
+
+
+# ---------------------------------------------------------------- what is written
+
+
+def study(title, leak):
+    answers = made_up_answers(leak, num_models=6, num=100)
+    (config,) = grid.parse_row(f" | {title} | fmnist_pgd.flags", overlays=(), seeds=(0,), output_dir="runs").configs
+    return outputs.Study(title, {"seed": 0}, [record_of(config)] * 6, attackers.audit(answers), 50, 50)
+
+
+def test_tables_name_methods_attackers_and_differences(tmp_path):
+    outputs.write(tmp_path / "shadow", "Shadows", [study("Original", 1.5), study("PINEAT-1/1", 0.0)], ["Original"])
+    record = json.loads((tmp_path / "shadow.json").read_text())
+    assert [method["title"] for method in record["methods"]] == ["Original", "PINEAT-1/1"]
+    assert len(record["methods"][0]["leakage"]) == len(attackers.ATTACKERS) * len(attackers.QUERIES)
+    text = (tmp_path / "shadow.md").read_text()
+    assert "| TPR at 0.1 % FPR: attacker | Original | PINEAT-1/1 |" in text
+    (row,) = [line for line in text.splitlines() if line.startswith("| PINEAT-1/1 | LiRA online | natural |")]
+    difference = float(row.split("|")[-2].split()[0])
+    values = [
+        statistics.estimate(next(one for one in method["leakage"] if one["attacker"] == "LiRA online")["auc"]).mean
+        for method in record["methods"]
+    ]
+    assert difference == pytest.approx(values[1] - values[0], abs=1e-4) and difference < -0.1
+    rows = (tmp_path / "shadow.csv").read_text().splitlines()
+    assert len(rows) == 1 + 2 * len(outputs.FIGURES) * len(attackers.ATTACKERS) * len(attackers.QUERIES)
+    assert (tmp_path / "shadow.png").read_bytes()[:4] == b"\x89PNG"
+
+
+# ---------------------------------------------------------------- the command
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A study of three models of seconds."""
+    path = tmp_path_factory.mktemp("shadow")
+    assert main(command(path)) == 0
+    return path
+
+
+def command(path, *more):
+    row = "PGD | Original | fmnist_pgd.flags smoke.flags --dataset=digits --network=mlp --variant=original"
+    return ["shadow", f"--row={row}", "--name=small", "--num_models=3", f"--output_dir={path}", *more]
+
+
+def test_the_command_trains_asks_and_attacks(finished):
+    record = json.loads((finished / "small.json").read_text())
+    (method,) = record["methods"]
+    assert method["title"] == "PGD Original" and method["num_members"] == 100 and method["num_non_members"] == 100
+    assert all(len(one["auc"]) == 3 for one in method["leakage"]) and len(method["models"]["a_test"]) == 3
+    shadows = Shadows(row_of(finished), 3, finished / "queries")
+    answers = shadows.answers()
+    assert answers.in_mask.shape == (3, 200) and set(answers.logits) == set(NAMES)
+    for number, config in enumerate(shadows.configs):
+        np.testing.assert_array_equal(answers.in_mask[number], datasets.random_half(200, number))
+        with np.load(pathlib.Path(config.run_dir, "predictions.npz")) as predicted:  # of the run's own members
+            np.testing.assert_allclose(
+                answers.logits["natural"][number][answers.in_mask[number]], predicted["logits_train_benign"], atol=1e-5
+            )
+            np.testing.assert_array_equal(answers.labels[answers.in_mask[number]], predicted["train_label"])
+    assert len({answers.logits["natural"][number].tobytes() for number in range(3)}) == 3
+
+
+def row_of(path):
+    text = command(path)[1].removeprefix("--row=")
+    return grid.parse_row(text, overlays=(), seeds=(0,), output_dir=f"{path}/runs")
+
+
+def test_the_same_command_again_does_only_what_is_missing(finished, tmp_path, capsys):
+    path = tmp_path / "copy"
+    shutil.copytree(finished, path)
+    (path / "queries" / "pgd-original-half1.npz").unlink()
+    before = (path / "small.json").read_bytes()
+    assert main(command(path, "--dry_run")) == 0 and "3 shadow models, of which 0" in capsys.readouterr().out
+    assert main(command(path)) == 0
+    assert (path / "small.json").read_bytes() == before
+    shutil.rmtree(path / "runs")  # what they said is enough
+    assert main(command(path)) == 0 and (path / "small.json").read_bytes() == before
+
+
+def test_what_is_missing_or_wrong_is_told(finished, tmp_path, capsys):
+    path = tmp_path / "copy"
+    shutil.copytree(finished, path)
+    np.savez(path / "queries" / "pgd-original-half2.npz", labels=np.arange(3))
+    assert main(command(path)) == 2
+    assert "lacks ['adversarial', 'in_mask', 'natural', 'random', 'reverse_symmetry']" in capsys.readouterr().err
+    shutil.rmtree(path / "queries")
+    shutil.rmtree(path / "runs")
+    assert main(command(path, "--tables_only")) == 2 and "3 shadow models" in capsys.readouterr().err
+    assert main(command(path, "--num_models=2")) == 2 and "whole number >= 3" in capsys.readouterr().err
+    assert main(["shadow", "--helpshort"]) == 0 and "--num_models" in capsys.readouterr().out
