@@ -18,6 +18,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["pineat_tf", "pineat_tf.*", "experiments", "experiments.*"]),
     package_data={
+        "pineat_tf": ["report.schema.json"],
         "experiments": ["flagfiles/*.flags", "paper_table1.csv"],
         "experiments.sweep": ["report.html", "report.css", "report.js"],
     },
@@ -35,5 +36,5 @@ setup(
         "importlib_resources",  # tensorflow-datasets imports it without asking for it
         "etils<1.14; python_version < '3.11'",  # needed by tensorflow-datasets; later ones want Python 3.11
     ],
-    extras_require={"test": ["pytest", "pytest-cov", "pytest-xdist", "hypothesis"], "ray": ["ray"]},
+    extras_require={"test": ["pytest", "pytest-cov", "pytest-xdist", "hypothesis", "jsonschema"], "ray": ["ray"]},
 )

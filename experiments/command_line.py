@@ -70,7 +70,7 @@ def define_flags(values: flags.FlagValues, *, several: Sequence[str] = ()) -> No
         if field.name in several:
             help_text += " Several, with commas, are run one after the other."
             default = (default,)
-        _define(values, field.name, default, help_text)
+        define(values, field.name, default, help_text)
 
 
 def configs_from(values: flags.FlagValues, *, several: str) -> list[ExperimentConfig]:
@@ -209,10 +209,11 @@ def _whole(text) -> int:
         raise ValueError(f"must be whole numbers, not {text!r}") from None
 
 
-_TUPLES = {"learning_rates": _FractionParser().parse, "boundaries": _whole}
+_TUPLES = {"learning_rates": _FractionParser().parse, "boundaries": _whole, "epsilons": _FractionParser().parse}
 
 
-def _define(values: flags.FlagValues, name: str, default, help_text: str) -> None:
+def define(values: flags.FlagValues, name: str, default, help_text: str) -> None:
+    """Defines one flag, whose type is that of its default."""
     if isinstance(default, bool):
         flags.DEFINE_bool(name, default, help_text, flag_values=values)
     elif isinstance(default, int):

@@ -1,7 +1,11 @@
 """One record of what a network is worth: accuracy, robustness and membership leakage together."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import json
+import math
+import numbers
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 
@@ -9,9 +13,11 @@ from pineat_tf.membership.audit import audit_predictions
 from pineat_tf.membership.results import MembershipResult
 from pineat_tf.membership.thresholds import NoiseFloor, gap_attack
 from pineat_tf.predictions import Data, Predictions, Predictor
+from pineat_tf.robust_accuracy import Robustness
 from pineat_tf.types import Seed
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_SCHEMA = pathlib.Path(__file__).with_name("report.schema.json")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,10 +65,19 @@ class Report:
     Attributes:
         natural: figures of natural inputs (A_train, A_test, P_Enat).
         adversarial: figures of adversarial inputs (R_train, R_test, P_Eadv), or None if there was no attack.
+        robustness: what an ensemble of attacks left of the accuracy, or None if it was not measured.
+        cost: what training cost, by names of the caller's, e.g. "forward_passes"; may be empty.
     """
 
     natural: QueryFigures
     adversarial: QueryFigures | None
+    robustness: Robustness | None = None
+    cost: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, value in self.cost.items():
+            if not isinstance(value, numbers.Real) or not math.isfinite(value):
+                raise ValueError(f"`cost` must hold finite numbers. Received: {name}={value!r}.")
 
     @property
     def p_max(self) -> float:
@@ -78,8 +93,8 @@ class Report:
         """The record in JSON's own types; what an attack would have given is None without one.
 
         The figures of the paper's Table 1 have its column names: `a_train`, `a_test`, `r_train`, `r_test`,
-        `p_e_nat`, `p_e_adv`, `p_max`. Beside them `gap_nat`, `gap_adv`, `noise_floor` and `membership`, a list of
-        `MembershipResult.to_dict()`.
+        `p_e_nat`, `p_e_adv`, `p_max`. Beside them `gap_nat`, `gap_adv`, `noise_floor`, `membership` (a list of
+        `MembershipResult.to_dict()`), `robustness` (`Robustness.to_dict()`) and `cost`. `schema` describes it.
         """
         natural, adversarial = self.natural, self.adversarial
         return {
@@ -95,6 +110,8 @@ class Report:
             "gap_adv": adversarial and adversarial.gap,
             "noise_floor": self.noise_floor._asdict(),
             "membership": [result.to_dict() for figures in self._queries() for result in figures.membership],
+            "robustness": self.robustness and self.robustness.to_dict(),
+            "cost": dict(self.cost),
         }
 
     def to_markdown(self) -> str:
@@ -120,6 +137,26 @@ class Report:
             ("P_MAX (in-sample)", _cell(self.p_max), ""),
             ("noise floor of an in-sample threshold: mean, 95 %", _cell(floor.mean), _cell(floor.upper_95)),
         ]
+        return (
+            rows + self._robustness_rows() + [(f"cost: {name}", f"{value:,}", "") for name, value in self.cost.items()]
+        )
+
+    def _robustness_rows(self) -> list[tuple[str, str, str]]:
+        """The accuracy that the ensemble leaves at each radius, with its exact 95 % interval."""
+        result = self.robustness
+        if result is None:
+            return []
+        title = f"accuracy on {len(result.fooled_at):,} non-members against {', '.join(result.attacks)}"
+        rows = [(title, _cell(result.accuracies[0]), "")]
+        for epsilon in result.epsilons[1:]:
+            low, high = result.interval(epsilon)
+            rows.append(
+                (
+                    f"- {result.norm} radius {epsilon:g}",
+                    "",
+                    f"{_cell(result.accuracy(epsilon))} [{low:.3f}, {high:.3f}]",
+                )
+            )
         return rows
 
     def _signal_rows(self, signal: str, title: str) -> list[tuple[str, str, str]]:
@@ -144,18 +181,24 @@ def evaluate(
     members: Data,
     non_members: Data,
     attack: Callable | None = None,
+    robustness: Robustness | None = None,
+    cost: Mapping[str, float] | None = None,
     seed: Seed = 0,
     batch_size: int = 256,
+    on_batch: Callable[[int], None] | None = None,
 ) -> Report:
-    """Measures accuracy, robustness and membership leakage of a network.
+    """Measures accuracy, robustness and membership leakage of a network, and joins them with what it cost.
 
     Args:
         network: gives logits of shape `(batch, num_classes)`.
         members: its training data: two arrays (images, labels), or a finite dataset of batches.
         non_members: data that it was not trained on.
         attack: what robustness is measured against; None measures natural inputs only.
+        robustness: of this network against stronger attacks, from `pineat_tf.robustness`, to stand in the record.
+        cost: what its training cost, finite numbers by name, to stand in the record.
         seed: randomness of the attack.
         batch_size: images predicted at once, where the data is arrays.
+        on_batch: called after each batch with how many images it had, e.g. to move a progress bar.
 
     Returns:
         The record. Its membership thresholds are in-sample: compare them with its noise floor.
@@ -174,11 +217,21 @@ def evaluate(
     def figures(queries: str, attack: Callable | None) -> QueryFigures:
         predict = Predictor(network, attack)
         members_seen, non_members_seen = (
-            predict(data, seed=seed, batch_size=batch_size) for data in (members, non_members)
+            predict(data, seed=seed, batch_size=batch_size, on_batch=on_batch) for data in (members, non_members)
         )
         return QueryFigures.from_predictions(members_seen, non_members_seen, queries)
 
-    return Report(natural=figures("natural", None), adversarial=figures("adversarial", attack) if attack else None)
+    return Report(
+        natural=figures("natural", None),
+        adversarial=figures("adversarial", attack) if attack else None,
+        robustness=robustness,
+        cost=dict(cost or {}),
+    )
+
+
+def schema() -> dict:
+    """The JSON Schema (draft 2020-12) of `Report.to_dict`."""
+    return json.loads(_SCHEMA.read_text(encoding="utf-8"))
 
 
 def _cell(figure: float) -> str:

@@ -11,6 +11,7 @@ import pytest
 from absl import flags
 
 from experiments import audit
+from experiments.audit.__main__ import main
 from pineat_tf import membership
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,7 +19,7 @@ YALE = ROOT.parent / "shared" / "truth" / "yale"
 
 KEYS = [
     "schema_version", "a_train", "a_test", "r_train", "r_test", "p_e_nat", "p_e_adv", "p_max",
-    "gap_nat", "gap_adv", "noise_floor", "membership", "scored_from",
+    "gap_nat", "gap_adv", "noise_floor", "membership", "robustness", "cost", "scored_from",
 ]  # fmt: skip
 
 
@@ -48,7 +49,7 @@ def save(tmp_path, arrays, name="predictions.npz"):
 
 def refusal(capsys, *arguments):
     """The one line on stderr of a call that must fail."""
-    assert audit.main(["audit", *arguments]) == 2
+    assert main(["audit", *arguments]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("error: ") and err.count("\n") == 1 and err.endswith("\n")
     return err
@@ -77,7 +78,7 @@ def test_yale_figures_are_those_of_reference_20(name, capsys):
     by_confidence = {r["queries"]: r["balanced_accuracy"] for r in figures["membership"] if r["signal"] == "confidence"}
     assert by_confidence["natural"] == pytest.approx(natural, abs=1e-12, rel=0)
     assert by_confidence["adversarial"] == pytest.approx(adversarial, abs=1e-12, rel=0)
-    assert audit.main(["audit", str(path)]) == 0
+    assert main(["audit", str(path)]) == 0
     assert ("n/a (smallest attainable FPR 0.667)" in capsys.readouterr().out) == (name == "pgd")
 
 
@@ -88,7 +89,7 @@ def test_figures_are_those_of_the_library(tmp_path):
     arrays = predictions()
     figures = audit.audit_file(save(tmp_path, arrays))
     assert list(figures) == KEYS
-    assert figures["schema_version"] == 1
+    assert figures["schema_version"] == 2
     for kind, queries, short, letter in (
         ("benign", "natural", "nat", "a"),
         ("adversarial", "adversarial", "adv", "r"),
@@ -154,11 +155,11 @@ def test_without_adversarial_arrays_only_natural_figures(tmp_path, capsys):
     path = save(tmp_path, predictions(kinds=["benign"]))
     figures = audit.audit_file(path)
     assert [key for key in KEYS if figures[key] is None] == [
-        "r_train", "r_test", "p_e_adv", "gap_adv",
+        "r_train", "r_test", "p_e_adv", "gap_adv", "robustness",
     ]  # fmt: skip
     assert figures["p_max"] == figures["p_e_nat"]
     assert {r["queries"] for r in figures["membership"]} == {"natural"}
-    assert audit.main(["audit", path]) == 0
+    assert main(["audit", path]) == 0
     row = next(line for line in capsys.readouterr().out.splitlines() if "gap attack" in line)
     assert row.split()[-1] == "-"
 
@@ -174,7 +175,7 @@ def test_arrays_of_no_use_are_left_alone(tmp_path):
 def test_table_shows_every_figure_in_columns(tmp_path, capsys):
     path = save(tmp_path, predictions())
     figures = audit.audit_file(path)
-    assert audit.main(["audit", path]) == 0
+    assert main(["audit", path]) == 0
     out, err = capsys.readouterr()
     assert err == "" and out.startswith("Membership audit of 60 members and 40 non-members")
     for word in ("A_train", "A_test", "R_train", "R_test", "P_Enat", "P_Eadv", "P_MAX", "in-sample",
@@ -191,7 +192,7 @@ def test_table_shows_every_figure_in_columns(tmp_path, capsys):
 def test_json_holds_every_figure_and_is_strict(tmp_path, capsys):
     path, target = save(tmp_path, predictions()), tmp_path / "audit.json"
     target.write_text("an older audit")
-    assert audit.main(["audit", path, f"--json={target}"]) == 0
+    assert main(["audit", path, f"--json={target}"]) == 0
     assert "P_MAX" in capsys.readouterr().out
 
     def refuse(constant):
@@ -207,14 +208,14 @@ def test_a_network_that_leaks_nothing_gives_strict_json_too(tmp_path):
     arrays = {"output_train_benign": uniform, "output_test_benign": uniform}
     arrays |= {"train_label": np.arange(5) % 4, "test_label": np.arange(5) % 4}
     target = tmp_path / "audit.json"
-    assert audit.main(["audit", "--json", str(target), save(tmp_path, arrays)]) == 0
+    assert main(["audit", "--json", str(target), save(tmp_path, arrays)]) == 0
     figures = json.loads(target.read_text())
     assert figures["p_max"] == 0.5 and figures["membership"][0]["threshold"] == "inf"
 
 
 @pytest.mark.parametrize("flag", ["--help", "--helpshort", "-h"])
 def test_help_is_readable(capsys, flag):
-    assert audit.main(["audit", flag]) == 0
+    assert main(["audit", flag]) == 0
     out, err = capsys.readouterr()
     assert out.startswith("usage: python -m experiments.audit FILE.npz [--json=PATH]\n")
     assert "output_train_benign" in out and err == ""
@@ -224,7 +225,7 @@ def test_help_is_readable(capsys, flag):
 def test_main_uses_sys_argv_and_leaves_global_flags_alone(tmp_path, capsys, monkeypatch):
     before = set(flags.FLAGS)
     monkeypatch.setattr(sys, "argv", ["audit", save(tmp_path, predictions())])
-    assert audit.main() == 0 and audit.main() == 0
+    assert main() == 0 and main() == 0
     assert "P_MAX" in capsys.readouterr().out
     assert set(flags.FLAGS) == before
 
@@ -250,8 +251,8 @@ def test_as_a_module(tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ([], "give one npz file, not 0"),
-        (["a.npz", "b.npz"], "give one npz file, not 2"),
+        ([], "give one npz file, or one network, not 0"),
+        (["a.npz", "b.npz"], "give one npz file, or one network, not 2"),
         (["a.npz", "--jsn=b"], "Unknown command line flag 'jsn'"),
         (["a.npz", "--json"], "json"),
         (["a.npz", "--helpshort=perhaps"], "helpshort"),
@@ -374,7 +375,7 @@ def test_an_unwritable_json_path_is_refused_before_the_work(tmp_path, capsys, mo
     for target in (tmp_path / "no" / "such" / "folder.json", tmp_path):
         assert str(target) in refusal(capsys, path, f"--json={target}")
     assert "cannot write" in refusal(capsys, path, "--json=")
-    assert "would overwrite the predictions" in refusal(capsys, path, f"--json={path}")
+    assert "would overwrite what is audited" in refusal(capsys, path, f"--json={path}")
     assert os.listdir(tmp_path) == ["predictions.npz"]
 
 

@@ -97,10 +97,10 @@ def _finished(split: Split, size: int, what: str) -> Split:
     if size:  # the stream of RandomState is frozen: the same subset under every version of NumPy
         order = np.random.RandomState(_SUBSET_SEED).permutation(num)[:size]
         images, labels = images[order], labels[order]
-    return Split(_as_float(images), labels.astype(np.int64))
+    return Split(as_float(images), labels.astype(np.int64))
 
 
-def _as_float(images: np.ndarray) -> np.ndarray:
+def as_float(images: np.ndarray) -> np.ndarray:
     """Bytes to [0, 1]; what is float has been checked to be there already."""
     if images.dtype == np.uint8:
         return np.divide(images, np.float32(255), dtype=np.float32, order="C")

@@ -1,6 +1,7 @@
 """Images and labels in a NumPy archive, under the names that Keras gives them."""
 
 import os
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -22,21 +23,23 @@ def load_npz(data_dir: str | None) -> Dataset:
             f"{path!r} must hold the arrays {', '.join(_NAMES)}. Received: {listed(arrays)}, without "
             f"{', '.join(missing)}. Save it by np.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)."
         )
-    train, test = (_npz_split(arrays[f"x_{split}"], arrays[f"y_{split}"], path, split) for split in ("train", "test"))
+    train, test = (
+        npz_split(*(arrays[name] for name in names), repr(path), names) for names in (_NAMES[:2], _NAMES[2:])
+    )
     num_classes = int(max(train.labels.max(), test.labels.max())) + 1
     checked_split(test, train.images.shape[1:], num_classes, f"`x_test` of {path!r}")
     return Dataset(os.path.splitext(os.path.basename(path))[0], train, test, num_classes)
 
 
-def _npz_split(pixels: np.ndarray, labels: np.ndarray, path: str, split: str) -> Split:
-    """Checks `x_<split>` and `y_<split>`, and gives them the axes of images and labels."""
+def npz_split(pixels: np.ndarray, labels: np.ndarray, path: str, names: Sequence[str]) -> Split:
+    """Checks images and labels, called by these names in messages, and gives them the axes that they should have."""
     if pixels.ndim == 3:
         pixels = pixels[..., np.newaxis]
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    _check_pixels(pixels, f"`x_{split}` of {path!r}")
-    _check_label_type(labels, f"`y_{split}` of {path!r}")
-    where = f"`x_{split}` with `y_{split}` of {path!r}"
+    _check_pixels(pixels, f"`{names[0]}` of {path}")
+    _check_label_type(labels, f"`{names[1]}` of {path}")
+    where = f"`{names[0]}` with `{names[1]}` of {path}"
     return checked_split(Split(pixels, labels), pixels.shape[1:], _MAX_CLASSES, where)
 
 

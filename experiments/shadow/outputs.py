@@ -111,9 +111,7 @@ def _differences(studies: Sequence[Study], reference: Study, pairs: Sequence[tup
     for study in studies:
         for pair in pairs:
             mine, others = study.of(*pair), reference.of(*pair)
-            cells = (
-                _signed(statistics.paired_difference(mine.values(name), others.values(name))) for name in figures
-            )
+            cells = (_signed(statistics.paired_difference(mine.values(name), others.values(name))) for name in figures)
             rows.append((study.title, *pair, *cells))
     return markdown_table(rows)
 

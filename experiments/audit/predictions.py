@@ -1,16 +1,7 @@
-"""Audits predictions made elsewhere, by any framework, for membership leakage.
-
-python -m experiments.audit predictions.npz --json=audit.json
-"""
-
-import json
-import os
-import sys
+"""Audits predictions made elsewhere, by any framework, for membership leakage."""
 
 import numpy as np
-from absl import flags
 
-from experiments import command_line, files
 from experiments.datasets.archive import listed, read_arrays
 from pineat_tf import membership
 from pineat_tf.report import QueryFigures, Report
@@ -28,29 +19,12 @@ _NAMES = {
     *(f"{prefix}{split}_{word}" for prefix in PREFIXES for split in ("train", "test") for word in QUERIES.values()),
 }
 
-USAGE = """\
-usage: python -m experiments.audit FILE.npz [--json=PATH]
-
-Says how well an attacker can tell training examples (members) from test examples by what a network
-predicts for them, on natural and on adversarial inputs.
-
-FILE.npz holds NumPy arrays, num examples by num_classes:
-  output_train_benign, output_test_benign             probabilities for natural inputs
-  output_train_adversarial, output_test_adversarial   for adversarial inputs (may be absent)
-  train_label, test_label                             true classes, whole numbers, one a row
-Logits are better than probabilities, which saturate: name them logits_train_benign,
-logits_test_adversarial and so on (or logits_output_train_benign ...); they are then preferred.
-
-Every threshold is chosen on the scores it is judged on (in-sample), as in the literature: compare
-it with the noise floor, not with 0.5.
-"""
-
 
 def audit_file(path: str) -> dict:
     """Audits the predictions in one npz file.
 
     Args:
-        path: the file; `USAGE` says which arrays it holds.
+        path: the file; the help of `experiments.audit` says which arrays it holds.
 
     Returns:
         Plain values for strict JSON: `schema_version`; accuracies `a_train`, `a_test`, `r_train`,
@@ -66,10 +40,11 @@ def audit_file(path: str) -> dict:
         >>> audit_file("predictions.npz")["p_max"]  # doctest: +SKIP
         0.6882561949621135
     """
-    return _figures(*_audit(path))
+    report, scored_from = audit(path)
+    return report.to_dict() | {"scored_from": scored_from}
 
 
-def _audit(path: str) -> tuple[Report, dict[str, str | None]]:
+def audit(path: str) -> tuple[Report, dict[str, str | None]]:
     """The report, and what each kind of input was scored from."""
     arrays = read_arrays(path, _NAMES)
     chosen = {queries: _choose(arrays, queries) for queries in QUERIES}
@@ -77,10 +52,6 @@ def _audit(path: str) -> tuple[Report, dict[str, str | None]]:
         _check_arrays(arrays, names)
     natural, adversarial = (_query_figures(arrays, queries, *choice) for queries, choice in chosen.items())
     return Report(natural=natural, adversarial=adversarial), {queries: form for queries, (form, _) in chosen.items()}
-
-
-def _figures(report: Report, scored_from: dict[str, str | None]) -> dict:
-    return report.to_dict() | {"scored_from": scored_from}
 
 
 def _query_figures(arrays: dict, queries: str, form: str | None, names: list[str]) -> QueryFigures | None:
@@ -146,68 +117,3 @@ def _scores(score, arrays: dict[str, np.ndarray], names: list[str]) -> list:
         except ValueError as error:
             raise ValueError(f"in {name} with {label}: {error}") from error
     return scores
-
-
-def _table(report: Report, scored_from: dict[str, str | None]) -> str:
-    """The report with a headline and what a reader must know of it."""
-    first = report.natural.membership[0]
-    forms = " and ".join(sorted({form for form in scored_from.values() if form}))
-    return (
-        f"Membership audit of {first.num_members} members and {first.num_non_members} non-members, scored from "
-        f"{forms}\n\n{report.to_text()}\n\n"
-        "In-sample: the threshold is chosen on the scores it is judged on. A network that leaks\n"
-        "nothing scores the noise floor, not 0.5.\n"
-        "[20]: Song, Shokri, Mittal, CCS 2019."
-    )
-
-
-def _parse(argv: list[str]) -> tuple[flags.FlagValues, list[str]]:
-    """Flags of one call and the other arguments; global flags stay untouched."""
-    values = flags.FlagValues()
-    flags.DEFINE_string("json", None, "Write every figure to this file.", flag_values=values)
-    flags.DEFINE_bool("help", False, "Print this text.", short_name="h", flag_values=values)
-    flags.DEFINE_bool("helpshort", False, "Print this text.", flag_values=values)
-    values.set_gnu_getopt(True)
-    return values, values(argv)[1:]
-
-
-def _run(argv: list[str]) -> None:
-    values, paths = _parse(argv)
-    if values.help or values.helpshort:
-        print(USAGE)
-        return
-    if len(paths) != 1:
-        raise ValueError(f"give one npz file, not {len(paths)}. See --help.")
-    (path,) = paths
-    if values.json is not None and os.path.realpath(values.json) == os.path.realpath(path):
-        raise ValueError(f"--json={values.json} would overwrite the predictions. Name another file.")
-    audited = _audit(path) if values.json is None else _audit_to(values.json, path)
-    print(_table(*audited))
-
-
-def _audit_to(json_path: str, path: str) -> tuple[Report, dict[str, str | None]]:
-    # Opened before the work, so that an unwritable path is told at once.
-    with files.replacing(json_path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        audited = _audit(path)
-        file.write(json.dumps(_figures(*audited), indent=2, allow_nan=False) + "\n")
-    return audited
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command line.
-
-    Args:
-        argv: program name and arguments; `sys.argv` if None.
-
-    Returns:
-        The exit code: 0, or 2 after one line on stderr that begins `error: `.
-
-    Example:
-        >>> main(["audit", "no_such_file.npz"])
-        2
-    """
-    return command_line.guarded(_run, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv))

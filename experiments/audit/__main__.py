@@ -1,0 +1,170 @@
+"""Audits what was trained elsewhere: predictions in a file, or a network with its data.
+
+python -m experiments.audit predictions.npz --json=audit.json
+python -m experiments.audit network.keras --members=fmnist:train:10000 --non_members=fmnist:test --epsilon=0.1
+"""
+
+import contextlib
+import json
+import os
+import sys
+
+from absl import flags
+
+from experiments import command_line, files
+from experiments.audit import networks, predictions
+from experiments.datasets import load_source, sources
+from pineat_tf import cpu
+from pineat_tf.checks import check_choice, check_count, check_positive
+from pineat_tf.report import Report
+
+USAGE = """\
+usage: python -m experiments.audit FILE.npz [--json=PATH]
+       python -m experiments.audit NETWORK --members=IMAGES --non_members=IMAGES [--epsilon=0.1]
+           [--epsilons=0.05,0.1] [--json=PATH]
+
+Says how well an attacker can tell training examples (members) from test examples by what a network
+predicts for them, on natural and on adversarial inputs, and how robust it is.
+
+FILE.npz holds NumPy arrays, num examples by num_classes:
+  output_train_benign, output_test_benign             probabilities for natural inputs
+  output_train_adversarial, output_test_adversarial   for adversarial inputs (may be absent)
+  train_label, test_label                             true classes, whole numbers, one a row
+Logits are better than probabilities, which saturate: name them logits_train_benign,
+logits_test_adversarial and so on (or logits_output_train_benign ...); they are then preferred.
+
+NETWORK is a .keras or HDF5 file or a SavedModel's folder that takes images in [0, 1]. A softmax at
+its end is taken off, where it can be seen. IMAGES are
+  fmnist:train, cifar10:test or digits:test      with :5000 for the subset that a run of that
+                                                 --train_size or --test_size takes
+  tfds:NAME:SPLIT                                as in tfds:mnist:test[:1000]
+  FILE.npz or FILE.npz:train                     with arrays x and y, or x_train and y_train
+
+  --epsilon=0.1          radius of the attack on members and non-members (PGD); none without it
+  --steps=20             its steps, each 2.5 * radius / steps long
+  --epsilons=0.05,0.1    radii at which AutoAttack measures the accuracy on non-members
+  --num_attacked=1000    how many of them, the first ones
+  --norm=linf            of all radii: linf or l2
+  --data_dir=PATH        where data sets are looked for; empty for the usual places
+  --json=PATH            write every figure to this file
+
+Every threshold is chosen on the scores it is judged on (in-sample), as in the literature: compare
+it with the noise floor, not with 0.5.
+"""
+_OF_NETWORKS = ("members", "non_members", "epsilon", "epsilons")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        argv: program name and arguments; `sys.argv` if None.
+
+    Returns:
+        The exit code: 0, or 2 after one line on stderr that begins `error: `.
+
+    Example:
+        >>> main(["audit", "no_such_file.npz"])
+        2
+    """
+    return command_line.guarded(_run, argv)
+
+
+def _run(argv: list[str]) -> None:
+    values, paths = _parse(argv)
+    if values.help or values.helpshort:
+        print(USAGE)
+        return
+    if len(paths) != 1:
+        raise ValueError(f"give one npz file, or one network, not {len(paths)}. See --help.")
+    (path,) = paths
+    if values.json is not None and os.path.realpath(values.json) == os.path.realpath(path):
+        raise ValueError(f"--json={values.json} would overwrite what is audited. Name another file.")
+    with _writing(values.json) as write:  # opened before the work, so that an unwritable path is told at once
+        text, figures = _of_network(path, values) if networks.is_network(path) else _of_predictions(path, values)
+        write(figures)
+    print(text)
+
+
+def _of_predictions(path: str, values: flags.FlagValues) -> tuple[str, dict]:
+    given = [name for name in _OF_NETWORKS if getattr(values, name)]
+    if given:
+        raise ValueError(
+            f"--{given[0]} is for networks (.keras, .h5, or a SavedModel's folder), which {path!r} is not."
+        )
+    report, scored_from = predictions.audit(path)
+    forms = " and ".join(sorted({form for form in scored_from.values() if form}))
+    return _text(report, f", scored from {forms}"), report.to_dict() | {"scored_from": scored_from}
+
+
+def _of_network(path: str, values: flags.FlagValues) -> tuple[str, dict]:
+    attacks = _attacks(values)
+    if not (values.members and values.non_members):
+        raise ValueError(f"a network is audited on its data: give --members and --non_members, each {sources.HELP}")
+    members, non_members = (
+        load_source(source, data_dir=values.data_dir or None) for source in (values.members, values.non_members)
+    )
+    if members.images.shape[1:] != non_members.images.shape[1:]:
+        raise ValueError(
+            "members and non-members must be images of one shape, not "
+            f"{members.images.shape[1:]} and {non_members.images.shape[1:]}."
+        )
+    network, notes = networks.load_network(path, members.images.shape[1:])
+    state = f"{values.json}.state.json" if values.json else None
+    report = networks.audit_network(network, members, non_members, attacks, state)
+    about = {"network": path, "members": values.members, "non_members": values.non_members, "notes": notes}
+    return "\n".join([_text(report, f" of {path}"), *notes]), report.to_dict() | about
+
+
+def _attacks(values: flags.FlagValues) -> networks.Attacks:
+    check_choice("norm", values.norm, ("linf", "l2"))
+    check_count("steps", values.steps, 1, "It is how many steps PGD takes.")
+    check_count("num_attacked", values.num_attacked, 1, "It is how many non-members the ensemble attacks.")
+    for epsilon in (*values.epsilons, *([values.epsilon] if values.epsilon else [])):
+        check_positive("epsilon", epsilon, "It is a radius on the [0, 1] pixel scale, e.g. 8/255.")
+    return networks.Attacks(values.epsilon, values.steps, values.epsilons, values.num_attacked, values.norm)
+
+
+def _text(report: Report, about: str) -> str:
+    """The report with a headline and what a reader must know of it."""
+    first = report.natural.membership[0]
+    return (
+        f"Membership audit of {first.num_members} members and {first.num_non_members} non-members{about}\n\n"
+        f"{report.to_text()}\n\n"
+        "In-sample: the threshold is chosen on the scores it is judged on. A network that leaks\n"
+        "nothing scores the noise floor, not 0.5.\n"
+        "[20]: Song, Shokri, Mittal, CCS 2019."
+    )
+
+
+@contextlib.contextmanager
+def _writing(path: str | None):
+    """Gives what writes the figures to the file at `path`, whole or not at all; nothing is written without one."""
+    if path is None:
+        yield lambda figures: None
+        return
+    with files.replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        yield lambda figures: file.write(json.dumps(figures, indent=2, allow_nan=False) + "\n")
+
+
+def _parse(argv: list[str]) -> tuple[flags.FlagValues, list[str]]:
+    """Flags of one call and the other arguments; global flags stay untouched."""
+    values = flags.FlagValues()
+    own = {"flag_values": values}
+    flags.DEFINE_string("json", None, "Write every figure to this file.", **own)
+    for name in ("members", "non_members", "data_dir"):
+        flags.DEFINE_string(name, "", "Images.", **own)
+    flags.DEFINE_string("norm", "linf", "Of all radii.", **own)
+    flags.DEFINE_integer("steps", 20, "Of PGD.", **own)
+    flags.DEFINE_integer("num_attacked", 1000, "How many non-members the ensemble attacks.", **own)
+    command_line.define(values, "epsilon", 0.0, "Radius of PGD.")
+    command_line.define(values, "epsilons", (), "Radii of the ensemble.")
+    flags.DEFINE_bool("help", False, "Print this text.", short_name="h", **own)
+    flags.DEFINE_bool("helpshort", False, "Print this text.", **own)
+    values.set_gnu_getopt(True)
+    return values, values(argv)[1:]
+
+
+if __name__ == "__main__":
+    cpu.set_threads()
+    sys.exit(main(sys.argv))

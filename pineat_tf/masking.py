@@ -1,0 +1,146 @@
+"""Signs that a network's robustness is apparent only: gradients that mislead attacks, and other ways to be fooled."""
+
+import typing
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from pineat_tf import losses
+from pineat_tf.attacks import pgd
+from pineat_tf.types import Bounds, Seed
+
+if typing.TYPE_CHECKING:
+    from pineat_tf.robust_accuracy import Robustness
+
+BLACK_BOX = ("square",)
+"""Names of attacks that see logits only."""
+
+_FEW_STEPS, _MANY_STEPS = 10, 50
+_TOLERATED = 0.02  # of the sample, by which many steps may be weaker than few, or gradients may be 0
+_LEFT_BY_WHITE_BOX = 0.005  # of the images, that black-box attacks alone may fool
+_WIDE = 0.5  # of the pixel range: every image can become grey
+
+
+def check_network(
+    network: keras.Model,
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    epsilon: float,
+    norm: str = "linf",
+    bounds: Bounds | None = (0.0, 1.0),
+    seed: Seed = 0,
+) -> tuple[str, ...]:
+    """Looks at a network on a sample of images: does what gradient attacks rely on hold?
+
+    Args:
+        network: gives logits; it runs in inference mode.
+        x: images, shape `(num, ...)`.
+        y: class numbers, shape `(num,)`.
+        epsilon: radius > 0 of the attack that is tried.
+        norm: of the radius, "linf" or "l2".
+        bounds: the pixel range, or None for no limits.
+        seed: randomness of the attack that is tried.
+
+    Returns:
+        A sentence for each sign: outputs that are probabilities, outputs that change from call to call, gradients that
+        are 0, many attack steps weaker than few.
+
+    Reference:
+        Athalye, Carlini and Wagner, "Obfuscated gradients give a false sense of security", ICML 2018, section 3.1;
+        Croce et al., "Evaluating the adversarial robustness of adaptive test-time defenses", ICML 2022, on
+        randomness.
+    """
+    x, y = tf.convert_to_tensor(x), tf.convert_to_tensor(y)
+
+    def logits_fn(images: tf.Tensor) -> tf.Tensor:
+        return network(images, training=False)
+
+    @tf.function(autograph=False)
+    def look() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(x)
+            logits = logits_fn(x)
+            loss = tf.reduce_sum(losses.cross_entropy(y, logits))
+        return logits, logits_fn(x), tape.gradient(loss, x)
+
+    @tf.function(autograph=False)
+    def attacked() -> list[tf.Tensor]:
+        attacks = (
+            pgd(epsilon=epsilon, step_size=2.5 * epsilon / steps, num_steps=steps, norm=norm, bounds=bounds)
+            for steps in (_FEW_STEPS, _MANY_STEPS)
+        )
+        return [tf.argmax(logits_fn(attack(logits_fn, x, y, seed=seed)), axis=1) for attack in attacks]
+
+    logits, again, gradient = (None if part is None else part.numpy() for part in look())
+    right = np.argmax(logits, axis=1) == y.numpy()
+    signs = [_probabilities(logits), _randomness(logits, again), _no_gradient(gradient, right)]
+    if gradient is not None:
+        signs.append(_weaker_by_steps(*(float(np.mean(part.numpy() == y.numpy())) for part in attacked())))
+    return tuple(sign for sign in signs if sign)
+
+
+def check_result(result: "Robustness") -> tuple[str, ...]:
+    """Looks at the figures of an evaluation: do they fall as figures of a sound evaluation do?
+
+    Returns:
+        A sentence for each sign: images that black-box attacks alone fool, and accuracy that remains where every image
+        can be changed into any other.
+    """
+    signs = []
+    by_black_box = [rank for rank, name in enumerate(result.attacks) if name in BLACK_BOX]
+    share = float(np.mean(np.isin(result.fooled_by, by_black_box)))
+    if share > _LEFT_BY_WHITE_BOX and len(by_black_box) < len(result.attacks):
+        signs.append(
+            f"{share:.1%} of the images were fooled by a black-box attack alone: gradients may mislead the others. "
+            "Attack with more restarts, other losses, or a method made for this network."
+        )
+    if result.norm == "linf" and result.epsilons[-1] >= _WIDE and result.accuracies[-1] > _TOLERATED:
+        signs.append(
+            f"the robust accuracy is {result.accuracies[-1]:.1%} at radius {result.epsilons[-1]:g}, where every pixel "
+            "can become grey: it should be 0. The attacks fail on this network."
+        )
+    return tuple(signs)
+
+
+def _probabilities(logits: np.ndarray) -> str:
+    is_one = np.abs(logits.sum(axis=1) - 1.0) < 1e-3
+    if logits.min() < 0.0 or not is_one.all():
+        return ""
+    return (
+        "the outputs look like probabilities (none below 0, each row adds up to 1): attacks on logits then see hardly "
+        "any gradient. Give the network without its softmax."
+    )
+
+
+def _randomness(logits: np.ndarray, again: np.ndarray) -> str:
+    difference = float(np.abs(logits - again).max())
+    if difference <= 1e-3 * max(1.0, float(np.abs(logits).max())):
+        return ""
+    return (
+        f"two calls with the same images gave logits that differ by {difference:.3g}: the network is random, and what "
+        "fools it once need not fool it again. Average its outputs, or attack the average."
+    )
+
+
+def _no_gradient(gradient: np.ndarray | None, right: np.ndarray) -> str:
+    if gradient is None:
+        return "the logits do not depend on the images by operations that have a gradient. Attack by black-box attacks."
+    is_zero = (gradient.reshape(len(gradient), -1) == 0.0).all(axis=1) & right
+    share = float(np.mean(is_zero))
+    if share <= _TOLERATED:
+        return ""
+    return (
+        f"the gradient of the cross-entropy is exactly 0 at {share:.1%} of the images: the network is so sure of them, "
+        "or has parts without gradient. Attack with a loss of differences of logits, or a black-box attack."
+    )
+
+
+def _weaker_by_steps(few: float, many: float) -> str:
+    if many <= few + _TOLERATED:
+        return ""
+    return (
+        f"{_MANY_STEPS} attack steps left an accuracy of {many:.1%}, {_FEW_STEPS} steps {few:.1%}: more steps should "
+        "not be weaker. Gradients may mislead."
+    )

@@ -1,0 +1,265 @@
+"""Robust accuracy by hand on a linear network, and what an evaluation promises: order, resuming, images, warnings."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import linear_network
+
+import pineat_tf as pt
+from pineat_tf import masking
+
+# Two pixels, logits (x0, x1): an image of class 0 is lost at radius (x0 - x1) / 2.
+X = np.float32([[0.95, 0.15], [0.6, 0.4], [0.7, 0.5], [0.2, 0.8], [0.3, 0.4]])
+Y = np.array([0, 0, 0, 1, 0])  # the last one is wrong from the start; the others are lost at .4, .1, .1, .3
+RADII = (0.05, 0.15, 0.35)
+ACCURACIES = (0.8, 0.8, 0.4, 0.2)
+
+
+@pytest.fixture
+def linear():
+    return linear_network(np.eye(2), np.zeros(2))
+
+
+def fgsm(epsilon):
+    return pt.attacks.pgd(epsilon=epsilon, step_size=epsilon, num_steps=1, random_start=False)
+
+
+def nothing(epsilon):
+    return lambda logits_fn, x, y, *, seed: x
+
+
+def evaluated(network, attacks=None, data=(X, Y), epsilons=RADII, **options):
+    return pt.robustness(network, data, attacks or {"fgsm": fgsm}, epsilons=epsilons, **options)
+
+
+class TestFigures:
+    def test_accuracy_falls_as_computed_by_hand(self, linear):
+        result = evaluated(linear)
+        assert result.epsilons == (0.0, *RADII)
+        assert result.accuracies == pytest.approx(ACCURACIES)
+        np.testing.assert_array_equal(result.fooled_at, [-1, 2, 2, 3, 0])
+        np.testing.assert_array_equal(result.fooled_by, [-1, 0, 0, 0, -1])
+        np.testing.assert_array_equal(result.success(0.15), [False, True, True, False, True])
+        assert result.accuracy(0.35) == pytest.approx(0.2)
+
+    def test_the_order_of_radii_does_not_matter(self, linear):
+        assert evaluated(linear, epsilons=RADII[::-1]).accuracies == pytest.approx(ACCURACIES)
+
+    def test_each_attack_has_what_it_took(self, linear):
+        result = evaluated(linear, {"nothing": nothing, "fgsm": fgsm, "again": fgsm})
+        assert result.after_each_attack(0.15) == pytest.approx({"nothing": 0.8, "fgsm": 0.4, "again": 0.4})
+        assert result.after_each_attack(0.0) == pytest.approx({"nothing": 0.8, "fgsm": 0.8, "again": 0.8})
+
+    def test_intervals_are_exact(self, linear):
+        low, high = evaluated(linear).interval(0.35)  # 1 of 5
+        assert low == pytest.approx(0.005050763379) and high == pytest.approx(0.7164179361)
+
+    def test_what_leaves_the_ball_is_brought_back_before_it_is_judged(self, linear):
+        far = {"far": lambda epsilon: lambda logits_fn, x, y, *, seed: x + tf.reverse(x, [1]) * 9.0 - 9.0 * x}
+        result = evaluated(linear, far, bounds=None, keep_images=True)
+        assert result.accuracies == pytest.approx(ACCURACIES)
+        assert np.abs(result.raw[0.15] - X).max() > 1.0
+        assert np.abs(result.clipped[0.15] - X).max() <= 0.15 + 1e-6
+
+    def test_l2_radii(self, linear):
+        # An image of class 0 is lost at the L2 radius (x0 - x1) / sqrt(2): .57, .14, .14, .42.
+        attack = {"pgd": lambda epsilon: pt.attacks.pgd(
+            epsilon=epsilon, step_size=epsilon, num_steps=2, random_start=False, norm="l2")}  # fmt: skip
+        result = evaluated(linear, attack, epsilons=(0.13, 0.15, 0.43), norm="l2")
+        assert result.accuracies == pytest.approx((0.8, 0.8, 0.4, 0.2))
+
+    def test_kept_images_are_those_that_fooled(self, linear):
+        result = evaluated(linear, keep_images=True)
+        for epsilon in RADII:
+            wrong = np.argmax(result.clipped[epsilon], axis=1) != Y
+            np.testing.assert_array_equal(wrong, result.success(epsilon))
+            np.testing.assert_array_equal(result.raw[epsilon], result.clipped[epsilon])
+        np.testing.assert_allclose(result.clipped[0.15][1], [0.45, 0.55], atol=1e-6)
+        np.testing.assert_array_equal(result.clipped[0.15][0], X[0])
+        np.testing.assert_array_equal(result.clipped[0.15][1], result.clipped[0.35][1])  # lost once, lost for good
+
+    def test_the_record_is_strict_json(self, linear):
+        record = json.loads(json.dumps(evaluated(linear).to_dict(), allow_nan=False))
+        assert record["accuracies"] == pytest.approx(ACCURACIES) and record["epsilons"] == [0.0, *RADII]
+        assert record["after_each_attack"][2] == {"fgsm": pytest.approx(0.4)} and record["num"] == 5
+
+
+class TestStreaming:
+    def test_only_robust_images_go_on_in_whole_batches(self, linear):
+        seen = []
+
+        def watched(epsilon):
+            def attack(logits_fn, x, y, *, seed):
+                tf.numpy_function(lambda images: seen.append(len(images)), [x], [])
+                return fgsm(epsilon)(logits_fn, x, y, seed=seed)
+
+            return attack
+
+        evaluated(linear, {"a": watched, "b": watched}, epsilons=(0.15, 0.35), batch_size=3, check=False)
+        assert seen == [3, 1, 2, 2, 1]  # 4 are right at first; 2 are lost at .15, then 1 of 2 at .35
+
+    @pytest.mark.parametrize("one_hot", [False, True])
+    def test_a_dataset_gives_what_arrays_give(self, linear, one_hot):
+        labels = np.eye(2, dtype=np.float32)[Y] if one_hot else Y[:, None]
+        dataset = tf.data.Dataset.from_tensor_slices((X, labels)).batch(2)
+        assert evaluated(linear, data=dataset, batch_size=4).accuracies == pytest.approx(ACCURACIES)
+
+    def test_a_dataset_that_changes_its_order_is_refused(self, linear):
+        dataset = tf.data.Dataset.from_tensor_slices((np.tile(X, (20, 1)), np.tile(Y, 20))).shuffle(100).batch(10)
+        with pytest.raises(ValueError, match="same order in every pass.*reshuffle_each_iteration"):
+            evaluated(linear, data=dataset)
+
+    def test_progress_is_told(self, linear):
+        told = []
+        evaluated(linear, epsilons=(0.15,), batch_size=3, on_batch=lambda *numbers: told.append(numbers))
+        assert told == [(3, 4), (4, 4)]
+
+    def test_the_seed_decides(self, network, images, labels):
+        def results(seed):
+            attack = {"random": lambda epsilon: pt.queries.RandomInBall(epsilon=epsilon)}
+            return evaluated(
+                network, attack, (images, labels), (0.3, 0.5), seed=seed, keep_images=True, check=False
+            ).raw[0.5]
+
+        np.testing.assert_array_equal(results(1), results(1))
+
+
+class TestResuming:
+    @pytest.mark.parametrize("fails_at", range(1, 8))
+    def test_an_interrupted_evaluation_goes_on_where_it_was(self, linear, tmp_path, fails_at, monkeypatch):
+        monkeypatch.setattr("pineat_tf.robust_accuracy._SAVE_SECONDS", 0.0)
+        attacks = {"random": lambda epsilon: pt.queries.RandomInBall(epsilon=epsilon), "fgsm": fgsm}
+        options = {"batch_size": 2, "check": False}
+        whole = evaluated(linear, attacks, **options)
+        path, calls = tmp_path / "state.json", []
+
+        def fail(done, of):
+            calls.append(done)
+            if len(calls) == fails_at:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            evaluated(linear, attacks, state_path=path, on_batch=fail, **options)
+        assert path.exists()
+        again = []
+        resumed = evaluated(linear, attacks, state_path=path, on_batch=lambda *n: again.append(n), **options)
+        np.testing.assert_array_equal(resumed.fooled_at, whole.fooled_at)
+        np.testing.assert_array_equal(resumed.fooled_by, whole.fooled_by)
+        assert not path.exists() and not list(tmp_path.iterdir())
+
+    def test_other_evaluations_and_other_files_are_refused(self, linear, tmp_path):
+        path = tmp_path / "state.json"
+
+        def interrupted(done, of):
+            raise KeyboardInterrupt
+
+        path.write_bytes(b"no state")
+        with pytest.raises(ValueError, match="is no state of an evaluation"):
+            evaluated(linear, state_path=path)
+        path.unlink()
+        two = {"fgsm": fgsm, "nothing": nothing}
+        calls = []
+
+        def after_the_first_attack(done, of):
+            calls.append(done)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            evaluated(linear, two, state_path=path, on_batch=after_the_first_attack)
+        with pytest.raises(ValueError, match="other weights, labels, attacks or radii"):
+            evaluated(linear, two, state_path=path, seed=1)
+        with pytest.raises(ValueError, match="`keep_images` or `state_path`, not both"):
+            evaluated(linear, state_path=path, keep_images=True)
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        "options, message",
+        [
+            ({"epsilons": ()}, "at least one"),
+            ({"epsilons": (0.1, 0.1)}, "differ"),
+            ({"epsilons": (0.0,)}, "`epsilons` must be positive"),
+            ({"norm": "l1"}, "`norm`"),
+            ({"batch_size": 0}, "`batch_size`"),
+            ({"bounds": (1.0, 0.0)}, "bounds"),
+            ({"data": (X[:0], Y[:0])}, "at least one"),
+            ({"data": (X * 2, Y)}, "every pixel must lie in the bounds"),
+            ({"data": (X, Y[:3])}, "as many labels as images"),
+        ],
+    )
+    def test_bad_arguments_are_told(self, linear, options, message):
+        with pytest.raises(ValueError, match=message):
+            evaluated(linear, **options)
+
+    def test_no_attack_and_no_such_radius(self, linear):
+        with pytest.raises(ValueError, match="at least one attack"):
+            pt.robustness(linear, (X, Y), {}, epsilons=[0.1])
+        with pytest.raises(ValueError, match="`epsilon`"):
+            evaluated(linear).accuracy(0.2)
+
+    def test_a_softmax_is_refused(self):
+        network = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(2, activation="softmax")])
+        with pytest.raises(ValueError, match="logits"):
+            evaluated(network)
+
+
+class TestWarnings:
+    def check(self, network, x=X, y=Y):
+        return masking.check_network(network, x, y, epsilon=0.1)
+
+    def test_a_sound_network_raises_none(self, linear, recwarn):
+        assert evaluated(linear).warnings == () and not recwarn.list
+
+    def test_probabilities(self):
+        network = keras.Sequential(
+            [keras.layers.Input((2,)), keras.layers.Dense(2), keras.layers.Lambda(tf.nn.softmax)]
+        )
+        network.layers[0].set_weights([9.0 * np.eye(2), np.zeros(2)])
+        with pytest.warns(UserWarning, match="look like probabilities"):
+            assert len(evaluated(network).warnings) >= 1
+
+    def test_randomness(self):
+        noisy = keras.Sequential(
+            [keras.layers.Input((2,)), keras.layers.Lambda(lambda x: x + 0.1 * tf.random.normal(tf.shape(x)))]
+        )
+        assert "two calls with the same images" in " ".join(self.check(noisy))
+
+    def test_no_gradient(self):
+        sure = linear_network(1e4 * np.eye(2), np.zeros(2))
+        (sign,) = self.check(sure)
+        assert "exactly 0 at 80.0% of the images" in sign  # all but the one that is misclassified
+        stepped = keras.Sequential([keras.layers.Input((2,)), keras.layers.Lambda(lambda x: tf.round(4 * x))])
+        assert "operations that have a gradient" in " ".join(self.check(stepped))
+
+    def test_more_steps_that_are_weaker(self):
+        assert masking._weaker_by_steps(0.5, 0.6).startswith(
+            "50 attack steps left an accuracy of 60.0%, 10 steps 50.0%"
+        )
+        assert masking._weaker_by_steps(0.5, 0.51) == ""
+
+    def test_what_only_a_black_box_finds(self, linear):
+        result = evaluated(linear, {"nothing": nothing, "square": fgsm}, check=False)
+        (sign,) = masking.check_result(result)
+        assert sign.startswith("60.0% of the images were fooled by a black-box attack alone")
+        assert masking.check_result(evaluated(linear, {"square": fgsm}, check=False)) == ()
+
+    def test_accuracy_where_there_can_be_none(self, linear):
+        (sign,) = masking.check_result(evaluated(linear, {"nothing": nothing}, epsilons=(0.5,), check=False))
+        assert sign.startswith("the robust accuracy is 80.0% at radius 0.5")
+
+
+def test_the_standard_ensemble_takes_a_small_network_apart(network, images):
+    labels = np.argmax(network(images), axis=1)
+    attacks = pt.attacks.auto_attack(num_steps=5, num_queries=20, num_targets=2)
+    assert list(attacks) == ["apgd_ce", "apgd_t", "fab_t", "square"]
+    for norm, epsilon in (("linf", 0.3), ("l2", 1.0)):
+        attacks = pt.attacks.auto_attack(norm=norm, num_steps=5, num_queries=20, num_targets=2)
+        attacks.pop("apgd_t")  # it needs 4 classes
+        result = pt.robustness(network, (images, labels), attacks, epsilons=[epsilon], norm=norm, check=False)
+        assert result.accuracies[0] == 1 and result.accuracies[1] < 1
+    with pytest.raises(ValueError, match="norm"):
+        pt.attacks.auto_attack(norm="l1")
