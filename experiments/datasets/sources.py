@@ -80,8 +80,8 @@ def _from_tfds(name: str, split: str, data_dir: str | None) -> Split:
     except Exception as error:  # TFDS documents no set of errors, and TF, protobuf, json add theirs
         first_line = str(error).partition("\n")[0].rstrip(".")  # TFDS adds the names of all that it knows
         raise ValueError(
-            f"tfds:{name}:{split} could not be read. Received: {type(error).__name__}: {first_line}. It must be a data set "
-            "of images of one size with labels; without a network, prepare it first and give --data_dir."
+            f"tfds:{name}:{split} could not be read. Received: {type(error).__name__}: {first_line}. It must be "
+            "a data set of images of one size with labels; without a network, prepare it first and give --data_dir."
         ) from error
     images, labels = npz_split(images, labels, f"tfds:{name}:{split}", ("image", "label"))
     return Split(as_float(images), labels.astype(np.int64))

@@ -1,6 +1,7 @@
 """Robust accuracy against leakage: every run, the mean of every row, the front, and the paper's points behind."""
 
 import os
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,8 @@ from matplotlib.figure import Figure
 from experiments.figures import style
 from experiments.sweep.tables import RowResult
 
+_LEGEND_WIDTH = 44  # characters
+_LINE_INCHES = 0.16
 _AXES = {"p_max": "membership inference accuracy P_MAX (in-sample; left is better)", "r_test": "robust accuracy R_test"}
 
 
@@ -37,10 +40,14 @@ def write(path: str | os.PathLike, results: Sequence[RowResult], *, title: str, 
         title: what was run.
         with_paper: draw the paper's points for the same rows, which are at full scale.
     """
-    figure = Figure(figsize=(10, 6.2), dpi=120, layout="constrained")
+    looks = style.looks([(result.row.group, result.row.label) for result in results])
+    entries = style.legend(looks)
+    for entry in entries:
+        entry.set_label(textwrap.fill(entry.get_label(), _LEGEND_WIDTH))
+    num_lines = sum(entry.get_label().count("\n") + 1 for entry in entries)
+    figure = Figure(figsize=(10, max(6.2, 1.5 + _LINE_INCHES * num_lines)), dpi=120, layout="constrained")
     axes = figure.subplots()
     style.clean(axes)
-    looks = style.looks([(result.row.group, result.row.label) for result in results])
     for result in results:
         _draw_row(axes, result, *looks[result.row.group, result.row.label])
     if with_paper:
@@ -51,8 +58,7 @@ def write(path: str | os.PathLike, results: Sequence[RowResult], *, title: str, 
     axes.axvspan(floor["mean"], floor["upper_95"], color=style.GREY, alpha=0.08, linewidth=0)
     axes.set(xlabel=_AXES["p_max"], ylabel=_AXES["r_test"], title=title)
     handles, _ = axes.get_legend_handles_labels()
-    handles = style.legend(looks) + handles
-    axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
+    axes.legend(handles=entries + handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
     style.save(figure, path)
 
 

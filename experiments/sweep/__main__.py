@@ -10,7 +10,7 @@ Results: records/*.json, one a run, then tables (.md, .csv), pictures (.png) and
 import sys
 
 from experiments import command_line
-from experiments.sweep import outputs, plan, training
+from experiments.sweep import outputs, plan, tables, training
 from pineat_tf import cpu
 
 
@@ -41,7 +41,9 @@ def _run(argv: list[str]) -> None:
         print(outputs.grid_text(sweep.rows, sweep.records))
         return
     failed = training.train(pending, sweep.executor, sweep.jobs, sweep.records.add)
-    if outputs.write(sweep):
+    results = tables.results(sweep.rows, sweep.records)
+    if results:
+        outputs.write(results, sweep.output_dir, name=sweep.name, title=sweep.title, references=sweep.references)
         print(f"Tables and report are in {sweep.output_dir}.")
     training.check_none(failed, len(pending))
 

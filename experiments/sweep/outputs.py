@@ -7,7 +7,6 @@ from experiments import cost, files
 from experiments.figures import pareto, ratios
 from experiments.sweep import html, tables
 from experiments.sweep.grid import Row
-from experiments.sweep.plan import Sweep
 from experiments.sweep.records import Records
 from pineat_tf.report import markdown_table
 
@@ -25,25 +24,27 @@ def grid_text(rows: Sequence[Row], records: Records) -> str:
     return markdown_table(lines)
 
 
-def write(sweep: Sweep) -> bool:
-    """Writes all that a sweep leaves beside its records. Rows without a finished run are left out.
+def write(
+    results: Sequence[tables.RowResult], output_dir: pathlib.Path, *, name: str, title: str, references: Sequence[str]
+) -> None:
+    """Writes what a sweep leaves beside its records.
 
-    Returns:
-        Whether there was anything to write.
+    Args:
+        results: rows with at least one finished run each.
+        output_dir: where to; made if need be.
+        name: of the files.
+        title: headline of tables and report.
+        references: labels of the rows that those of their group are tested against.
     """
-    results = tables.results(sweep.rows, sweep.records)
-    if not results:
-        return False
-    sweep.output_dir.mkdir(parents=True, exist_ok=True)
-    base = sweep.output_dir / sweep.name
-    files.write_text(base.with_suffix(".md"), _markdown(results, sweep))
-    files.write_text(base.with_suffix(".csv"), tables.csv_text(results))
-    pareto.write(f"{base}_pareto.png", results, title=sweep.title)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    base = output_dir / name
+    files.write_text(f"{base}.md", _markdown(results, title, references))
+    files.write_text(f"{base}.csv", tables.csv_text(results))
+    pareto.write(f"{base}_pareto.png", results, title=title)
     if ratios.has_ratios(results):
-        ratios.write(f"{base}_ratios.png", results, title=sweep.title)
-    page = html.report(results, title=sweep.title, references=sweep.references, examples=_examples(results))
-    files.write_text(base.with_suffix(".html"), page)
-    return True
+        ratios.write(f"{base}_ratios.png", results, title=title)
+    page = html.report(results, title=title, references=references, examples=_examples(results))
+    files.write_text(f"{base}.html", page)
 
 
 def _examples(results: Sequence[tables.RowResult]) -> list[tuple[str, bytes]]:
@@ -59,10 +60,10 @@ def _examples(results: Sequence[tables.RowResult]) -> list[tuple[str, bytes]]:
     return found[:_MOST_EXAMPLES]
 
 
-def _markdown(results: Sequence[tables.RowResult], sweep: Sweep) -> str:
+def _markdown(results: Sequence[tables.RowResult], title: str, references: Sequence[str]) -> str:
     floor = results[0].noise_floor
     parts = [
-        f"# {sweep.title}",
+        f"# {title}",
         tables.markdown(results),
         "Mean ± standard deviation over seeds. **Bold**: the best of all rows; <u>underlined</u>: the best of a group "
         "of rows. P are in-sample membership inference accuracies: a network that leaks nothing scores "
@@ -70,7 +71,7 @@ def _markdown(results: Sequence[tables.RowResult], sweep: Sweep) -> str:
         "classified correctly, on natural or adversarial images, whichever leaks more. Minutes: of training. Passes: "
         "of 100 images each; a backward pass counts as 1 forward pass to the images and as 2 to images and weights.",
     ]
-    tested = tables.tests_markdown(results, sweep.references)
+    tested = tables.tests_markdown(results, references)
     if tested:
         parts += [
             "## Paired differences",

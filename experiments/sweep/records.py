@@ -48,15 +48,24 @@ class Records:
 
     def _stored(self) -> Iterator[dict]:
         for path in sorted(self.path.glob("*.json")):
-            try:
-                record = json.loads(path.read_text(encoding="utf-8"))
-                if not _FIGURES <= record.keys() or not isinstance(record["flags"], dict):
-                    raise ValueError("it lacks figures of a run")
-            except (ValueError, AttributeError) as error:
-                raise ValueError(
-                    f"{str(path)!r} is no record of a run: {error}. Move it elsewhere; records are written by sweeps."
-                ) from error
-            yield record
+            yield read(path)
+
+
+def read(path: pathlib.Path) -> dict:
+    """Reads a record, or the metrics.json of a run.
+
+    Raises:
+        ValueError: if the file is none.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not _FIGURES <= record.keys() or not isinstance(record["flags"], dict):
+            raise ValueError("it lacks figures of a run")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{str(path)!r} is no record of a run: {error}. Move it elsewhere; records are written by runs and sweeps."
+        ) from error
+    return record
 
 
 def _key(flags: dict) -> str:

@@ -1,0 +1,219 @@
+"""Ranks finished runs by robustness and leakage together, and draws the front of those that none beats in both.
+
+    python -m experiments.compare runs/fmnist-pgd-original-1-0-seed0 runs/fmnist-pgd-pineat-1-1-seed0
+
+Each argument is a run's directory, its metrics.json, or a folder of records that a sweep has kept. Runs that differ in
+nothing but the seed are one method, with its mean and spread. Where a run's directory holds audit.json, written by
+experiments.audit with --epsilons, the accuracy that AutoAttack left is shown as well. Results: NAME.md, .csv, .html
+and _pareto.png in the output directory.
+"""
+
+import dataclasses
+import json
+import pathlib
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from absl import flags
+
+from experiments import command_line, files, paper
+from experiments.config import ExperimentConfig
+from experiments.figures import pareto
+from experiments.pipeline import METRICS
+from experiments.sweep import outputs, records, tables
+from experiments.sweep.grid import Row
+from pineat_tf.report import markdown_table
+
+AUDIT = "audit.json"
+
+
+class Run(NamedTuple):
+    """One finished run.
+
+    Attributes:
+        record: the contents of its metrics.json.
+        robustness: what AutoAttack left, from its audit.json; None without one.
+    """
+
+    record: dict
+    robustness: dict | None
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        argv: program name and arguments; `sys.argv` if None.
+
+    Returns:
+        The exit code: 0, or 2 after one line on stderr.
+    """
+    return command_line.guarded(_run, argv)
+
+
+def read(path: pathlib.Path) -> Iterator[Run]:
+    """The runs at a path: a directory of one, a metrics.json or record, or a folder of records.
+
+    Raises:
+        ValueError: if there is none, or a file there is no record of a run.
+    """
+    if (path / METRICS).is_file():
+        path = path / METRICS
+    if path.is_dir():
+        found = sorted(path.glob("*.json"))
+        if not found:
+            raise ValueError(f"{str(path)!r} holds no finished run: neither {METRICS} nor records.")
+    else:
+        found = [path]
+    yield from (Run(records.read(file), _robustness(file.with_name(AUDIT))) for file in found)
+
+
+def grouped(runs: Sequence[Run]) -> list[tuple[tables.RowResult, list[dict]]]:
+    """Methods with their runs by seed, and what AutoAttack left of each.
+
+    Raises:
+        ValueError: if two runs have the same flags and seed.
+    """
+    by_flags: dict[str, list[Run]] = {}
+    for run in runs:
+        by_flags.setdefault(json.dumps(_flags(run.record, without="seed"), sort_keys=True), []).append(run)
+    methods = list(by_flags.values())
+    labels = _labels([_config(of_method[0].record) for of_method in methods])
+    found = []
+    for label, of_method in zip(labels, methods):
+        by_seed = {run.record["flags"]["seed"]: run.record for run in of_method}
+        if len(by_seed) < len(of_method):
+            raise ValueError(f"two runs of {label!r} have the same seed and flags. Name each run once.")
+        configs = tuple(_config(by_seed[seed]) for seed in sorted(by_seed))
+        row = Row(group="", label=label, configs=configs)
+        result = tables.RowResult(row, {seed: by_seed[seed] for seed in sorted(by_seed)})
+        found.append((result, [run.robustness for run in of_method if run.robustness]))
+    return found
+
+
+def ranking(methods: Sequence[tuple[tables.RowResult, list[dict]]]) -> str:
+    """A table: first the methods that none beats in robust accuracy and leakage, by leakage; then the others."""
+    points = [(method.estimate("p_max").mean, method.estimate("r_test").mean) for method, _ in methods]
+    front = pareto.front(points)
+    rest = sorted(set(range(len(points))) - set(front), key=lambda i: (points[i][0], -points[i][1]))
+    with_attack = any(robustness for _, robustness in methods)
+    lines = [
+        (
+            "rank",
+            "method",
+            "seeds",
+            "A_test",
+            "R_test",
+            *(["AutoAttack"] * with_attack),
+            "P_MAX",
+            "forward passes",
+            "beaten by",
+        )
+    ]
+    for rank, i in enumerate([*front, *rest], start=1):
+        method, robustness = methods[i]
+        beaten_by = [str(place) for place, j in enumerate(front, start=1) if _beats(points[j], points[i])]
+        cells = [tables.cell(method, name) for name in ("a_test", "r_test", "p_max", "forwards")]
+        if with_attack:
+            cells.insert(2, _left(robustness))
+        lines.append((str(rank), method.row.label, str(len(method.records)), *cells, ", ".join(beaten_by) or "none"))
+    return markdown_table(lines)
+
+
+def _run(argv: list[str]) -> None:
+    values = flags.FlagValues()
+    flags.DEFINE_string("output_dir", "runs/compare", "Where tables, picture and report go.", flag_values=values)
+    flags.DEFINE_string("name", "compare", "What the files are called.", flag_values=values)
+    flags.DEFINE_string("title", "Comparison", "Headline.", flag_values=values)
+    flags.DEFINE_list("reference", [], "Labels of the methods to test the others against.", flag_values=values)
+    for name in ("help", "helpshort"):
+        flags.DEFINE_bool(name, False, "Print this text.", flag_values=values)
+    values.set_gnu_getopt(True)
+    paths = values(argv)[1:]
+    if values.help or values.helpshort:
+        print(__doc__.strip(), *(f"\n  --{name}: {values[name].help}" for name in values), sep="")
+        return
+    if not paths:
+        raise ValueError("name at least one run: its directory, its metrics.json, or a folder of records. See --help.")
+    methods = grouped([run for path in paths for run in read(pathlib.Path(path).expanduser())])
+    results = [method for method, _ in methods]
+    unknown = set(values.reference) - {result.row.label for result in results}
+    if unknown:
+        labels = ", ".join(repr(result.row.label) for result in results)
+        raise ValueError(f"--reference names {sorted(unknown)}, but the methods are {labels}.")
+    output_dir = pathlib.Path(values.output_dir).expanduser()
+    outputs.write(results, output_dir, name=values.name, title=values.title, references=values.reference)
+    table = ranking(methods)
+    ranked = output_dir / f"{values.name}_ranking.md"
+    files.write_text(ranked, f"# {values.title}\n\n{table}\n\n{_NOTE}\n")
+    print(table)
+    print(f"\nTables, picture and report are in {output_dir}.")
+
+
+_NOTE = (
+    "Means ± standard deviations over seeds. First those that no other method beats in both robust accuracy (R_test) "
+    "and leakage (P_MAX, in-sample); then the others with the ranks of those of the first that beat them. AutoAttack: "
+    "accuracy left at the largest radius of audit.json, on as many images as in brackets."
+)
+
+
+def _robustness(path: pathlib.Path) -> dict | None:
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["robustness"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{str(path)!r} is no audit: {error}. It is written by experiments.audit --json.") from error
+
+
+def _left(robustness: Sequence[dict]) -> str:
+    if not robustness:
+        return "-"
+    mean = sum(one["accuracies"][-1] for one in robustness) / len(robustness)
+    return f"{mean:.4f} at {robustness[0]['epsilons'][-1]:g} ({robustness[0]['num']:,})"
+
+
+def _beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    return one[0] <= other[0] and one[1] >= other[1] and one != other
+
+
+def _flags(record: dict, *, without: str = "") -> dict:
+    """The flags that decide figures, those that an older record lacks at their defaults."""
+    known = ExperimentConfig().to_dict(without=(*records.WITHOUT_EFFECT, without))
+    return {name: record["flags"].get(name, default) for name, default in known.items()}
+
+
+def _config(record: dict) -> ExperimentConfig:
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in _flags(record).items()}
+    return ExperimentConfig(**values)
+
+
+def _labels(configs: Sequence[ExperimentConfig]) -> list[str]:
+    """A name for each method: data, attack and variant, and the flags in which it departs from what is usual."""
+    names = [paper.label(config, config.dataset) for config in configs]
+    labels = []
+    for config, name in zip(configs, names):
+        alike = [other for other, its in zip(configs, names) if its == name]
+        departing = [
+            f"{field.name}={_text(getattr(config, field.name))}"
+            for field in dataclasses.fields(config)
+            if field.name not in ("seed", *records.WITHOUT_EFFECT)
+            and getattr(config, field.name) != _usual(field, [getattr(other, field.name) for other in alike])
+        ]
+        labels.append(", ".join([name, *departing]))
+    return labels
+
+
+def _usual(field: dataclasses.Field, values: Sequence[object]) -> object:
+    """The value that needs no mention: the default if any method has it, else the most frequent one."""
+    return field.default if field.default in values else statistics.mode(values)
+
+
+def _text(value: object) -> str:
+    return "/".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
