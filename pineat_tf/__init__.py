@@ -1,10 +1,24 @@
 """Image classifiers that resist adversarial examples and membership inference at once, in Keras 3."""
 
-from pineat_tf import attacks, callbacks, companions, cpu, losses, membership, objectives, report, schedules, seeds
+from pineat_tf import (
+    attacks,
+    callbacks,
+    companions,
+    cpu,
+    losses,
+    masking,
+    membership,
+    objectives,
+    queries,
+    report,
+    schedules,
+    seeds,
+)
 from pineat_tf.distilled import SelfDistilledTraining
 from pineat_tf.free import FreeAdversarialTraining
 from pineat_tf.predictions import Predictions, Predictor, predict_logits
 from pineat_tf.report import Report, evaluate
+from pineat_tf.robust_accuracy import Robustness, robustness
 from pineat_tf.training import AdversarialTraining
 from pineat_tf.types import Ratio
 
@@ -17,6 +31,7 @@ __all__ = [
     "Predictor",
     "Ratio",
     "Report",
+    "Robustness",
     "SelfDistilledTraining",
     "attacks",
     "callbacks",
@@ -24,10 +39,13 @@ __all__ = [
     "cpu",
     "evaluate",
     "losses",
+    "masking",
     "membership",
     "objectives",
     "predict_logits",
+    "queries",
     "report",
+    "robustness",
     "schedules",
     "seeds",
 ]

@@ -1,6 +1,6 @@
 """Signs that a network's robustness is apparent only: gradients that mislead attacks, and other ways to be fooled."""
 
-import typing
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -9,9 +9,6 @@ import tensorflow as tf
 from pineat_tf import losses
 from pineat_tf.attacks import pgd
 from pineat_tf.types import Bounds, Seed
-
-if typing.TYPE_CHECKING:
-    from pineat_tf.robust_accuracy import Robustness
 
 BLACK_BOX = ("square",)
 """Names of attacks that see logits only."""
@@ -81,25 +78,34 @@ def check_network(
     return tuple(sign for sign in signs if sign)
 
 
-def check_result(result: "Robustness") -> tuple[str, ...]:
-    """Looks at the figures of an evaluation: do they fall as figures of a sound evaluation do?
+def check_figures(
+    fooled_by: np.ndarray, attacks: Sequence[str], *, norm: str, epsilon: float, accuracy: float
+) -> tuple[str, ...]:
+    """Looks at the figures of an evaluation: do they fall as those of a sound one do?
+
+    Args:
+        fooled_by: for each image the index in `attacks` of the attack that fooled the network, -1 for none.
+        attacks: names, in the order in which they ran.
+        norm: "linf" or "l2".
+        epsilon: the largest radius.
+        accuracy: that was left at this radius.
 
     Returns:
         A sentence for each sign: images that black-box attacks alone fool, and accuracy that remains where every image
         can be changed into any other.
     """
     signs = []
-    by_black_box = [rank for rank, name in enumerate(result.attacks) if name in BLACK_BOX]
-    share = float(np.mean(np.isin(result.fooled_by, by_black_box)))
-    if share > _LEFT_BY_WHITE_BOX and len(by_black_box) < len(result.attacks):
+    by_black_box = [rank for rank, name in enumerate(attacks) if name in BLACK_BOX]
+    share = float(np.mean(np.isin(fooled_by, by_black_box)))
+    if share > _LEFT_BY_WHITE_BOX and len(by_black_box) < len(attacks):
         signs.append(
             f"{share:.1%} of the images were fooled by a black-box attack alone: gradients may mislead the others. "
             "Attack with more restarts, other losses, or a method made for this network."
         )
-    if result.norm == "linf" and result.epsilons[-1] >= _WIDE and result.accuracies[-1] > _TOLERATED:
+    if norm == "linf" and epsilon >= _WIDE and accuracy > _TOLERATED:
         signs.append(
-            f"the robust accuracy is {result.accuracies[-1]:.1%} at radius {result.epsilons[-1]:g}, where every pixel "
-            "can become grey: it should be 0. The attacks fail on this network."
+            f"the robust accuracy is {accuracy:.1%} at radius {epsilon:g}, where every pixel can become grey: it "
+            "should be 0. The attacks fail on this network."
         )
     return tuple(signs)
 

@@ -193,7 +193,9 @@ def robustness(
     evaluation.run(attacks, radii, state, on_batch)
     result = evaluation.result(attacks, radii)
     if check:
-        result = dataclasses.replace(result, warnings=(*found, *masking.check_result(result)))
+        end = {"norm": norm, "epsilon": radii[-1], "accuracy": result.accuracies[-1]}
+        found += masking.check_figures(result.fooled_by, result.attacks, **end)
+        result = dataclasses.replace(result, warnings=found)
         for text in result.warnings:
             warnings.warn(text, stacklevel=2)
     return result

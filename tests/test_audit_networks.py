@@ -79,6 +79,22 @@ def test_the_ensemble_attacks_the_first_non_members(tmp_path, capsys):
     assert not list(tmp_path.glob("*.state.json*"))
 
 
+def test_further_attackers_are_asked_with_intervals(tmp_path, capsys):
+    path = tmp_path / "network.keras"
+    network().save(path)  # untrained: there is nothing to find
+    figures = audited(path, "--members=digits:train:120", "--non_members=digits:test:120", "--attackers")
+    names = [one["signal"] for one in figures["attackers"]]
+    assert names == [
+        "logistic (cross-fitted)", "mlp (cross-fitted)", "quantile regression", "labels only: noise",
+        "labels only: shifts and flips", "distance to the boundary (white-box)",
+    ]  # fmt: skip
+    for one in figures["attackers"]:
+        low, high = one["intervals"]["auc"]["low"], one["intervals"]["auc"]["high"]
+        assert low <= one["auc"] <= high and 0.3 < one["auc"] < 0.7 and 0 <= one["p_values"]["auc"] <= 1
+    assert figures["attackers"][2]["num_non_members"] == 60  # the other half is the population
+    assert capsys.readouterr().out.count("labels only:") == 2
+
+
 def test_networks_that_cannot_be_used_are_told(tmp_path, capsys):
     broken = tmp_path / "broken.keras"
     broken.write_bytes(b"PK no archive")

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import hypothesis
+import mie
 import numpy as np
 import oracles
 import pytest
@@ -16,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 from sklearn import metrics
 
 from pineat_tf import membership
-from pineat_tf.membership import audit, results, scores, thresholds
+from pineat_tf.membership import audit, calibration, results, scores, thresholds
 
 YALE = Path(__file__).resolve().parents[1].parent / "shared" / "truth" / "yale"
 
@@ -105,34 +106,6 @@ def test_tpr_at_fpr_of_art(fpr, tpr, threshold):
     assert threshold == curve.thresholds.numpy()[curve.tpr.numpy() == found.tpr].max()
 
 
-def mie_data(num, num_classes, gain, shift):
-    """Predictions without random numbers, as in goldens.md E."""
-    i, c = np.arange(num)[:, None], np.arange(num_classes)
-    labels = (7 * i[:, 0] + shift) % num_classes
-    logits = np.sin(0.37 * i * (c + 1) + shift) + 0.5 * np.cos(0.11 * i + c)
-    logits[i[:, 0], labels] += gain * (1 + np.sin(0.05 * i[:, 0] + shift))
-    return labels, logits
-
-
-def test_gap_and_per_class_shadow_thresholds_of_the_mie_code():
-    # goldens.md E: reference-code outputs on the same data. Thresholds per class come from the
-    # shadow model, so `best_threshold` is what they share with the in-sample audit.
-    shadow_in, shadow_out = mie_data(200, 4, 1.5, 0), mie_data(160, 4, 0.9, 1)
-    target_in, target_out = mie_data(240, 4, 1.6, 2), mie_data(180, 4, 0.8, 3)
-    accuracies = [np.mean(z.argmax(1) == y) for y, z in (target_in, target_out)]
-    np.testing.assert_allclose(accuracies, [0.6791666667, 0.4944444444], atol=1e-10)
-    assert thresholds.gap_attack(*accuracies) == pytest.approx(0.5923611111, abs=1e-10)
-    rates = np.zeros(2)
-    for label in range(4):
-        s_in, s_out, t_in, t_out = (
-            membership.cross_entropy_score(y[y == label], z[y == label]).numpy()
-            for y, z in (shadow_in, shadow_out, target_in, target_out)
-        )
-        threshold = thresholds.best_threshold(s_in, s_out).threshold
-        rates += np.sum(t_in >= threshold) / 240, np.sum(t_out >= threshold) / 180
-    assert 0.5 * (rates[0] + 1 - rates[1]) == pytest.approx(0.6159722222, abs=1e-10)
-
-
 # ---------------------------------------------------------------- scores
 
 
@@ -206,21 +179,13 @@ def test_logit_scores_are_those_of_tensorflow_privacy():
     np.testing.assert_allclose(found, [0.98185009, -1.12692802], atol=1e-8)
 
 
-def reference_predictions(num, gain, shift):
-    """The predictions of goldens.md, E: 4 classes, no random numbers."""
-    i, c = np.arange(num)[:, None], np.arange(4)
-    labels = (7 * np.arange(num) + shift) % 4
-    logits = np.sin(0.37 * i * (c + 1) + shift) + 0.5 * np.cos(0.11 * i + c)
-    logits[np.arange(num), labels] += gain * (1 + np.sin(0.05 * np.arange(num) + shift))
-    return labels, logits
-
-
 def test_modified_entropy_and_correctness_are_those_of_their_authors_code():
-    member, non_member = reference_predictions(240, 1.6, 2), reference_predictions(180, 0.8, 3)
+    member, non_member = mie.TARGET
     modified = membership.modified_entropy_score(*member)
     np.testing.assert_allclose(-modified[:4], [0.04380077, 0.01890841, 0.00118822, 0.03794778], atol=1e-8)
     accuracies = [membership.correctness_score(*split).numpy().mean() for split in (member, non_member)]
     np.testing.assert_allclose(accuracies, [0.6791666667, 0.4944444444], atol=1e-10)
+    assert thresholds.gap_attack(*accuracies) == pytest.approx(0.5923611111, abs=1e-10)
 
 
 @pytest.mark.parametrize("scale", [0.1, 3.0, 12.0])
@@ -578,9 +543,10 @@ def test_audit_scores_gathers_every_figure():
         balanced_accuracy=0.625,  # {3} gives 1/4 - 0, {3, 2, 2, 2} gives 3/4 - 1/2
         threshold=3.0,
         auc=0.625,  # of 8 pairs: 2 + 1 + 1 + 0 wins and two ties = 5
-        tpr_at_fpr=(thresholds.tpr_at_fpr(curve, 0.01), thresholds.tpr_at_fpr(curve, 0.001)),
+        tpr_at_fpr=tuple(thresholds.tpr_at_fpr(curve, fpr) for fpr in (0.01, 0.001, 0.0001)),
         noise_floor=thresholds.noise_floor(4, 2),
         tie_share=0.5,
+        decisions=calibration.Decisions(1, 4, 0, 2),
     )
     assert result.tpr_at_fpr[0] == (0.01, 0.25, 0.0, 0.0)
 
@@ -589,7 +555,7 @@ def test_to_dict_is_strict_json_that_reads_back():
     best_is_none = audit.audit_scores([0.0, -np.inf], [1.0, 1.0], signal="s", queries="natural")
     figures = best_is_none.to_dict()
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
-    assert list(figures) == [field.name for field in dataclasses.fields(best_is_none)]
+    assert list(figures) == [field.name for field in dataclasses.fields(best_is_none)] + ["advantage"]
     assert figures["threshold"] == "inf" and float(figures["threshold"]) == math.inf
     assert figures["tpr_at_fpr"][0] == {
         "fpr": 0.01,

@@ -156,6 +156,7 @@ def test_the_audit_of_the_predictions_gives_the_figures_of_the_metrics(finished)
     for folder in finished[0].iterdir():
         metrics, audited = metrics_of(folder), audit.audit_file(str(folder / "predictions.npz"))
         assert audited.pop("scored_from") == {"natural": "logits", "adversarial": "logits"}
+        assert audited.pop("cost") == {} and metrics["cost"]["updates"] > 0  # predictions do not tell what they cost
         assert {name: metrics[name] for name in audited} == audited
         assert {"a_train", "r_test", "p_e_nat", "p_e_adv", "p_max", "membership"} <= audited.keys()
 

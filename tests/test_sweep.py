@@ -19,7 +19,7 @@ from made_up import record_of
 
 from experiments import command_line, statistics, tracking
 from experiments.config import ExperimentConfig
-from experiments.sweep import grid, outputs, plan, tables
+from experiments.sweep import grid, plan, tables
 from experiments.sweep.__main__ import main
 from experiments.sweep.records import Records
 

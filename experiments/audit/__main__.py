@@ -12,7 +12,7 @@ import sys
 from absl import flags
 
 from experiments import command_line, files
-from experiments.audit import networks, predictions
+from experiments.audit import attackers, networks, predictions
 from experiments.datasets import load_source, sources
 from pineat_tf import cpu
 from pineat_tf.checks import check_choice, check_count, check_positive
@@ -45,13 +45,15 @@ its end is taken off, where it can be seen. IMAGES are
   --epsilons=0.05,0.1    radii at which AutoAttack measures the accuracy on non-members
   --num_attacked=1000    how many of them, the first ones
   --norm=linf            of all radii: linf or l2
+  --attackers            ask further attackers too: learned ones, quantile regression, by labels only
   --data_dir=PATH        where data sets are looked for; empty for the usual places
   --json=PATH            write every figure to this file
 
 Every threshold is chosen on the scores it is judged on (in-sample), as in the literature: compare
 it with the noise floor, not with 0.5.
 """
-_OF_NETWORKS = ("members", "non_members", "epsilon", "epsilons")
+_OF_NETWORKS = ("members", "non_members", "epsilon", "epsilons", "attackers")
+_DEFAULT_RADIUS = 0.1  # of label-only attackers, without --epsilon
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -112,8 +114,14 @@ def _of_network(path: str, values: flags.FlagValues) -> tuple[str, dict]:
     network, notes = networks.load_network(path, members.images.shape[1:])
     state = f"{values.json}.state.json" if values.json else None
     report = networks.audit_network(network, members, non_members, attacks, state)
+    text = [_text(report, f" of {path}"), *notes]
     about = {"network": path, "members": values.members, "non_members": values.non_members, "notes": notes}
-    return "\n".join([_text(report, f" of {path}"), *notes]), report.to_dict() | about
+    if values.attackers:
+        radius = {"epsilon": values.epsilon or _DEFAULT_RADIUS, "norm": values.norm}
+        found = list(attackers.audit(network, members, non_members, **radius))
+        about["attackers"] = [result.to_dict() for result in found]
+        text += ["", "Further attackers, by natural queries (95 % bootstrap intervals):", attackers.table(found)]
+    return "\n".join(text), report.to_dict() | about
 
 
 def _attacks(values: flags.FlagValues) -> networks.Attacks:
@@ -159,6 +167,7 @@ def _parse(argv: list[str]) -> tuple[flags.FlagValues, list[str]]:
     flags.DEFINE_integer("num_attacked", 1000, "How many non-members the ensemble attacks.", **own)
     command_line.define(values, "epsilon", 0.0, "Radius of PGD.")
     command_line.define(values, "epsilons", (), "Radii of the ensemble.")
+    flags.DEFINE_bool("attackers", False, "Ask further attackers.", **own)
     flags.DEFINE_bool("help", False, "Print this text.", short_name="h", **own)
     flags.DEFINE_bool("helpshort", False, "Print this text.", **own)
     values.set_gnu_getopt(True)

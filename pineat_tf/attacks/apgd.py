@@ -9,7 +9,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from pineat_tf import losses
-from pineat_tf.attacks.parts import check_gradient
+from pineat_tf.attacks.parts import check_gradient, choose, spread
 from pineat_tf.checks import check_batch, check_bounds, check_choice, check_count, check_epsilon, check_positive
 from pineat_tf.projections import clip_to_bounds, project_l2, unit_l2
 from pineat_tf.seeds import fold, normal_like, uniform_like
@@ -169,7 +169,7 @@ class AutoPGD:
         """One step along the gradient, and the momentum of the step before, from the second step on."""
         x, x_before = ascent.x, ascent.x_before
         direction = tf.sign(gradient) if self.norm == "linf" else unit_l2(gradient)
-        moved = project(x + _spread(ascent.step_size, x) * direction)
+        moved = project(x + spread(ascent.step_size, x) * direction)
         share = tf.cast(tf.where(step == 0, 1.0, _NEW_SHARE), x.dtype)
         return ascent._replace(x=project(x + share * (moved - x) + (1 - share) * (x - x_before)), x_before=x)
 
@@ -272,10 +272,10 @@ def _remember(ascent: _Ascent, loss: tf.Tensor, gradient: tf.Tensor, is_wrong: t
     """Keeps what was seen at `ascent.x`."""
     is_best = loss > ascent.loss_best
     return ascent._replace(
-        x_best=_choose(is_best, ascent.x, ascent.x_best),
-        gradient_best=_choose(is_best, gradient, ascent.gradient_best),
+        x_best=choose(is_best, ascent.x, ascent.x_best),
+        gradient_best=choose(is_best, gradient, ascent.gradient_best),
         loss_best=tf.where(is_best, loss, ascent.loss_best),
-        x_adv=_choose(is_wrong, ascent.x, ascent.x_adv),
+        x_adv=choose(is_wrong, ascent.x, ascent.x_adv),
         fooled=ascent.fooled | is_wrong,
         increases=ascent.increases + tf.cast(loss > ascent.loss_before, tf.int32),
         # The authors' code compares the loss after the first step with 0, not with that at the start.
@@ -289,23 +289,13 @@ def _judge(ascent: _Ascent, gradient: tf.Tensor, limit: tf.Tensor) -> tuple[_Asc
     is_stuck = ~ascent.halved & (ascent.loss_at_checkpoint >= ascent.loss_best)
     halve = is_checkpoint & ((ascent.increases <= limit) | is_stuck)
     judged = ascent._replace(
-        x=_choose(halve, ascent.x_best, ascent.x),
+        x=choose(halve, ascent.x_best, ascent.x),
         step_size=tf.where(halve, ascent.step_size / 2, ascent.step_size),
         increases=tf.where(is_checkpoint, 0, ascent.increases),
         loss_at_checkpoint=tf.where(is_checkpoint, ascent.loss_best, ascent.loss_at_checkpoint),
         halved=tf.where(is_checkpoint, halve, ascent.halved),
     )
-    return judged, _choose(halve, ascent.gradient_best, gradient)
-
-
-def _choose(condition: tf.Tensor, one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
-    """The image of `one` where its example's condition holds, that of `other` elsewhere."""
-    return tf.where(_spread(condition, one), one, other)
-
-
-def _spread(values: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    """One value an example, shaped to broadcast against images."""
-    return tf.reshape(values, [-1] + [1] * (x.shape.rank - 1))
+    return judged, choose(halve, ascent.gradient_best, gradient)
 
 
 def _one_each(x: tf.Tensor, value: float | bool | int, dtype: tf.DType | None = None) -> tf.Tensor:

@@ -14,6 +14,11 @@ from pineat_tf.types import Bounds, LogitsFn, Seed
 
 _STEP_HINT = "Give the length of one step on the scale of the pixels, e.g. 2/255."
 _COUNT_HINT = "Each step costs one gradient."
+_SURROGATES = {
+    "cross_entropy": parts.cross_entropy_surrogate,
+    "margin": parts.margin_surrogate,
+    "dlr": parts.dlr_surrogate,
+}
 
 
 @serializable
@@ -91,9 +96,10 @@ def pgd(
     num_steps: int,
     random_start: bool = True,
     norm: str = "linf",
+    loss: str = "cross_entropy",
     bounds: Bounds | None = (0.0, 1.0),
 ) -> GradientAttack:
-    """Projected gradient descent on the cross-entropy.
+    """Projected gradient descent: many small steps up a loss, within a ball.
 
     Args:
         epsilon: radius of the ball, > 0, on the scale of the pixels.
@@ -101,6 +107,8 @@ def pgd(
         num_steps: steps, >= 1.
         random_start: start uniformly in the ball, rather than at the natural images.
         norm: "linf" (steps along the gradient's sign) or "l2" (along the normalised gradient).
+        loss: "cross_entropy", "margin" (the lead of the likeliest other class, Carlini and Wagner's f_6), or "dlr"
+            (difference of logits ratio, for 3 classes or more).
         bounds: the pixel range, or None for no limits.
 
     Returns:
@@ -115,14 +123,18 @@ def pgd(
 
     Reference:
         Madry et al., "Towards deep learning models resistant to adversarial attacks", ICLR 2018, section 2.1.
+        Carlini and Wagner, "Towards evaluating the robustness of neural networks", S&P 2017, objective f_6.
+        Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
+        attacks", ICML 2020, eq. (6).
     """
     check_epsilon(epsilon)
     check_positive("step_size", step_size, _STEP_HINT)
     check_choice("norm", norm, ("linf", "l2"))
+    check_choice("loss", loss, _SURROGATES)
     linf = norm == "linf"
     uniform = parts.UniformLinf(epsilon) if linf else parts.UniformL2(epsilon)
     return GradientAttack(
-        surrogate=parts.cross_entropy_surrogate,
+        surrogate=_SURROGATES[loss],
         start=uniform if random_start else parts.AtNatural(),
         step=parts.SignStep(step_size) if linf else parts.L2Step(step_size),
         ball=parts.LinfBall(epsilon) if linf else parts.L2Ball(epsilon),
@@ -130,6 +142,30 @@ def pgd(
         bounds=bounds,
         repeat_start=uniform,
     )
+
+
+def fgsm(*, epsilon: float, norm: str = "linf", bounds: Bounds | None = (0.0, 1.0)) -> GradientAttack:
+    """Fast gradient sign method: one step of length `epsilon` up the cross-entropy, from the natural images.
+
+    Args:
+        epsilon: radius of the ball, > 0, on the scale of the pixels.
+        norm: "linf" (a step along the gradient's sign) or "l2" (along the normalised gradient).
+        bounds: the pixel range, or None for no limits.
+
+    Returns:
+        The attack.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Example:
+        >>> attack = fgsm(epsilon=8 / 255)
+        >>> x_adv = attack(network, x, y)
+
+    Reference:
+        Goodfellow, Shlens and Szegedy, "Explaining and harnessing adversarial examples", ICLR 2015, section 4.
+    """
+    return pgd(epsilon=epsilon, step_size=epsilon, num_steps=1, random_start=False, norm=norm, bounds=bounds)
 
 
 def dist(

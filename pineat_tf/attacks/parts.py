@@ -25,10 +25,74 @@ def check_gradient(gradient: tf.Tensor | None) -> tf.Tensor:
     return gradient
 
 
+def choose(condition: tf.Tensor, one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+    """The image of `one` where its example's condition holds, that of `other` elsewhere."""
+    return tf.where(spread(condition, one), one, other)
+
+
+def spread(values: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """One value an example, shaped to broadcast against images."""
+    return tf.reshape(values, [-1] + [1] * (x.shape.rank - 1))
+
+
+def flat(x: tf.Tensor) -> tf.Tensor:
+    """Images as rows of pixels."""
+    shape = tf.shape(x)
+    return tf.reshape(x, [shape[0], tf.reduce_prod(shape[1:])])
+
+
+def shift_to_plane(x: tf.Tensor, offset: tf.Tensor, normal: tf.Tensor, norm: str, bounds: Bounds | None) -> tf.Tensor:
+    """The shortest noise that brings points to a hyperplane within the pixel range, one hyperplane a point.
+
+    Every pixel moves by the same length (L-inf), or in proportion to the normal (L2), but no further than the range
+    allows. So what the pixels contribute is piecewise linear in the length, and concave: after sorting the pixels by
+    where they reach the end of the range, each has one line, none of which lies below the sum.
+
+    Args:
+        x: points of shape `(batch, pixels)`, within `bounds`.
+        offset: shape `(batch,)`; the hyperplane is where `offset + normal * noise` is 0.
+        normal: shape `(batch, pixels)`.
+        norm: "linf" or "l2".
+        bounds: the pixel range, or None for no limits.
+
+    Returns:
+        Noise of shape `(batch, pixels)`. Where the hyperplane does not meet the range, it leads to the corner of the
+        range on the hyperplane's side; where the normal is 0, nowhere.
+
+    Reference:
+        Croce and Hein, "Minimally distorted adversarial examples with a fast adaptive boundary attack", ICML 2020,
+        section 2.
+    """
+    weight, missing = tf.abs(normal), tf.abs(offset)[:, None]
+    pace = tf.ones_like(weight) if norm == "linf" else weight
+    towards = -tf.sign(offset)[:, None] * tf.sign(normal)
+    if bounds is None:
+        length = tf.math.divide_no_nan(missing, tf.reduce_sum(weight * pace, axis=1, keepdims=True))
+        return towards * length * pace
+    room = tf.where(towards > 0, bounds[1] - x, x - bounds[0])
+    order = tf.argsort(tf.math.divide_no_nan(room, pace), axis=1)
+    at_end, on_the_way = (tf.gather(part, order, axis=1, batch_dims=1) for part in (weight * room, weight * pace))
+    still_missing = missing - tf.cumsum(at_end, axis=1, exclusive=True)
+    lengths = tf.math.divide_no_nan(still_missing, tf.cumsum(on_the_way, axis=1, reverse=True))
+    return towards * tf.minimum(tf.reduce_max(lengths, axis=1, keepdims=True) * pace, room)
+
+
 @serializable
 def cross_entropy_surrogate(logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor) -> Ascended:
     """Cross-entropy of the true class (Madry et al., ICLR 2018, eq. 2.1)."""
     return lambda x_adv: losses.cross_entropy(y, logits_fn(x_adv))
+
+
+@serializable
+def margin_surrogate(logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor) -> Ascended:
+    """Lead of the likeliest other class over the true one (Carlini and Wagner, S&P 2017, objective f_6)."""
+    return lambda x_adv: losses.margin(y, logits_fn(x_adv))
+
+
+@serializable
+def dlr_surrogate(logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor) -> Ascended:
+    """Difference of logits ratio (Croce and Hein, ICML 2020, eq. 6)."""
+    return lambda x_adv: losses.dlr(y, logits_fn(x_adv))
 
 
 @serializable

@@ -1,6 +1,20 @@
 """Membership inference: who was in the training set? Scores, thresholds, audits and records."""
 
-from pineat_tf.membership import audit, bounds, results, scores, shadow, thresholds
+from pineat_tf.membership import (
+    audit,
+    bounds,
+    calibration,
+    canaries,
+    label_only,
+    learned,
+    quantile,
+    results,
+    risk,
+    scores,
+    shadow,
+    thresholds,
+    uncertainty,
+)
 from pineat_tf.membership.audit import (
     SIGNALS,
     SIGNALS_FROM_PROBS,
@@ -13,7 +27,18 @@ from pineat_tf.membership.bounds import (
     epsilon_lower_bound,
     positive_predictive_value,
 )
+from pineat_tf.membership.calibration import Decisions, ScoreSets, calibrated_accuracy
+from pineat_tf.membership.canaries import plant_canaries
+from pineat_tf.membership.label_only import (
+    augmentation_answers,
+    augmentation_scores,
+    boundary_distance_scores,
+    noise_scores,
+)
+from pineat_tf.membership.learned import AttackModel, attack_model_scores, cross_fitted_scores, logit_features
+from pineat_tf.membership.quantile import image_features, quantile_regression_scores
 from pineat_tf.membership.results import MembershipResult
+from pineat_tf.membership.risk import ClassAudit, audit_classes, privacy_risk_scores
 from pineat_tf.membership.scores import (
     confidence_score,
     confidence_score_from_probs,
@@ -41,22 +66,35 @@ from pineat_tf.membership.thresholds import (
     tie_share,
     tpr_at_fpr,
 )
+from pineat_tf.membership.uncertainty import leakage_p_values, permutation_p_values, score_intervals
 
 __all__ = [
     "SIGNALS",
     "SIGNALS_FROM_PROBS",
+    "AttackModel",
     "BestThreshold",
+    "ClassAudit",
+    "Decisions",
     "Interval",
     "MembershipResult",
     "NoiseFloor",
     "Roc",
+    "ScoreSets",
     "TprAtFpr",
+    "attack_model_scores",
     "auc",
     "audit",
+    "audit_classes",
     "audit_predictions",
     "audit_scores",
+    "augmentation_answers",
+    "augmentation_scores",
     "best_threshold",
+    "boundary_distance_scores",
     "bounds",
+    "calibrated_accuracy",
+    "calibration",
+    "canaries",
     "clopper_pearson",
     "confidence_score",
     "confidence_score_from_probs",
@@ -64,23 +102,38 @@ __all__ = [
     "correctness_score_from_probs",
     "cross_entropy_score",
     "cross_entropy_score_from_probs",
+    "cross_fitted_scores",
     "entropy_score",
     "entropy_score_from_probs",
     "epsilon_lower_bound",
     "gap_attack",
+    "image_features",
+    "label_only",
+    "leakage_p_values",
+    "learned",
     "lira_scores",
+    "logit_features",
     "logit_score",
     "modified_entropy_score",
     "modified_entropy_score_from_probs",
     "noise_floor",
+    "noise_scores",
+    "permutation_p_values",
+    "plant_canaries",
     "positive_predictive_value",
+    "privacy_risk_scores",
+    "quantile",
+    "quantile_regression_scores",
     "relative_likelihood_scores",
     "results",
+    "risk",
     "rmia_scores",
     "roc",
+    "score_intervals",
     "scores",
     "shadow",
     "thresholds",
     "tie_share",
     "tpr_at_fpr",
+    "uncertainty",
 ]

@@ -197,8 +197,8 @@ def _log_masked_mean(log_probs: np.ndarray, mask: np.ndarray, kind: str) -> np.n
     known = counts > 0
     if not known.any():
         raise ValueError(
-            f"No example has a shadow model {kind} it. Received: {len(mask)} shadow models. Train more of them, each on "
-            "a random half of the data, or attack offline."
+            f"No example has a shadow model {kind} it. Received: {len(mask)} shadow models. Train more of them, each "
+            "on a random half of the data, or attack offline."
         )
     means = np.logaddexp.reduce(np.where(mask, log_probs, -np.inf), axis=0) - np.log(np.maximum(counts, 1))
     return np.where(known, means, _log_mean_exp(means[known], axis=0))

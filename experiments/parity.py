@@ -1,0 +1,153 @@
+"""Robust accuracy by our ensemble of attacks beside that of AutoAttack's authors, on one network and the same images.
+
+    pip install torch pyautoattack
+    python -m experiments.parity network.keras --images=fmnist:test:1000 --epsilon=0.1 --json=parity.json
+
+The network is a `fmnist_vgg` of any width, as runs on Fashion-MNIST export it. Both sides compute in float32: ours with
+Keras, theirs with a PyTorch twin that has the same weights.
+"""
+
+import sys
+import time
+from typing import Any
+
+import keras
+import numpy as np
+from absl import flags
+
+import pineat_tf as pt
+from experiments import command_line, files, networks
+from experiments.datasets import Split, load_source
+from pineat_tf.checks import check_positive
+
+_BATCH_SIZE = 250
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; gives its exit code."""
+    return command_line.guarded(_run, argv)
+
+
+def torch_twin(network: keras.Model) -> Any:
+    """A PyTorch network of the same weights, from images `(batch, 1, 28, 28)` to logits.
+
+    Args:
+        network: a `fmnist_vgg`.
+
+    Raises:
+        ValueError: if it has other layers.
+    """
+    import torch
+
+    class ChannelsLast(torch.nn.Module):
+        def forward(self, images):
+            return images.permute(0, 2, 3, 1)
+
+    layers = []
+    for layer in network.layers:
+        weights = [torch.from_numpy(weight) for weight in layer.get_weights()]
+        if isinstance(layer, keras.layers.Conv2D) and len(weights) == 1:
+            if layer.strides == (2, 2):  # TensorFlow pads an even side at its end only
+                layers.append(torch.nn.ZeroPad2d((0, 1, 0, 1)))
+            padding = 0 if layer.strides == (2, 2) else 1
+            inner = torch.nn.Conv2d(*weights[0].shape[2:], 3, layer.strides, padding, bias=False)
+            inner.weight.data = weights[0].permute(3, 2, 0, 1).contiguous()
+        elif isinstance(layer, keras.layers.Dense):
+            inner = torch.nn.Linear(*weights[0].shape)
+            inner.weight.data, inner.bias.data = weights[0].T.contiguous(), weights[1]
+        elif isinstance(layer, keras.layers.Flatten):
+            layers.append(ChannelsLast())
+            inner = torch.nn.Flatten()
+        elif isinstance(layer, keras.layers.InputLayer):
+            continue
+        elif isinstance(layer, keras.layers.ReLU) or getattr(layer, "activation", None) is keras.activations.relu:
+            inner = torch.nn.ReLU()
+        else:
+            raise ValueError(f"The network must be a fmnist_vgg. Received: a layer {layer.name!r} of {type(layer)}.")
+        layers.append(inner)
+        if getattr(layer, "activation", None) is keras.activations.relu and weights:
+            layers.append(torch.nn.ReLU())
+    return torch.nn.Sequential(*layers).eval()
+
+
+def measure(network: keras.Model, data: Split, epsilon: float) -> dict:
+    """Both sides' robust accuracies on the same images, and the seconds that they took.
+
+    Raises:
+        ValueError: if the twin does not give the network's logits.
+    """
+    import pyautoattack
+    import torch
+
+    twin = torch_twin(network)
+    images, labels = torch.from_numpy(data.images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(data.labels)
+    with torch.no_grad():
+        difference = float(np.abs(twin(images).numpy() - pt.predict_logits(network, tuple(data)).logits).max())
+    if difference > 1e-3:
+        raise ValueError(f"the PyTorch twin gives other logits, by up to {difference:.3g}")
+    start = time.monotonic()
+    ours = pt.robustness(network, tuple(data), pt.attacks.auto_attack(), epsilons=[epsilon], batch_size=_BATCH_SIZE)
+    seconds = {"ours": time.monotonic() - start}
+    start = time.monotonic()
+    authors = pyautoattack.AutoAttack(twin, norm="Linf", eps=epsilon, version="standard", device="cpu", seed=0)
+    attacked = authors.run_standard_evaluation(images, labels, batch_size=_BATCH_SIZE)
+    seconds["authors"] = time.monotonic() - start
+    with torch.no_grad():
+        theirs = float((twin(attacked).argmax(1) == labels).float().mean())
+    return {
+        "num": len(data.labels),
+        "epsilon": epsilon,
+        "natural": ours.accuracies[0],
+        "ours": ours.accuracies[1],
+        "authors": theirs,
+        "difference": ours.accuracies[1] - theirs,
+        "after_each_attack": ours.after_each_attack(epsilon),
+        "warnings": list(ours.warnings),
+        "largest_difference_of_logits": difference,
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+    }
+
+
+def _run(argv: list[str]) -> None:
+    values = flags.FlagValues()
+    flags.DEFINE_string(
+        "images", "fmnist:test:1000", "Images and labels, as experiments.audit takes them.", flag_values=values
+    )
+    flags.DEFINE_string("json", "", "Write the figures to this file.", flag_values=values)
+    command_line.define(values, "epsilon", 0.1, "Radius of the L-inf ball.")
+    for name in ("help", "helpshort"):
+        flags.DEFINE_bool(name, False, "Print this text.", flag_values=values)
+    values.set_gnu_getopt(True)
+    paths = values(argv)[1:]
+    if values.help or values.helpshort:
+        print(__doc__)
+        return
+    if len(paths) != 1:
+        raise ValueError(f"give one network, not {len(paths)}. See --help.")
+    check_positive("epsilon", values.epsilon, "It is a radius on the [0, 1] pixel scale.")
+    network = _in_float32(paths[0])
+    figures = measure(network, load_source(values.images), values.epsilon)
+    if values.json:
+        files.write_json(values.json, figures)
+    print(
+        f"natural accuracy {figures['natural']:.4f} on {figures['num']:,} images; against the ensemble at "
+        f"{values.epsilon:g}: ours {figures['ours']:.4f} in {figures['seconds']['ours']:.0f} s, the authors' "
+        f"{figures['authors']:.4f} in {figures['seconds']['authors']:.0f} s"
+    )
+
+
+def _in_float32(path: str) -> keras.Model:
+    trained = keras.saving.load_model(path, compile=False)
+    first = next(layer for layer in trained.layers if isinstance(layer, keras.layers.Conv2D))
+    network = networks.build(
+        "fmnist_vgg",
+        input_shape=trained.input_shape[1:],
+        num_classes=trained.output_shape[-1],
+        width=first.filters // 16,
+    )
+    network.set_weights(trained.get_weights())
+    return network
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,246 @@
+"""FAB: the attack that looks for the closest misclassified point, whatever its distance."""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from pineat_tf import losses
+from pineat_tf.attacks.apgd import UniformOnSurface
+from pineat_tf.attacks.parts import check_gradient, choose, flat, shift_to_plane, spread
+from pineat_tf.checks import check_batch, check_bounds, check_choice, check_count, check_epsilon, check_positive
+from pineat_tf.projections import clip_to_bounds
+from pineat_tf.seeds import fold
+from pineat_tf.serialization import serializable
+from pineat_tf.types import Bounds, LogitsFn, Seed
+
+_WIDEST_RESTART = {"linf": 0.3, "l2": 1.0}  # in place of epsilon where there is none, as in the authors' code
+
+
+class Closest(NamedTuple):
+    """The closest misclassified point found of each image, and how far it is from the image."""
+
+    x_adv: tf.Tensor  # the image itself if none was found
+    distance: tf.Tensor  # shape (batch,): 0 if the image itself is misclassified, infinite if nothing was found
+
+
+@serializable
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FastAdaptiveBoundary:
+    """Walks along the decision boundary between the true class and a target, towards the image itself.
+
+    Call it as `attack(logits_fn, x, y, seed=0)`, like a `GradientAttack`. It returns of each image the closest
+    misclassified point found if that lies within `epsilon`, else the natural image, so that the accuracy on the result
+    is the robust accuracy. `closest` gives the points whatever their distance, and the distances: one run of it tells
+    the robust accuracy at every radius, the share of images whose distance is larger.
+
+    Each target (the class of the second largest natural logit, the third and so on) and restart is a walk of its own,
+    of `num_steps` steps. A step costs one gradient and one prediction. The loops are one graph inside a
+    `tf.function`; outside it they give the same tensors. An example does not influence the others.
+
+    Attributes:
+        epsilon, num_steps, norm, num_restarts, num_targets, alpha_max, eta, beta, bounds: as `fab` takes them.
+    """
+
+    epsilon: float | None
+    num_steps: int
+    norm: str
+    num_restarts: int
+    num_targets: int
+    alpha_max: float
+    eta: float
+    beta: float
+    bounds: Bounds | None
+
+    def __post_init__(self) -> None:
+        if self.epsilon is not None:
+            check_epsilon(self.epsilon)
+        check_count("num_steps", self.num_steps, 1, "Each step costs one gradient for each target.")
+        check_choice("norm", self.norm, ("linf", "l2"))
+        check_count("num_restarts", self.num_restarts, 1, "Give 1 for walks from the natural images only.")
+        check_count("num_targets", self.num_targets, 1, "The authors take 9, for 10 classes.")
+        for name, hint in (
+            ("alpha_max", "It is the largest share of the step that starts at the natural image, e.g. 0.1."),
+            ("beta", "It is the share of the noise that a misclassified point keeps, e.g. 0.9."),
+        ):
+            value = getattr(self, name)
+            check_positive(name, value, hint)
+            if value > 1:
+                raise ValueError(f"`{name}` must be at most 1. Received: {name}={value!r}. {hint}")
+        hint = "It stretches each step to go a little beyond the boundary, e.g. 1.05; 1 goes just to it."
+        check_positive("eta", self.eta, hint)
+        if self.eta < 1:
+            raise ValueError(f"`eta` must be at least 1. Received: eta={self.eta!r}. {hint}")
+        check_bounds(self.bounds)
+
+    def __call__(self, logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor, *, seed: Seed = 0) -> tf.Tensor:
+        x_adv, distance = self.closest(logits_fn, x, y, seed=seed)
+        if self.epsilon is None:
+            return x_adv
+        return tf.stop_gradient(choose(distance <= self.epsilon, x_adv, tf.convert_to_tensor(x)))
+
+    def closest(self, logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor, *, seed: Seed = 0) -> Closest:
+        """The closest misclassified points found, within `epsilon` or not.
+
+        Args:
+            logits_fn: maps images to logits.
+            x: images of shape `(batch, ...)`, within `bounds`.
+            y: class numbers of shape `(batch,)`, or one-hot of shape `(batch, num_classes)`.
+            seed: of the random restarts; the first walks start at the images.
+
+        Returns:
+            The points, in the shape and dtype of `x`, and their distances from the images in the attack's norm.
+
+        Raises:
+            ValueError: if images or labels are not as the attack needs them, or if `logits_fn` has no gradient.
+
+        Example:
+            >>> x_adv, distance = fab(epsilon=None).closest(network, x, y)
+            >>> robust_accuracy = tf.reduce_mean(tf.cast(distance > 8 / 255, tf.float32))
+        """
+        x, y = check_batch(x, y, bounds=self.bounds)
+        classes, natural = tf.cast(losses.class_numbers(y), tf.int64), logits_fn(x)
+        nothing, at_once = tf.constant(math.inf, x.dtype), tf.constant(0.0, x.dtype)
+        found = Closest(x, tf.where(_is_wrong(natural, classes), at_once, nothing))
+        likeliest = tf.math.top_k(natural, k=min(self.num_targets + 1, natural.shape[-1])).indices
+        for restart in range(self.num_restarts):
+            direction = self._direction(x, seed, restart)
+            found = self._visit_targets(logits_fn, x, classes, likeliest, direction, found)
+        return Closest(*map(tf.stop_gradient, found))
+
+    def _direction(self, x: tf.Tensor, seed: Seed, restart: int) -> tf.Tensor:
+        """From the images to where the walks of a restart start, of length 1; 0 for the first."""
+        nowhere = tf.zeros_like(x)
+        return UniformOnSurface(1.0, self.norm, None)(nowhere, fold(seed, restart)) if restart else nowhere
+
+    def _visit_targets(
+        self,
+        logits_fn: LogitsFn,
+        x: tf.Tensor,
+        classes: tf.Tensor,
+        likeliest: tf.Tensor,
+        direction: tf.Tensor,
+        found: Closest,
+    ) -> Closest:
+        """Walks to one target after the other."""
+        widest = _WIDEST_RESTART[self.norm] if self.epsilon is None else self.epsilon
+
+        def visit(rank: tf.Tensor, found: Closest) -> tuple[tf.Tensor, Closest]:
+            radius = tf.minimum(found.distance, widest) / 2
+            start = clip_to_bounds(x + spread(radius, x) * direction, self.bounds)
+            return rank + 1, self._walk(logits_fn, x, classes, likeliest[:, rank], start, found)
+
+        return tf.while_loop(lambda rank, _: rank < likeliest.shape[1], visit, (tf.constant(1), found))[1]
+
+    def _walk(
+        self,
+        logits_fn: LogitsFn,
+        x: tf.Tensor,
+        classes: tf.Tensor,
+        targets: tf.Tensor,
+        start: tf.Tensor,
+        found: Closest,
+    ) -> Closest:
+        """Goes to the boundary with the targets; from beyond it, a part of the way back to the images."""
+
+        def step(index: tf.Tensor, here: tf.Tensor, found: Closest) -> tuple[tf.Tensor, tf.Tensor, Closest]:
+            offset, normal = _boundary(logits_fn, here, classes, targets)
+            there = self._move(here, x, offset, normal)
+            is_wrong, distance = _is_wrong(logits_fn(there), classes), self._length(flat(there - x))
+            is_closer = is_wrong & (distance < found.distance)
+            closer = Closest(choose(is_closer, there, found.x_adv), tf.where(is_closer, distance, found.distance))
+            return index + 1, choose(is_wrong, x + self.beta * (there - x), there), closer
+
+        return tf.while_loop(lambda index, *_: index < self.num_steps, step, (tf.constant(0), start, found))[2]
+
+    def _move(self, here: tf.Tensor, x: tf.Tensor, offset: tf.Tensor, normal: tf.Tensor) -> tf.Tensor:
+        """One step: a mean of the stretched projections of the point and of the image on the linear boundary."""
+        normal, at_here, at_x = map(flat, (normal, here, x))
+        of_x = offset + tf.reduce_sum(normal * (at_x - at_here), axis=1)
+        from_here = shift_to_plane(at_here, offset, normal, self.norm, self.bounds)
+        from_x = shift_to_plane(at_x, of_x, normal, self.norm, self.bounds)
+        near, far = self._length(from_here), self._length(from_x)
+        alpha = tf.minimum(tf.math.divide_no_nan(near, near + far), self.alpha_max)[:, None]
+        moved = (1 - alpha) * (at_here + self.eta * from_here) + alpha * (at_x + self.eta * from_x)
+        return clip_to_bounds(tf.reshape(moved, tf.shape(x)), self.bounds)
+
+    def _length(self, noise: tf.Tensor) -> tf.Tensor:
+        """Of shape `(batch,)`, for noise of shape `(batch, pixels)`."""
+        return tf.norm(noise, ord=math.inf if self.norm == "linf" else 2, axis=1)
+
+
+def fab(
+    *,
+    epsilon: float | None,
+    num_steps: int = 100,
+    norm: str = "linf",
+    num_restarts: int = 1,
+    num_targets: int = 9,
+    alpha_max: float = 0.1,
+    eta: float = 1.05,
+    beta: float = 0.9,
+    bounds: Bounds | None = (0.0, 1.0),
+) -> FastAdaptiveBoundary:
+    """Targeted FAB (FAB-T), which looks for the smallest noise that changes the class, as its authors' code does it.
+
+    Each step takes the network as linear: it projects the point, and the image itself, on where the target's logit
+    would equal that of the true class within the pixel range, and goes to a mean of the two. From a misclassified point
+    it goes back towards the image. The defaults are those of AutoAttack's standard version. Unlike there, an image that
+    has been fooled within `epsilon` is attacked further, as a later target may be closer.
+
+    Args:
+        epsilon: radius on the scale of the pixels, > 0, within which a misclassified point counts; None to get the
+            closest one whatever its distance. The walks from the natural images are the same for every radius.
+        num_steps: steps of each walk, >= 1.
+        norm: "linf" or "l2", by which distances count.
+        num_restarts: walks to each target, >= 1: the first from the natural image, the others from random points at
+            half the distance of the closest point found so far, or half of `epsilon` if that is smaller (of 0.3 or 1.0,
+            by the norm, if `epsilon` is None).
+        num_targets: how many other classes to try, the likeliest first, >= 1; all if there are fewer.
+        alpha_max: largest weight of the image's own projection, in (0, 1].
+        eta: factor on the projections' length, >= 1, to go a little beyond the boundary.
+        beta: share of the noise that a misclassified point keeps, in (0, 1].
+        bounds: the pixel range, or None for no limits.
+
+    Returns:
+        The attack. It gives back natural images where it finds no misclassified ones; see `FastAdaptiveBoundary`.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Example:
+        >>> attack = fab(epsilon=8 / 255)
+        >>> x_adv = attack(network, x, y)
+
+    Reference:
+        Croce and Hein, "Minimally distorted adversarial examples with a fast adaptive boundary attack", ICML 2020,
+        algorithm 1; FAB-T: Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse
+        parameter-free attacks", ICML 2020, section 5.
+    """
+    return FastAdaptiveBoundary(
+        epsilon=epsilon,
+        num_steps=num_steps,
+        norm=norm,
+        num_restarts=num_restarts,
+        num_targets=num_targets,
+        alpha_max=alpha_max,
+        eta=eta,
+        beta=beta,
+        bounds=bounds,
+    )
+
+
+def _boundary(logits_fn: LogitsFn, x: tf.Tensor, classes: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """How far the targets' logits are above those of the true classes, and the gradient of that."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        logits = logits_fn(x)
+        of_target, of_true = (tf.gather(logits, index, axis=1, batch_dims=1) for index in (targets, classes))
+        lead = of_target - of_true
+        total = tf.reduce_sum(lead)
+    return tf.cast(lead, x.dtype), check_gradient(tape.gradient(total, x))
+
+
+def _is_wrong(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+    return tf.argmax(logits, axis=1) != classes
