@@ -1,18 +1,19 @@
 """What README.md claims is true of this checkout."""
 
 import ast
+import csv
 import json
 import pathlib
 import re
 
+import numpy as np
 import pytest
 
 import pineat_tf as pt
-from experiments.paper import COLUMNS
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-RESULTS = ROOT / "experiments" / "results" / "small"
+RESULTS = ROOT / "experiments" / "results" / "study_fmnist"
 
 
 @pytest.mark.parametrize(
@@ -28,19 +29,28 @@ def test_the_two_commands_stand(command):
 
 def test_the_table_shows_the_committed_results():
     found = {}
-    for path in RESULTS.glob("*/metrics.json"):
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-        flags = metrics["flags"]
-        found[flags["attack"], flags["variant"]] = metrics
-    assert set(found) == {(a, v) for a in ("pgd", "dist", "diff") for v in ("original", "pineat")}
-    for (attack, variant), metrics in found.items():
-        assert metrics["data"]["num_members"] >= 10_000
-        name = {"original": "original", "pineat": "PINEAT-1/1"}[variant]
-        cells = [f"{metrics[column]:.4f}" for column in list(COLUMNS)[:-1]]
-        minutes = f"{60 * metrics['hours']:.1f}"
-        assert f"| {attack} | {name} | {' | '.join(cells)} | {minutes} |" in README
-        floor = metrics["noise_floor"]
-        assert f"{floor['mean']:.4f}" in README and f"{floor['upper_95']:.4f}" in README
+    for name in ("table1", "recipes"):
+        with open(RESULTS / f"{name}.csv", newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                found.setdefault(f"{row['group']} {row['label']}".strip(), row)
+    table = README[README.index("| method | seeds |") : README.index("P is how often")]
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()]
+    assert len(lines) == 2 + 15
+    for method, seeds, *cells, forwards in lines[2:]:
+        row = found[method]
+        assert int(seeds) == len(row["seeds"].split()) and forwards == f"{float(row['forwards_mean']):,.0f}"
+        names = ("a_test", "r_test", "p_e_nat", "p_e_adv", "p_max")
+        assert cells == [f"{float(row[f'{name}_mean']):.4f} ± {float(row[f'{name}_sd']):.4f}" for name in names]
+    (floor,) = {row["noise_floor"] for row in found.values()}
+    assert f"{float(floor):.4f}" in README
+
+
+def test_the_table_is_of_the_committed_records():
+    values = {}
+    for path in (RESULTS / "records").glob("pgd-pineat-1-1-seed*.json"):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        values[record["flags"]["seed"]] = record["p_max"]
+    assert len(values) >= 5 and f"| {np.mean(list(values.values())):.4f} ± " in README
 
 
 def test_files_that_it_names_exist():
