@@ -35,6 +35,7 @@ class ExperimentConfig:
     data_dir: str = option("", "Folder of the data (for npz: the file). Empty: the usual places, then a download.")
     train_size: int = option(0, "How many training images to use, a fixed subset; 0 for all.")
     test_size: int = option(0, "How many test images to use, a fixed subset; 0 for all.")
+    canaries: int = option(0, "How many training images get a wrong label: the worst case of leakage.")
     half: int = option(-1, "Which random half of the training images to train on, by number (shadow models); -1: all.")
     augment_pad: int = option(0, "Random crops after padding by this many pixels a side; 0 for none.")
     augment_flip: bool = option(False, "Random horizontal flips.")
@@ -170,8 +171,8 @@ class ExperimentConfig:
 _MAY_BE_ZERO = ("weight_decay", "momentum", "eval_epsilon")
 _SHARES = ("label_smoothing", "ema_momentum", "teacher_share", "teacher_momentum")
 _AT_LEAST = {
-    "train_size": 0, "test_size": 0, "half": -1, "augment_pad": 0, "width": 0, "num_steps": 1, "updates": 1,
-    "batch_size": 1, "eval_steps": 1, "eval_batch_size": 1, "checkpoint_seconds": 0, "seed": 0,
+    "train_size": 0, "test_size": 0, "half": -1, "canaries": 0, "augment_pad": 0, "width": 0, "num_steps": 1,
+    "updates": 1, "batch_size": 1, "eval_steps": 1, "eval_batch_size": 1, "checkpoint_seconds": 0, "seed": 0,
 }  # fmt: skip
 
 

@@ -1,13 +1,53 @@
-"""From a config to what it names: attack, network, the trainer around it, and what a round of it costs."""
+"""From a config to what it names: data, attack, network, the trainer around it, and what a round of it costs."""
 
 import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 import keras
+import numpy as np
 
 import pineat_tf as pt
-from experiments import networks
+from experiments import datasets, networks
 from experiments.config import ExperimentConfig
+
+
+class Pool(NamedTuple):
+    """The data that halves are drawn from.
+
+    Attributes:
+        data: with the wrong labels of the canaries.
+        is_canary: which training images are canaries, booleans of shape `(num,)`.
+    """
+
+    data: datasets.Dataset
+    is_canary: np.ndarray
+
+
+def pool(config: ExperimentConfig) -> Pool:
+    """The data that the flags name, before a half of it is drawn. Its canaries are the same for every half and seed.
+
+    Raises:
+        ValueError: if it cannot be read, or there are fewer images than canaries.
+    """
+    loaded = datasets.load(
+        config.dataset, data_dir=config.data_dir or None, train_size=config.train_size, test_size=config.test_size
+    )
+    images, labels = loaded.train
+    is_canary = np.zeros(len(labels), bool)
+    if config.canaries:
+        labels, canaries = pt.membership.plant_canaries(labels, num=config.canaries, num_classes=loaded.num_classes)
+        is_canary[canaries] = True
+    return Pool(loaded._replace(train=datasets.Split(images, labels)), is_canary)
+
+
+def data(config: ExperimentConfig) -> datasets.Dataset:
+    """What a run is trained on and tested on."""
+    whole = pool(config).data
+    if config.half < 0:
+        return whole
+    chosen = datasets.random_half(len(whole.train.labels), config.half)
+    return whole._replace(train=datasets.Split(*(array[chosen] for array in whole.train)))
 
 
 def attack(config: ExperimentConfig) -> pt.attacks.GradientAttack:

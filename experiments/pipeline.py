@@ -70,7 +70,7 @@ def run(config: ExperimentConfig) -> dict | None:
             return metrics
         if config.deterministic:
             tf.config.experimental.enable_op_determinism()
-        data = _load(config)
+        data = method.data(config)
         plan = _plan(config, data)
         distribution.check_batch_size(config.batch_size, strategy)
         with strategy.scope():
@@ -87,7 +87,7 @@ class Speed(NamedTuple):
 
 def speed(config: ExperimentConfig) -> Speed:
     """Measures a few rounds of a run that is not begun."""
-    data = _load(config)
+    data = method.data(config)
     plan = _plan(config, data)
     seconds = _measure(config, data, _model(config, data), 0, plan.rounds)
     per_round = method.round_cost(config).forwards * config.batch_size
@@ -106,7 +106,7 @@ def train(
     Returns:
         The trained model.
     """
-    data = _load(config)
+    data = method.data(config)
     plan = _plan(config, data)
     model = _model(config, data)
     _print_estimate(config, data, model, plan, 0)
@@ -166,16 +166,6 @@ def _run_in(
     export.export(model.network, directory, config.export)
     files.write_json(directory / METRICS, metrics)
     return metrics
-
-
-def _load(config: ExperimentConfig) -> datasets.Dataset:
-    data = datasets.load(
-        config.dataset, data_dir=config.data_dir or None, train_size=config.train_size, test_size=config.test_size
-    )
-    if config.half < 0:
-        return data
-    chosen = datasets.random_half(len(data.train.labels), config.half)
-    return data._replace(train=datasets.Split(*(array[chosen] for array in data.train)))
 
 
 def _plan(config: ExperimentConfig, data: datasets.Dataset) -> _Plan:

@@ -1,5 +1,6 @@
 """A shadow study: independent halves, each model audited by the others, leaks found where they are."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 from made_up import record_of
 
-from experiments import datasets, statistics
+from experiments import datasets, method, statistics
+from experiments.config import ExperimentConfig
 from experiments.shadow import attackers, outputs
 from experiments.shadow.__main__ import main
 from experiments.shadow.models import Answers, Shadows
@@ -19,17 +21,19 @@ NAMES = ("natural", "adversarial", "reverse_symmetry", "random")
 NUM_MODELS, NUM, NUM_CLASSES = 16, 400, 3
 
 
-def made_up_answers(leak, seed=0, num_models=NUM_MODELS, num=NUM):
+def made_up_answers(leak, seed=0, num_models=NUM_MODELS, num=NUM, canaries=0, leak_of_canaries=0.0):
     """Logits of networks that are surer of their members by `leak`, the same for every kind of query but for noise."""
     rng = np.random.default_rng(seed)
     in_mask = np.stack([datasets.random_half(num, number + 100 * seed) for number in range(num_models)])
     labels = rng.integers(NUM_CLASSES, size=num)
     hardness = rng.normal(size=num)
+    is_canary = np.arange(num) < canaries
+    leak = np.where(is_canary, leak_of_canaries, leak)
     logits = {}
     for name in NAMES:
         of_truth = 2.0 + hardness + rng.normal(size=(num_models, num)) + leak * in_mask
         logits[name] = np.where(np.eye(NUM_CLASSES, dtype=bool)[labels], of_truth[:, :, None], 0.0)
-    return Answers(in_mask, labels, logits)
+    return Answers(in_mask, labels, is_canary, logits)
 
 
 # ---------------------------------------------------------------- halves
@@ -78,6 +82,14 @@ def test_a_leak_is_found_best_by_those_who_have_shadows():
     assert set(found) == {(name, queries) for name in attackers.ATTACKERS for queries in attackers.QUERIES}
 
 
+def test_canaries_are_judged_alone_too():
+    found = attackers.audit(made_up_answers(0.0, canaries=100, leak_of_canaries=3.0), ["LiRA online, fixed variance"])
+    auc = {(one.queries, one.examples): np.mean(one.auc) for one in found}
+    assert len(found) == 2 * len(attackers.QUERIES)
+    assert auc["natural", "canaries"] > 0.95 and auc["natural", "all"] < 0.7
+    assert all(one.examples == "all" for one in attackers.audit(made_up_answers(0.0, num_models=4), ["RMIA online"]))
+
+
 def test_each_model_is_audited_with_the_others_as_shadows():
     answers = made_up_answers(1.0, num_models=6, num=60)
     one = next(one for one in attackers.audit(answers, ["LiRA offline"]) if one.queries == "natural")
@@ -100,10 +112,10 @@ def test_curves_are_read_at_no_more_than_the_rate():
 # ---------------------------------------------------------------- what is written
 
 
-def study(title, leak):
-    answers = made_up_answers(leak, num_models=6, num=100)
+def study(title, leak, canaries=0):
+    answers = made_up_answers(leak, num_models=6, num=100, canaries=canaries)
     (config,) = grid.parse_row(f" | {title} | fmnist_pgd.flags", overlays=(), seeds=(0,), output_dir="runs").configs
-    return outputs.Study(title, {"seed": 0}, [record_of(config)] * 6, attackers.audit(answers), 50, 50)
+    return outputs.Study(title, {"canaries": canaries}, [record_of(config)] * 6, attackers.audit(answers), 50, 50)
 
 
 def test_tables_name_methods_attackers_and_differences(tmp_path):
@@ -123,6 +135,12 @@ def test_tables_name_methods_attackers_and_differences(tmp_path):
     rows = (tmp_path / "shadow.csv").read_text().splitlines()
     assert len(rows) == 1 + 2 * len(outputs.FIGURES) * len(attackers.ATTACKERS) * len(attackers.QUERIES)
     assert (tmp_path / "shadow.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_canaries_have_tables_of_their_own():
+    assert "## Canaries" not in outputs.markdown("Shadows", [study("Original", 1.0)], [])
+    text = outputs.markdown("Shadows", [study("Original", 1.0, canaries=20)], [])
+    assert "the 20 images with wrong labels alone" in text[text.index("## Canaries") :]
 
 
 # ---------------------------------------------------------------- the command
@@ -159,6 +177,24 @@ def test_the_command_trains_asks_and_attacks(finished):
     assert len({answers.logits["natural"][number].tobytes() for number in range(3)}) == 3
 
 
+def test_canaries_keep_their_wrong_labels_in_every_half():
+    options = {"dataset": "digits", "train_size": 200, "test_size": 50}
+    plain = ExperimentConfig(**options)
+    config = dataclasses.replace(plain, canaries=30)
+    pool = method.pool(config)
+    labels = method.pool(plain).data.train.labels
+    assert pool.is_canary.sum() == 30
+    np.testing.assert_array_equal(pool.data.train.labels != labels, pool.is_canary)
+    for number in range(3):
+        chosen = datasets.random_half(200, number)
+        half = method.data(dataclasses.replace(config, half=number, seed=number)).train
+        np.testing.assert_array_equal(half.labels, pool.data.train.labels[chosen])
+        np.testing.assert_array_equal(half.images, pool.data.train.images[chosen])
+    np.testing.assert_array_equal(method.data(plain).train.labels, labels)
+    with pytest.raises(ValueError, match="`num` must be at most"):
+        method.pool(dataclasses.replace(plain, canaries=500))
+
+
 def row_of(path):
     text = command(path)[1].removeprefix("--row=")
     return grid.parse_row(text, overlays=(), seeds=(0,), output_dir=f"{path}/runs")
@@ -181,7 +217,13 @@ def test_what_is_missing_or_wrong_is_told(finished, tmp_path, capsys):
     shutil.copytree(finished, path)
     np.savez(path / "queries" / "pgd-original-half2.npz", labels=np.arange(3))
     assert main(command(path)) == 2
-    assert "lacks ['adversarial', 'in_mask', 'natural', 'random', 'reverse_symmetry']" in capsys.readouterr().err
+    assert (
+        "lacks ['adversarial', 'flags', 'in_mask', 'is_canary', 'natural', 'random', 'reverse_symmetry']"
+        in capsys.readouterr().err
+    )
+    other = command(path)
+    other[1] += " --epsilon=0.05"
+    assert main(other) == 2 and "is of a model with other flags" in capsys.readouterr().err
     shutil.rmtree(path / "queries")
     shutil.rmtree(path / "runs")
     assert main(command(path, "--tables_only")) == 2 and "3 shadow models" in capsys.readouterr().err

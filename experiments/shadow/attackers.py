@@ -66,6 +66,7 @@ class Leakage(NamedTuple):
     Attributes:
         attacker: one of `ATTACKERS`.
         queries: one of `QUERIES`.
+        examples: who is judged, "all" or "canaries".
         balanced_accuracy: of the best threshold, in-sample.
         auc: area under the ROC curve.
         tpr: by false positive rate; 0 where no threshold accepts anyone at that rate.
@@ -74,6 +75,7 @@ class Leakage(NamedTuple):
 
     attacker: str
     queries: str
+    examples: str
     balanced_accuracy: list[float]
     auc: list[float]
     tpr: dict[float, list[float]]
@@ -92,19 +94,27 @@ def audit(answers: Answers, attackers: Sequence[str] = tuple(ATTACKERS)) -> list
         attackers: names in `ATTACKERS`.
 
     Returns:
-        A record for each kind of query and attacker, in the order of both.
+        A record for each kind of query and attacker, in the order of both; then the same for the canaries alone, if
+        there are any (shadows are fitted on all examples).
     """
     names = list(answers.logits)
     logit, log = (
         np.stack([_signal(score, answers, name) for name in names], axis=-1)
         for score in (membership.logit_score, membership.cross_entropy_score)
     )
-    results = []
+    judged = {"all": np.ones(len(answers.labels), bool)}
+    if answers.is_canary.any():
+        judged["canaries"] = answers.is_canary
+    results: dict[str, list[Leakage]] = {examples: [] for examples in judged}
     for queries, parts in QUERIES.items():
         chosen = [names.index(part) for part in parts]
         seen = [_seen(logit[..., chosen], log[..., chosen], answers.in_mask, target) for target in range(len(logit))]
-        results += [_leakage(name, queries, seen, answers.in_mask) for name in attackers]
-    return results
+        for attacker in attackers:
+            scores = [ATTACKERS[attacker](of_target) for of_target in seen]
+            for examples, mask in judged.items():
+                parts_of = [(one[mask & member], one[mask & ~member]) for one, member in zip(scores, answers.in_mask)]
+                results[examples].append(_leakage(attacker, queries, examples, parts_of))
+    return [one for of_examples in results.values() for one in of_examples]
 
 
 def _signal(score: Callable, answers: Answers, name: str) -> np.ndarray:
@@ -117,19 +127,18 @@ def _seen(logit: np.ndarray, log: np.ndarray, in_mask: np.ndarray, target: int) 
     return _Seen(logit[target], logit[others], log[target], log[others], in_mask[others])
 
 
-def _leakage(name: str, queries: str, seen: Sequence[_Seen], in_mask: np.ndarray) -> Leakage:
+def _leakage(attacker: str, queries: str, examples: str, scores: Sequence[tuple[np.ndarray, np.ndarray]]) -> Leakage:
+    """Measures what scores reveal, a pair (members, non-members) a target."""
     accuracies, aucs, curves = [], [], []
     tpr: dict[float, list[float]] = {fpr: [] for fpr in FPRS}
-    for of_target, is_member in zip(seen, in_mask):
-        scores = ATTACKERS[name](of_target)
-        members, non_members = scores[is_member], scores[~is_member]
+    for members, non_members in scores:
         curve = membership.roc(members, non_members)
         accuracies.append(membership.best_threshold(members, non_members).balanced_accuracy)
         aucs.append(membership.auc(curve))
         curves.append(_at(curve, GRID))
         for fpr in FPRS:
             tpr[fpr].append(membership.tpr_at_fpr(curve, fpr).tpr or 0.0)
-    return Leakage(name, queries, accuracies, aucs, tpr, np.mean(curves, axis=0).tolist())
+    return Leakage(attacker, queries, examples, accuracies, aucs, tpr, np.mean(curves, axis=0).tolist())
 
 
 def _at(curve: membership.Roc, rates: np.ndarray) -> np.ndarray:

@@ -1,8 +1,10 @@
 """Shadow models: their configs, and what each says of every example of the pool, under every kind of query."""
 
 import dataclasses
+import hashlib
+import json
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import keras
@@ -15,6 +17,7 @@ from experiments.config import ExperimentConfig
 from experiments.datasets.archive import read_arrays
 from experiments.sweep.executors import Job
 from experiments.sweep.grid import Row
+from experiments.sweep.records import WITHOUT_EFFECT
 
 _NETWORK = "network.keras"
 
@@ -24,12 +27,14 @@ class Answers(NamedTuple):
 
     Attributes:
         in_mask: whether a model was trained on an example, booleans of shape `(num_models, num)`.
-        labels: true classes, shape `(num,)`.
+        labels: classes that models are trained on, shape `(num,)`.
+        is_canary: which of them are wrong on purpose, booleans of shape `(num,)`.
         logits: by kind of query, each of shape `(num_models, num, num_classes)`.
     """
 
     in_mask: np.ndarray
     labels: np.ndarray
+    is_canary: np.ndarray
     logits: dict[str, np.ndarray]
 
 
@@ -76,19 +81,20 @@ class Shadows:
         if not unasked:
             return
         config = unasked[0][0]
-        pool = datasets.load(config.dataset, data_dir=config.data_dir or None, train_size=config.train_size)
+        pool = method.pool(config)
+        images = pool.data.train.images
         network = method.network(
             config,
-            input_shape=pool.train.images.shape[1:],
-            num_classes=pool.num_classes,
+            input_shape=images.shape[1:],
+            num_classes=pool.data.num_classes,
             precision=config.eval_precision or config.precision,
         )
         predictors = {name: pt.Predictor(network, query) for name, query in method.queries(config).items()}
-        total = len(unasked) * len(predictors) * len(pool.train.labels)
+        total = len(unasked) * len(predictors) * len(images)
         with tqdm(total=total, unit=" images", desc=f"queries, {self.row.title}", dynamic_ncols=True) as bar:
             for config, path in unasked:
                 network.set_weights(keras.saving.load_model(_network_file(config), compile=False).get_weights())
-                _write(path, config, pool.train, predictors, bar)
+                _write(path, config, pool, predictors, bar)
 
     def answers(self) -> Answers:
         """What the models said.
@@ -100,17 +106,13 @@ class Shadows:
         if missing:
             raise ValueError(f"{len(missing)} shadow models of {self.row.title!r} lack answers, {missing[0]} first")
         names = list(method.queries(self.configs[0]))
-        read = [_read(path, names) for path in self.paths]
+        read = [_read(path, config, names) for config, path in zip(self.configs, self.paths)]
         return Answers(
             in_mask=np.stack([arrays["in_mask"] for arrays in read]),
             labels=read[0]["labels"],
+            is_canary=read[0]["is_canary"],
             logits={name: np.stack([arrays[name] for arrays in read]) for name in names},
         )
-
-
-def queries_to_ask(all_shadows: Sequence[Shadows]) -> Iterator[Shadows]:
-    """Those that have models to ask."""
-    return (shadows for shadows in all_shadows if shadows.unasked())
 
 
 def _network_file(config: ExperimentConfig) -> pathlib.Path:
@@ -120,24 +122,34 @@ def _network_file(config: ExperimentConfig) -> pathlib.Path:
 def _write(
     path: pathlib.Path,
     config: ExperimentConfig,
-    pool: datasets.Split,
+    pool: method.Pool,
     predictors: dict[str, pt.Predictor],
     bar: tqdm,
 ) -> None:
-    answers = {"in_mask": datasets.random_half(len(pool.labels), config.half), "labels": pool.labels}
+    train = pool.data.train
+    in_mask = datasets.random_half(len(train.labels), config.half)
+    answers = {"in_mask": in_mask, "labels": train.labels, "is_canary": pool.is_canary, "flags": _digest(config)}
     for name, predict in predictors.items():
-        predicted = predict(tuple(pool), seed=config.seed, batch_size=config.eval_batch_size, on_batch=bar.update)
+        predicted = predict(tuple(train), seed=config.seed, batch_size=config.eval_batch_size, on_batch=bar.update)
         answers[name] = predicted.logits
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **answers)
 
 
-def _read(path: pathlib.Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    wanted = {"in_mask", "labels", *names}
+def _read(path: pathlib.Path, config: ExperimentConfig, names: Sequence[str]) -> dict[str, np.ndarray]:
+    wanted = {"in_mask", "labels", "is_canary", "flags", *names}
     arrays = read_arrays(str(path), wanted)
     if arrays.keys() != wanted:
         raise ValueError(
             f"{str(path)!r} lacks {sorted(wanted - arrays.keys())}. Remove it and its model is asked anew."
         )
+    if not np.array_equal(arrays["flags"], _digest(config)):
+        raise ValueError(f"{str(path)!r} is of a model with other flags. Remove it, or name another --output_dir.")
     return arrays
+
+
+def _digest(config: ExperimentConfig) -> np.ndarray:
+    """What tells models apart, as an array."""
+    text = json.dumps(config.to_dict(without=WITHOUT_EFFECT), sort_keys=True)
+    return np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)

@@ -45,9 +45,15 @@ class Study(NamedTuple):
     num_members: int
     num_non_members: int
 
-    def of(self, attacker: str, queries: str) -> Leakage:
+    def of(self, attacker: str, queries: str, examples: str = "all") -> Leakage:
         """What one attacker learns by one kind of query."""
-        return next(one for one in self.leakage if (one.attacker, one.queries) == (attacker, queries))
+        wanted = (attacker, queries, examples)
+        return next(one for one in self.leakage if (one.attacker, one.queries, one.examples) == wanted)
+
+    @property
+    def has_canaries(self) -> bool:
+        """Whether some of the labels were wrong on purpose."""
+        return any(one.examples == "canaries" for one in self.leakage)
 
 
 def write(base: pathlib.Path, title: str, studies: Sequence[Study], references: Sequence[str]) -> None:
@@ -79,6 +85,12 @@ def markdown(title: str, studies: Sequence[Study], references: Sequence[str]) ->
         "Balanced accuracies are of the best threshold in-sample: without leakage "
         f"{floor.mean:.4f} (95 %: below {floor.upper_95:.4f}). Without leakage the AUC is .5, and the TPR is the FPR.",
     ]
+    if all(study.has_canaries for study in studies):
+        parts += [
+            "## Canaries",
+            f"The same attackers on the {first.flags['canaries']} images with wrong labels alone.",
+            *(_table(studies, by_attacker, figure, "attacker", "canaries") for figure in ("tpr_0.01", "auc")),
+        ]
     for reference in references:
         of_reference = next((study for study in studies if study.title.endswith(reference)), None)
         others = [study for study in studies if study is not of_reference and study.title != "Natural"]
@@ -97,7 +109,9 @@ def _utility(studies: Sequence[Study]) -> str:
     return markdown_table(rows)
 
 
-def _table(studies: Sequence[Study], pairs: Sequence[tuple[str, str]], figure: str, what: str) -> str:
+def _table(
+    studies: Sequence[Study], pairs: Sequence[tuple[str, str]], figure: str, what: str, examples: str = "all"
+) -> str:
     rows = [(f"{FIGURES[figure]}: {what}", *(study.title for study in studies))]
     for attacker, queries in pairs:
         cells = (_cell(statistics.estimate(study.of(attacker, queries).values(figure))) for study in studies)
@@ -131,13 +145,13 @@ def _signed(difference: statistics.Difference) -> str:
 def _csv(studies: Sequence[Study]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("method", "attacker", "queries", "figure", "mean", "low", "high", "num"))
+    writer.writerow(("method", "attacker", "queries", "examples", "figure", "mean", "low", "high", "num"))
     for study in studies:
         for one in study.leakage:
             for figure in FIGURES:
                 value = statistics.estimate(one.values(figure))
                 numbers = ("" if number is None else f"{number:.6f}" for number in (value.mean, value.low, value.high))
-                writer.writerow((study.title, one.attacker, one.queries, figure, *numbers, value.num))
+                writer.writerow((study.title, one.attacker, one.queries, one.examples, figure, *numbers, value.num))
     return text.getvalue()
 
 
@@ -154,7 +168,7 @@ def _plain(title: str, studies: Sequence[Study]) -> dict:
                 "num_non_members": study.num_non_members,
                 "models": {name: [run[name] for run in study.runs] for name in _UTILITY},
                 "leakage": [
-                    {"attacker": one.attacker, "queries": one.queries}
+                    {"attacker": one.attacker, "queries": one.queries, "examples": one.examples}
                     | {figure: [round(value, 6) for value in one.values(figure)] for figure in FIGURES}
                     | {"curve": [round(value, 6) for value in one.curve]}
                     for one in study.leakage
