@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -59,7 +60,8 @@ class Study(NamedTuple):
 def write(base: pathlib.Path, title: str, studies: Sequence[Study], references: Sequence[str]) -> None:
     """Writes `base`.json, .md, .csv and .png."""
     base.parent.mkdir(parents=True, exist_ok=True)
-    files.write_json(base.with_suffix(".json"), _plain(title, studies))
+    text = json.dumps(_plain(title, studies), allow_nan=False, separators=(",", ":"))
+    files.write_text(base.with_suffix(".json"), text + "\n")
     files.write_text(base.with_suffix(".csv"), _csv(studies))
     files.write_text(base.with_suffix(".md"), markdown(title, studies, references))
     _curves(base.with_suffix(".png"), title, studies)
