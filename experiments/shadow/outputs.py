@@ -23,7 +23,7 @@ FIGURES = {"auc": "AUC", "balanced_accuracy": "balanced accuracy"} | {
     f"tpr_{fpr:g}": f"TPR at {100 * fpr:g} % FPR" for fpr in FPRS
 }
 _SHOWN = ("tpr_0.001", "tpr_0.01", "auc", "balanced_accuracy")
-_STRONGEST = "LiRA online, fixed variance"  # with few shadow models
+_BY_QUERIES = ("RMIA online", "LiRA online, fixed variance")  # the strongest of their kind with few shadow models
 _UTILITY = ("a_train", "a_test", "r_train", "r_test", "p_max")
 
 
@@ -72,7 +72,7 @@ def markdown(title: str, studies: Sequence[Study], references: Sequence[str]) ->
     first = studies[0]
     floor = noise_floor(first.num_members, first.num_non_members)
     by_attacker = [(name, "natural") for name in ATTACKERS]
-    by_queries = [(_STRONGEST, queries) for queries in QUERIES]
+    by_queries = [[(name, queries) for queries in QUERIES] for name in _BY_QUERIES]
     parts = [
         f"# {title}",
         f"{len(first.runs)} shadow models a method, each trained on a random half of {first.num_members * 2:,} images. "
@@ -82,8 +82,14 @@ def markdown(title: str, studies: Sequence[Study], references: Sequence[str]) ->
         _utility(studies),
         "## Attackers, by natural queries",
         *(_table(studies, by_attacker, figure, "attacker") for figure in _SHOWN),
-        f"## Queries, by {_STRONGEST}",
-        *(_table(studies, by_queries, figure, "queries") for figure in _SHOWN),
+        *(
+            part
+            for name, pairs in zip(_BY_QUERIES, by_queries)
+            for part in (
+                f"## Queries, by {name}",
+                *(_table(studies, pairs, figure, "queries") for figure in ("tpr_0.001", "tpr_0.01", "auc")),
+            )
+        ),
         "Balanced accuracies are of the best threshold in-sample: without leakage "
         f"{floor.mean:.4f} (95 %: below {floor.upper_95:.4f}). Without leakage the AUC is .5, and the TPR is the FPR.",
     ]
@@ -97,7 +103,7 @@ def markdown(title: str, studies: Sequence[Study], references: Sequence[str]) ->
         of_reference = next((study for study in studies if study.title.endswith(reference)), None)
         others = [study for study in studies if study is not of_reference and study.title != "Natural"]
         if of_reference and others:
-            pairs = list(dict.fromkeys(by_attacker + by_queries))
+            pairs = list(dict.fromkeys(sum(by_queries, by_attacker)))
             parts += [f"## Paired differences from {of_reference.title}", _differences(others, of_reference, pairs)]
     return "\n\n".join(parts) + "\n"
 
@@ -190,13 +196,13 @@ def _curves(path: pathlib.Path, title: str, studies: Sequence[Study]) -> None:
         axes.plot(GRID, GRID, color=style.GREY, linewidth=0.8, linestyle="--", label="no leakage")
         for study in studies:
             colour = colours[study.title]
-            axes.plot(GRID, study.of(_STRONGEST, queries).curve, color=colour, label=study.title)
+            axes.plot(GRID, study.of(_BY_QUERIES[0], queries).curve, color=colour, label=study.title)
             axes.plot(GRID, study.of("global threshold", queries).curve, color=colour, linewidth=0.9, linestyle=":")
         axes.set(xscale="log", yscale="log", xlim=(1e-4, 1), ylim=(1e-4, 1), xlabel="false positive rate")
         axes.set_title(f"{queries} queries", fontsize=10)
         style.clean(axes)
     panels[0].set_ylabel("true positive rate")
     panels[0].legend(fontsize=8, frameon=False)
-    figure.suptitle(f"{title}: {_STRONGEST}; dotted: global threshold", fontsize=11)
+    figure.suptitle(f"{title}: {_BY_QUERIES[0]}; dotted: global threshold", fontsize=11)
     style.save(figure, path)
     pyplot.close(figure)
