@@ -240,7 +240,7 @@ def _cell(figure: float) -> str:
 
 def _rate_cell(rate) -> str:
     if rate.tpr is None:
-        return f"n/a (smallest attainable FPR {rate.smallest_attainable_fpr:.2g})"
+        return f"n/a (smallest attainable FPR {rate.smallest_attainable_fpr:.3g})"
     return _cell(rate.tpr)
 
 

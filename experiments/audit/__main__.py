@@ -45,7 +45,7 @@ its end is taken off, where it can be seen. IMAGES are
   --epsilons=0.05,0.1    radii at which AutoAttack measures the accuracy on non-members
   --num_attacked=1000    how many of them, the first ones
   --norm=linf            of all radii: linf or l2
-  --attackers            ask further attackers too: learned ones, quantile regression, by labels only
+  --attackers            further attackers too: learned ones, quantile regression, by labels only
   --data_dir=PATH        where data sets are looked for; empty for the usual places
   --json=PATH            write every figure to this file
 
