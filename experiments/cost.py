@@ -36,7 +36,7 @@ def estimate(configs: Sequence[ExperimentConfig]) -> str:
     return (
         f"{len(configs)} runs to do: {passes:,} gradient passes of a batch each; at the measured speed about "
         f"{pipeline.minutes(training)} of training and {pipeline.minutes(evaluation)} of evaluation on this machine."
-        f"{unknown}"
+        f"{unknown}{max(map(pipeline.precision_note, configs))}"
     )
 
 

@@ -19,6 +19,7 @@ from experiments import command_line, datasets, distribution, export, files, met
 from experiments.audit import QUERIES
 from experiments.config import ExperimentConfig
 from experiments.figures import examples
+from pineat_tf import cpu
 
 METRICS, PREDICTIONS, HISTORY, EXAMPLES = "metrics.json", "predictions.npz", "history.csv", "examples.png"
 
@@ -295,8 +296,19 @@ def _print_estimate(
         f"{config.run_dir}: {rounds:,} rounds of {config.round_ratio} = {rounds * plan.updates_per_round:,} updates, "
         f"{rounds * cost.gradients:,} gradient passes of {config.batch_size} images\n"
         f"measured {config.batch_size * plan.updates_per_round / seconds_per_round:,.0f} images/s; estimated "
-        f"{minutes(rounds * seconds_per_round)} for training and {minutes(evaluation)} for evaluation",
+        f"{minutes(rounds * seconds_per_round)} for training and {minutes(evaluation)} for evaluation"
+        f"{precision_note(config)}",
         flush=True,
+    )
+
+
+def precision_note(config: ExperimentConfig) -> str:
+    """A line for the estimate if this machine computes the wanted precision slowly, else nothing."""
+    if config.precision != "mixed_bfloat16" or not cpu.emulates_bfloat16():
+        return ""
+    return (
+        "\nThis CPU has no bfloat16 instructions: --precision=float32 is several times as fast here (in a sweep, in a "
+        "flag file of your own: --overlay=study.flags,own.flags)."
     )
 
 

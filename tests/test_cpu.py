@@ -146,3 +146,20 @@ def test_frozen_weights_and_own_layers_keep_training_whole():
     inner = keras.Sequential([keras.Input((4, 4, 1)), own])
     regularised = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activity_regularizer="l2")])
     assert not any(map(cpu._is_per_example, (frozen, own, inner, regularised)))
+
+
+@pytest.mark.parametrize(
+    ("features", "emulates"),
+    [
+        ("flags\t\t: fpu avx avx2 fma", True),
+        ("flags\t\t: fpu avx2 avx512f avx512_bf16 amx_bf16", False),
+        ("Features\t: fp asimd bf16", False),
+        ("Features\t: fp asimd", True),
+        ("model name\t: unknown", False),
+    ],
+)
+def test_bfloat16_without_instructions_is_noticed(tmp_path, features, emulates):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"processor\t: 0\n{features}\n\nprocessor\t: 1\n{features}\n", encoding="utf-8")
+    assert cpu.emulates_bfloat16(str(cpuinfo)) is emulates
+    assert not cpu.emulates_bfloat16(str(tmp_path / "absent"))
