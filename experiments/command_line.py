@@ -15,6 +15,7 @@ from experiments import files
 from experiments.config import ExperimentConfig
 
 FLAGFILES = pathlib.Path(__file__).parent / "flagfiles"
+_HELP = ("help", "helpshort")
 _LONGEST_FLAGFILE = 1 << 16  # characters
 _MOST_FLAGFILES = 100  # a file that names two, each of which names two, ... has no end
 
@@ -114,11 +115,11 @@ def to_flags(config: ExperimentConfig, *, without: Sequence[str] = ()) -> str:
 def usage(intro: str, values: flags.FlagValues) -> str:
     """A help text: the intro, then every flag with its default."""
     lines = [intro.strip(), ""]
-    for field in dataclasses.fields(ExperimentConfig):
-        flag = values[field.name]
-        default = flag.default_as_str.strip("'") if flag.default_as_str else "empty"
-        lines.append(f"  --{field.name} (default: {default})")
-        lines += textwrap.wrap(flag.help, width=100, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    for name in values:
+        if name not in _HELP:
+            default = (values[name].default_as_str or "").strip("'[]")
+            lines.append(f"  --{name} (default: {default or 'empty'})")
+            lines += textwrap.wrap(values[name].help, width=100, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
 
 
@@ -131,7 +132,7 @@ def parsed(values: flags.FlagValues, argv: Sequence[str], help_text: Callable[[]
     Raises:
         ValueError: if there is something other than flags.
     """
-    for name in ("help", "helpshort"):
+    for name in _HELP:
         flags.DEFINE_bool(name, False, "Print this text.", flag_values=values)
     rest = values(argv)[1:]
     if values.help or values.helpshort:

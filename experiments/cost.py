@@ -29,8 +29,8 @@ def estimate(configs: Sequence[ExperimentConfig]) -> str:
         kinds.setdefault(_kind(config), config)
     speeds = {kind: speed for kind, config in kinds.items() if (speed := _speed(config))}
     known = [(config, speeds[_kind(config)]) for config in configs if _kind(config) in speeds]
-    training = sum(forwards(config) / speed.forwards for config, speed in known)
-    evaluation = sum(speed.images * method.evaluation_forwards(config) / speed.forwards for config, speed in known)
+    training = sum(speed.training(config, config.rounds) for config, speed in known)
+    evaluation = sum(speed.evaluation(config) for config, speed in known)
     passes = sum(gradient_passes(config) for config in configs)
     unknown = f" {len(configs) - len(known)} of them cannot be measured." if len(known) < len(configs) else ""
     return (

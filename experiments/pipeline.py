@@ -85,14 +85,19 @@ class Speed(NamedTuple):
     forwards: float
     images: int
 
+    def training(self, config: ExperimentConfig, rounds: int) -> float:
+        """Seconds that so many rounds take."""
+        return rounds * method.round_cost(config).forwards * config.batch_size / self.forwards
+
+    def evaluation(self, config: ExperimentConfig) -> float:
+        """Seconds that the evaluation takes."""
+        return self.images * method.evaluation_forwards(config) / self.forwards
+
 
 def speed(config: ExperimentConfig) -> Speed:
     """Measures a few rounds of a run that is not begun."""
     data = method.data(config)
-    plan = _plan(config, data)
-    seconds = _measure(config, data, _model(config, data), 0, plan.rounds)
-    per_round = method.round_cost(config).forwards * config.batch_size
-    return Speed(per_round / seconds, len(data.train.labels) + len(data.test.labels))
+    return _speed(config, data, _model(config, data), 0, _plan(config, data).rounds)
 
 
 def train(
@@ -145,7 +150,7 @@ def _follow(config: ExperimentConfig, data: datasets.Dataset, model: pt.Adversar
     distribution.follow_chief(model)
     first_round = int(model.optimizer.iterations.numpy()) // plan.updates_per_round
     if first_round < plan.rounds:
-        _measure(config, data, model, first_round, plan.rounds)
+        _speed(config, data, model, first_round, plan.rounds)
     _fit(config, data, model, plan, first_round, [])
 
 
@@ -286,18 +291,15 @@ def _batches(
 def _print_estimate(
     config: ExperimentConfig, data: datasets.Dataset, model: pt.AdversarialTraining, plan: _Plan, first_round: int
 ) -> None:
-    cost = method.round_cost(config)
-    rounds = plan.rounds - first_round
-    seconds_per_round = _measure(config, data, model, first_round, plan.rounds)
-    per_forward = seconds_per_round / (cost.forwards * config.batch_size)
-    images = len(data.train.labels) + len(data.test.labels)
-    evaluation = images * method.evaluation_forwards(config) * per_forward
+    rounds, gradients = plan.rounds - first_round, method.round_cost(config).gradients
+    speed = _speed(config, data, model, first_round, plan.rounds)
+    training = speed.training(config, rounds)
+    updates = rounds * plan.updates_per_round
     print(
-        f"{config.run_dir}: {rounds:,} rounds of {config.round_ratio} = {rounds * plan.updates_per_round:,} updates, "
-        f"{rounds * cost.gradients:,} gradient passes of {config.batch_size} images\n"
-        f"measured {config.batch_size * plan.updates_per_round / seconds_per_round:,.0f} images/s; estimated "
-        f"{minutes(rounds * seconds_per_round)} for training and {minutes(evaluation)} for evaluation"
-        f"{precision_note(config)}",
+        f"{config.run_dir}: {rounds:,} rounds of {config.round_ratio} = {updates:,} updates, {rounds * gradients:,} "
+        f"gradient passes of {config.batch_size} images\n"
+        f"measured {config.batch_size * updates / training:,.0f} images/s; estimated {minutes(training)} for training "
+        f"and {minutes(speed.evaluation(config))} for evaluation{precision_note(config)}",
         flush=True,
     )
 
@@ -312,10 +314,10 @@ def precision_note(config: ExperimentConfig) -> str:
     )
 
 
-def _measure(
+def _speed(
     config: ExperimentConfig, data: datasets.Dataset, model: pt.AdversarialTraining, first_round: int, last_round: int
-) -> float:
-    """Seconds of a training round, by a few real ones that are then undone."""
+) -> Speed:
+    """Measures a few real rounds, which are then undone."""
     rounds = min(3, last_round - first_round)
     variables = model.variables + model.optimizer.variables
     before = [variable.numpy() for variable in variables]
@@ -329,7 +331,8 @@ def _measure(
     for variable, value in zip(variables, before):
         variable.assign(value)
     model.reset_metrics()
-    return seconds
+    per_round = method.round_cost(config).forwards * config.batch_size
+    return Speed(per_round / seconds, len(data.train.labels) + len(data.test.labels))
 
 
 def _predict(config: ExperimentConfig, data: datasets.Dataset, network: keras.Model) -> dict[str, dict]:

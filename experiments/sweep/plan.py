@@ -1,7 +1,6 @@
 """What the flags of a sweep say: its rows, seeds and records, and where results go."""
 
 import pathlib
-import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -94,21 +93,13 @@ def from_flags(values: flags.FlagValues) -> Sweep:
     )
 
 
-def usage(intro: str, values: flags.FlagValues) -> str:
-    """A help text: the intro, then every flag of a sweep."""
-    lines = [intro.strip(), ""]
-    for name in values:
-        if name not in ("help", "helpshort"):
-            text = f"--{name}: {values[name].help}"
-            lines += textwrap.wrap(text, 100, initial_indent="  ", subsequent_indent=" " * 6)
-    return "\n".join(lines)
-
-
 def read(argv: Sequence[str], intro: str) -> Sweep | None:
     """Reads a command line; None if it asks for help, which is then printed."""
     values = flags.FlagValues()
     define_flags(values)
-    is_to_go_on = command_line.parsed(values, command_line.expand_flagfiles(argv), lambda: usage(intro, values))
+    is_to_go_on = command_line.parsed(
+        values, command_line.expand_flagfiles(argv), lambda: command_line.usage(intro, values)
+    )
     return from_flags(values) if is_to_go_on else None
 
 
