@@ -205,16 +205,33 @@ def test_the_same_command_again_does_only_what_is_missing(finished, tmp_path, ca
     shutil.copytree(finished, path)
     (path / "queries" / "pgd-original-half1.npz").unlink()
     before = (path / "small.json").read_bytes()
-    assert main(command(path, "--dry_run")) == 0 and "3 shadow models, of which 0" in capsys.readouterr().out
+    (path / "small.json").unlink()
+    assert main(command(path, "--dry_run")) == 0
+    assert "3 shadow models; 0 rows are done, and 0 models are to be trained" in capsys.readouterr().out
     assert main(command(path)) == 0
     assert (path / "small.json").read_bytes() == before
+    (path / "small.json").unlink()
     shutil.rmtree(path / "runs")  # what they said is enough
     assert main(command(path)) == 0 and (path / "small.json").read_bytes() == before
+
+
+def test_results_are_enough_to_lay_a_row_out_beside_others(finished, tmp_path, capsys):
+    path = tmp_path / "copy"
+    path.mkdir()
+    shutil.copy(finished / "small.json", path)
+    assert main(command(path, "--tables_only")) == 0 and "1 rows are done" in capsys.readouterr().out
+    for name in ("small.json", "small.md", "small.csv"):
+        assert (path / name).read_bytes() == (finished / name).read_bytes()
+    assert main(command(path, "--num_models=4", "--dry_run")) == 0
+    assert "0 rows are done, and 4 models are to be trained" in capsys.readouterr().out
+    (path / "small.json").write_text('{"schema_version": 1}')
+    assert main(command(path)) == 2 and "holds no results of shadow models" in capsys.readouterr().err
 
 
 def test_what_is_missing_or_wrong_is_told(finished, tmp_path, capsys):
     path = tmp_path / "copy"
     shutil.copytree(finished, path)
+    (path / "small.json").unlink()
     np.savez(path / "queries" / "pgd-original-half2.npz", labels=np.arange(3))
     assert main(command(path)) == 2
     assert (

@@ -5,10 +5,11 @@
 For each row the command trains the models, each on a random half of its training images with a seed of its own, and
 asks them of all these images as they are, attacked, as reverse-symmetry examples and as random points of the ball. Then
 each model in turn is audited with the others as shadows. What is done is not done again: give the same command to go
-on, or with more models. Results: NAME.json, .md, .csv and .png in the output directory; queries/ holds what each model
-said.
+on, or with more models or rows. Results: NAME.json, .md, .csv and .png in the output directory; queries/ holds what
+each model said. A row that NAME.json has by the same flags and number of models is done, even without its queries.
 """
 
+import json
 import pathlib
 import sys
 
@@ -45,18 +46,37 @@ def _run(argv: list[str]) -> None:
         return
     check_count("num_models", values.num_models, _LEAST, "Each is audited with the others as its shadows.")
     sweep = plan.from_flags(values)
+    base = pathlib.Path(sweep.output_dir, sweep.name)
     methods = [Shadows(row, values.num_models, sweep.output_dir / "queries") for row in sweep.rows]
-    pending = [] if sweep.tables_only else [job for shadows in methods for job in shadows.pending()]
-    print(f"{len(methods)} rows of {values.num_models} shadow models, of which {len(pending)} are to be trained.")
+    finished = outputs.read(base.with_suffix(".json"))
+    finished = {shadows.row.title: study for shadows in methods if (study := _same(finished, shadows))}
+    unfinished = [shadows for shadows in methods if shadows.row.title not in finished]
+    pending = [] if sweep.tables_only else [job for shadows in unfinished for job in shadows.pending()]
+    print(
+        f"{len(methods)} rows of {values.num_models} shadow models; {len(finished)} rows are done, and {len(pending)} "
+        "models are to be trained."
+    )
     if pending:
         training.print_estimate(pending)
     if sweep.dry_run:
         return
     training.check_none(training.train(pending, sweep.executor, sweep.jobs, sweep.records.add), len(pending))
-    studies = [_study(shadows, sweep) for shadows in methods]
-    base = pathlib.Path(sweep.output_dir, sweep.name)
+    studies = [finished.get(shadows.row.title) or _study(shadows, sweep) for shadows in methods]
     outputs.write(base, sweep.title, studies, sweep.references)
     print(f"Results are in {base}.json, .md, .csv and .png.")
+
+
+def _same(finished: dict[str, outputs.Study], shadows: Shadows) -> outputs.Study | None:
+    """What an earlier call found out about a row, if of these flags and so many models."""
+    study = finished.get(shadows.row.title)
+    is_same = study and study.flags == _flags(shadows) and len(study.runs) == len(shadows.configs)
+    return study if is_same else None
+
+
+def _flags(shadows: Shadows) -> dict:
+    """The flags of a row's models, as they read back from a file."""
+    without = ("output_dir", "data_dir", "half", "seed", "overwrite", "resume")
+    return json.loads(json.dumps(shadows.configs[0].to_dict(without=without)))
 
 
 def _study(shadows: Shadows, sweep: plan.Sweep) -> outputs.Study:
@@ -68,7 +88,7 @@ def _study(shadows: Shadows, sweep: plan.Sweep) -> outputs.Study:
     num_members = int(answers.in_mask[0].sum())
     return outputs.Study(
         title=shadows.row.title,
-        flags=shadows.configs[0].to_dict(without=("output_dir", "data_dir", "half", "seed", "overwrite", "resume")),
+        flags=_flags(shadows),
         runs=records,
         leakage=attackers.audit(answers),
         num_members=num_members,

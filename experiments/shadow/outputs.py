@@ -57,6 +57,23 @@ class Study(NamedTuple):
         return any(one.examples == "canaries" for one in self.leakage)
 
 
+def read(path: pathlib.Path) -> dict[str, Study]:
+    """The studies that `write` has written, by title; none if there is no such file.
+
+    Raises:
+        ValueError: if the file is no such thing.
+    """
+    if not path.exists():
+        return {}
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        if plain["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(f"its schema_version is {plain['schema_version']}, not {SCHEMA_VERSION}")
+        return {method["title"]: _from_plain(method) for method in plain["methods"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{str(path)!r} holds no results of shadow models: {error!r}. Remove it.") from error
+
+
 def write(base: pathlib.Path, title: str, studies: Sequence[Study], references: Sequence[str]) -> None:
     """Writes `base`.json, .md, .csv and .png."""
     base.parent.mkdir(parents=True, exist_ok=True)
@@ -185,6 +202,26 @@ def _plain(title: str, studies: Sequence[Study]) -> dict:
             for study in studies
         ],
     }
+
+
+def _from_plain(method: dict) -> Study:
+    models = method["models"]
+    return Study(
+        title=method["title"],
+        flags=method["flags"],
+        runs=[dict(zip(models, values)) for values in zip(*models.values(), strict=True)],
+        leakage=[
+            Leakage(
+                **{
+                    name: one[name] for name in ("attacker", "queries", "examples", "balanced_accuracy", "auc", "curve")
+                },
+                tpr={fpr: one[f"tpr_{fpr:g}"] for fpr in FPRS},
+            )
+            for one in method["leakage"]
+        ],
+        num_members=method["num_members"],
+        num_non_members=method["num_non_members"],
+    )
 
 
 def _curves(path: pathlib.Path, title: str, studies: Sequence[Study]) -> None:
