@@ -77,7 +77,13 @@ def read(path: pathlib.Path) -> dict[str, Study]:
 def write(base: pathlib.Path, title: str, studies: Sequence[Study], references: Sequence[str]) -> None:
     """Writes `base`.json, .md, .csv and .png."""
     base.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(_plain(title, studies), allow_nan=False, separators=(",", ":"))
+    methods = [_plain(study) for study in studies]
+    studies = [
+        _from_plain(method) for method in methods
+    ]  # as `read` gives them, so that tables made later are the same
+    grid = [round(rate, 8) for rate in GRID.tolist()]
+    record = {"schema_version": SCHEMA_VERSION, "title": title, "fpr_grid": grid, "methods": methods}
+    text = json.dumps(record, allow_nan=False, separators=(",", ":"))
     files.write_text(base.with_suffix(".json"), text + "\n")
     files.write_text(base.with_suffix(".csv"), _csv(studies))
     files.write_text(base.with_suffix(".md"), markdown(title, studies, references))
@@ -180,26 +186,18 @@ def _csv(studies: Sequence[Study]) -> str:
     return text.getvalue()
 
 
-def _plain(title: str, studies: Sequence[Study]) -> dict:
+def _plain(study: Study) -> dict:
     return {
-        "schema_version": SCHEMA_VERSION,
-        "title": title,
-        "fpr_grid": [round(rate, 8) for rate in GRID.tolist()],
-        "methods": [
-            {
-                "title": study.title,
-                "flags": study.flags,
-                "num_members": study.num_members,
-                "num_non_members": study.num_non_members,
-                "models": {name: [run[name] for run in study.runs] for name in _UTILITY},
-                "leakage": [
-                    {"attacker": one.attacker, "queries": one.queries, "examples": one.examples}
-                    | {figure: [round(value, 6) for value in one.values(figure)] for figure in FIGURES}
-                    | {"curve": [round(value, 6) for value in one.curve]}
-                    for one in study.leakage
-                ],
-            }
-            for study in studies
+        "title": study.title,
+        "flags": study.flags,
+        "num_members": study.num_members,
+        "num_non_members": study.num_non_members,
+        "models": {name: [run[name] for run in study.runs] for name in _UTILITY},
+        "leakage": [
+            {"attacker": one.attacker, "queries": one.queries, "examples": one.examples}
+            | {figure: [round(value, 6) for value in one.values(figure)] for figure in FIGURES}
+            | {"curve": [round(value, 6) for value in one.curve]}
+            for one in study.leakage
         ],
     }
 
