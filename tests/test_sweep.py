@@ -388,7 +388,8 @@ def test_help_names_every_flag(capsys):
     assert main(["sweep", "--helpshort"]) == 0
     out, err = capsys.readouterr()
     assert err == "" and "python -m experiments.sweep" in out
-    assert all(f"\n  --{name} (default: " in out for name in ("row", "overlay", "seeds", "only", "jobs", "executor", "dry_run"))
+    names = ("row", "overlay", "seeds", "only", "jobs", "executor", "dry_run")
+    assert all(f"\n  --{name} (default: " in out for name in names)
 
 
 def test_a_dry_run_prints_the_grid_with_its_cost_and_runs_nothing(tmp_path, capsys):
