@@ -4,9 +4,10 @@
     python -m experiments.parity network.keras --images=fmnist:test:1000 --epsilon=0.1 --json=parity.json
 
 The network is a `fmnist_vgg` of any width, as runs on Fashion-MNIST export it. Both sides compute in float32: ours with
-Keras, theirs with a PyTorch twin that has the same weights.
+Keras, theirs with a PyTorch twin that has the same weights. Interrupted, ours goes on from JSON.unfinished.
 """
 
+import pathlib
 import sys
 import time
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 from absl import flags
+from tqdm.auto import tqdm
 
 import pineat_tf as pt
 from experiments import command_line, files, networks
@@ -70,8 +72,14 @@ def torch_twin(network: keras.Model) -> Any:
     return torch.nn.Sequential(*layers).eval()
 
 
-def measure(network: keras.Model, data: Split, epsilon: float) -> dict:
+def measure(network: keras.Model, data: Split, epsilon: float, state_path: str | None = None) -> dict:
     """Both sides' robust accuracies on the same images, and the seconds that they took.
+
+    Args:
+        network: a `fmnist_vgg`.
+        data: images and labels.
+        epsilon: radius of the L-inf ball.
+        state_path: a file that keeps what ours has done, to go on from it; None for nowhere.
 
     Raises:
         ValueError: if the twin does not give the network's logits.
@@ -86,11 +94,20 @@ def measure(network: keras.Model, data: Split, epsilon: float) -> dict:
     if difference > 1e-3:
         raise ValueError(f"the PyTorch twin gives other logits, by up to {difference:.3g}")
     start = time.monotonic()
-    ours = pt.robustness(network, tuple(data), pt.attacks.auto_attack(), epsilons=[epsilon], batch_size=_BATCH_SIZE)
+    with tqdm(unit=" images", desc="our attacks", leave=False) as bar:
+
+        def moved(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        attacks = pt.attacks.auto_attack()
+        settings = dict(epsilons=[epsilon], batch_size=_BATCH_SIZE, state_path=state_path, on_batch=moved)
+        ours = pt.robustness(network, tuple(data), attacks, **settings)
     seconds = {"ours": time.monotonic() - start}
+    print(f"ours leaves {ours.accuracies[1]:.4f}; now the authors'", file=sys.stderr)
     start = time.monotonic()
     authors = pyautoattack.AutoAttack(twin, norm="Linf", eps=epsilon, version="standard", device="cpu", seed=0)
-    attacked = authors.run_standard_evaluation(images, labels, batch_size=_BATCH_SIZE)
+    attacked, _ = authors.run_standard_evaluation(images, labels, batch_size=_BATCH_SIZE)
     seconds["authors"] = time.monotonic() - start
     with torch.no_grad():
         theirs = float((twin(attacked).argmax(1) == labels).float().mean())
@@ -126,9 +143,11 @@ def _run(argv: list[str]) -> None:
         raise ValueError(f"give one network, not {len(paths)}. See --help.")
     check_positive("epsilon", values.epsilon, "It is a radius on the [0, 1] pixel scale.")
     network = _in_float32(paths[0])
-    figures = measure(network, load_source(values.images), values.epsilon)
+    state_path = values.json + ".unfinished" if values.json else None
+    figures = measure(network, load_source(values.images), values.epsilon, state_path)
     if values.json:
         files.write_json(values.json, figures)
+        pathlib.Path(state_path).unlink(missing_ok=True)
     print(
         f"natural accuracy {figures['natural']:.4f} on {figures['num']:,} images; against the ensemble at "
         f"{values.epsilon:g}: ours {figures['ours']:.4f} in {figures['seconds']['ours']:.0f} s, the authors' "

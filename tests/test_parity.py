@@ -1,5 +1,7 @@
 """The PyTorch twin on which AutoAttack's authors' code is run beside ours."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -59,6 +61,21 @@ def test_our_pgd_gives_the_images_of_other_libraries(library):
     difference = np.abs(ours - theirs.detach().permute(0, 2, 3, 1).numpy())
     # A gradient that is 0 but for rounding has either sign: such a pixel may go another way.
     assert np.mean(difference < 1e-6) > 0.999 and np.abs(ours - images).max() > 0.09
+
+
+def test_both_sides_are_measured(tmp_path, capsys):
+    pytest.importorskip("pyautoattack")
+    keras.utils.set_random_seed(0)
+    network = networks.build("fmnist_vgg", input_shape=(28, 28, 1), num_classes=10, width=1)
+    images = np.random.default_rng(0).uniform(size=(4, 28, 28, 1)).astype(np.float32)
+    labels = np.append(network.predict(images, verbose=0).argmax(-1)[:3], 0)  # the last may be wrong from the start
+    network.save(tmp_path / "network.keras")
+    np.savez(tmp_path / "images.npz", x=images, y=labels)
+    arguments = [f"--images={tmp_path / 'images.npz'}", "--epsilon=0.5", f"--json={tmp_path / 'parity.json'}"]
+    assert parity.main(["parity", str(tmp_path / "network.keras"), *arguments]) == 0
+    figures = json.loads((tmp_path / "parity.json").read_text())
+    assert figures["num"] == 4 and figures["ours"] == figures["authors"] == 0 < 0.75 <= figures["natural"]
+    assert "ours 0.0000 in" in capsys.readouterr().out and not list(tmp_path.glob("*.unfinished"))
 
 
 def test_other_networks_are_refused():
