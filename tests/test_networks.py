@@ -115,6 +115,15 @@ def test_flops_of_fmnist_vgg(vgg, width, gigaflops):
     assert networks.forward_flops(network) / 1e9 == pytest.approx(gigaflops, rel=2e-3)
 
 
+def test_wrn8_halves_the_image_three_times():
+    network = networks.build("wrn8", input_shape=CIFAR10, num_classes=10)
+    sides = [network.get_layer(f"group{group}_unit1_add").output.shape[1:] for group in (1, 2, 3)]
+    assert sides == [(16, 16, 16), (8, 8, 32), (4, 4, 64)]
+    norms = 2 * (16 + 16 + 16 + 32 + 32 + 64 + 64)
+    convs = 9 * (3 * 16 + 2 * 16 * 16 + 16 * 32 + 32 * 32 + 32 * 64 + 64 * 64)
+    assert num_trainable(network) == norms + convs + 65 * 10
+
+
 def test_flops_of_wide_residual_networks(wrn32, wrn34):
     assert networks.forward_flops(wrn32) / 1e9 == pytest.approx(13.26, abs=5e-3)
     assert networks.forward_flops(wrn34) / 1e9 == pytest.approx(13.32, abs=5e-3)
@@ -451,6 +460,7 @@ def test_the_global_policy_does_not_matter():
         ({"input_shape": (None, None, 3)}, "whole numbers > 0"),
         ({"input_shape": (3, 8, 3)}, "at least 4"),
         ({"name": "wrn32", "input_shape": (30, 30, 3)}, "multiples of 4"),
+        ({"name": "wrn8", "input_shape": (28, 28, 3)}, "multiples of 8"),
     ],
 )
 def test_bad_arguments(options, message):
