@@ -1,4 +1,4 @@
-"""Robust accuracy against leakage: every run, the mean of every row, the front, and the paper's points behind."""
+"""Robust accuracy against leakage: every run, the mean and cost of every row, the front, the paper's points behind."""
 
 import os
 import textwrap
@@ -7,12 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from experiments.figures import style
 from experiments.sweep.tables import RowResult
 
 _LEGEND_WIDTH = 44  # characters
 _LINE_INCHES = 0.16
+_LARGEST_MARK, _SMALLEST_MARK = 11.0, 3.5  # points across
 _AXES = {"p_max": "membership inference accuracy P_MAX (in-sample; left is better)", "r_test": "robust accuracy R_test"}
 
 
@@ -32,7 +34,7 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def write(path: str | os.PathLike, results: Sequence[RowResult], *, title: str, with_paper: bool = True) -> None:
-    """Draws the picture.
+    """Draws the picture; the area of a row's mark is the cost of its training in forward passes.
 
     Args:
         path: the PNG to write.
@@ -41,7 +43,8 @@ def write(path: str | os.PathLike, results: Sequence[RowResult], *, title: str, 
         with_paper: draw the paper's points for the same rows, which are at full scale.
     """
     looks = style.looks([(result.row.group, result.row.label) for result in results])
-    entries = style.legend(looks)
+    sizes = _sizes(results)
+    entries = style.legend(looks) + _size_legend(sizes)
     for entry in entries:
         entry.set_label(textwrap.fill(entry.get_label(), _LEGEND_WIDTH))
     num_lines = sum(entry.get_label().count("\n") + 1 for entry in entries)
@@ -49,7 +52,7 @@ def write(path: str | os.PathLike, results: Sequence[RowResult], *, title: str, 
     axes = figure.subplots()
     style.clean(axes)
     for result in results:
-        _draw_row(axes, result, *looks[result.row.group, result.row.label])
+        _draw_row(axes, result, *looks[result.row.group, result.row.label], sizes[result.estimate("forwards").mean])
     if with_paper:
         _draw_paper(axes, results, looks)
     _draw_front(axes, results)
@@ -62,13 +65,26 @@ def write(path: str | os.PathLike, results: Sequence[RowResult], *, title: str, 
     style.save(figure, path)
 
 
-def _draw_row(axes: Axes, result: RowResult, colour: str, mark: str) -> None:
+def _sizes(results: Sequence[RowResult]) -> dict[float, float]:
+    """The diameter of a mark, by forward passes."""
+    costs = [result.estimate("forwards").mean for result in results]
+    return {cost: max(_SMALLEST_MARK, _LARGEST_MARK * (cost / max(costs)) ** 0.5) for cost in costs}
+
+
+def _size_legend(sizes: dict[float, float]) -> list[Line2D]:
+    return [
+        style.sample(f"{cost:,.0f} forward passes", style.GREY, "o", sizes[cost])
+        for cost in sorted({min(sizes), max(sizes)})
+    ]
+
+
+def _draw_row(axes: Axes, result: RowResult, colour: str, mark: str, size: float) -> None:
     x, y = result.estimate("p_max"), result.estimate("r_test")
     axes.scatter(*_runs(result), s=12, color=colour, alpha=0.35, linewidths=0, marker=mark)
     bars = {}
     if x.sd is not None:
         bars = {"xerr": [[x.mean - x.low], [x.high - x.mean]], "yerr": [[y.mean - y.low], [y.high - y.mean]]}
-    options = {"color": colour, "marker": mark, "markersize": 7, "linestyle": "", "elinewidth": 1, "capsize": 2}
+    options = {"color": colour, "marker": mark, "markersize": size, "linestyle": "", "elinewidth": 1, "capsize": 2}
     axes.errorbar(x.mean, y.mean, **bars, **options)
 
 

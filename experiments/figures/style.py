@@ -38,14 +38,15 @@ def legend(looks: dict[tuple[str, str], tuple[str, str]]) -> list[Line2D]:
     """What explains the looks of rows: groups by colour, then labels by mark; or every row by both."""
     by_group = {group: colour for (group, _), (colour, _) in looks.items() if group}
     if len(by_group) < 2:
-        return [_sample(f"{group} {label}".strip(), *look) for (group, label), look in looks.items()]
+        return [sample(f"{group} {label}".strip(), *look) for (group, label), look in looks.items()]
     by_label = {label: (GREY, mark) for (_, label), (_, mark) in looks.items()}
-    of_groups = [_sample(group, colour, "o") for group, colour in by_group.items()]
-    return of_groups + [_sample(label, *look) for label, look in by_label.items()]
+    of_groups = [sample(group, colour, "o") for group, colour in by_group.items()]
+    return of_groups + [sample(label, *look) for label, look in by_label.items()]
 
 
-def _sample(label: str, colour: str, mark: str) -> Line2D:
-    return Line2D([], [], color=colour, marker=mark, linestyle="", markersize=6, label=label)
+def sample(label: str, colour: str, mark: str, size: float = 6) -> Line2D:
+    """A mark for a legend, `size` points across."""
+    return Line2D([], [], color=colour, marker=mark, linestyle="", markersize=size, label=label)
 
 
 def clean(axes: Axes) -> None:
