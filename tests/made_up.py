@@ -14,8 +14,10 @@ def record_of(config, *, seconds=90.0, gradient_passes=1000, forward_units=2000,
         **FIGURES, **figures,
         "noise_floor": {"mean": 0.5044, "upper_95": 0.5087},
         "seconds": {"training": seconds, "evaluation": 9.0},
-        "cost": {"gradient_passes": gradient_passes, "forward_units": forward_units, "updates": 8},
-        "data": {"name": "fmnist", "num_members": 10_000, "num_non_members": 10_000},
-        "versions": {"keras": "3"},
+        "cost": {
+            "gradient_passes": gradient_passes, "forward_units": forward_units, "updates": config.scaled_updates,
+        },
+        "data": {"name": config.dataset, "num_members": 10_000, "num_non_members": 9_000},
+        "versions": {"pineat_tf": "0.1.0", "keras": "3.15.1"},
         "flags": config.to_dict(without=("output_dir", "overwrite", "resume")),
     }))  # fmt: skip

@@ -13,6 +13,7 @@ from html import escape, unescape
 
 import numpy as np
 import pytest
+from made_up import record_of
 from matplotlib.image import imsave
 
 from experiments import paper
@@ -25,24 +26,16 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 HOSTILE = """<img src=x onerror="document.title='owned'"> & 'A' </script><!-- $title"""
 VARIANTS = {"original": "Original", "advnat": "AdvNat-1/1", "advran": "AdvRan-1/1", "pineat": "PINEAT-1/1"}
 SHARES = ("a_train", "a_test", "r_train", "r_test", "p_e_nat", "p_e_adv", "p_max")
+GAPS = {"nat": "a", "adv": "r"}
 
 
 def record(config, **figures):
-    """What a metrics.json holds, as far as the report reads it."""
+    """A made-up record with the gaps and the cost that follow from its figures and flags."""
     shares = {**dict.fromkeys(SHARES, 0.5), **figures}
-    gaps = [(1 + shares[f"{kind}_train"] - shares[f"{kind}_test"]) / 2 for kind in "ar"]
-    updates, minutes = config.scaled_updates, shares.pop("minutes", 3.0)
-    return {
-        **shares,
-        "gap_nat": gaps[0],
-        "gap_adv": gaps[1],
-        "noise_floor": {"mean": 0.5044, "upper_95": 0.5087},
-        "seconds": {"training": 60 * minutes, "evaluation": 20.0},
-        "data": {"name": config.dataset, "num_members": 10_000, "num_non_members": 9_000},
-        "cost": {"updates": updates, "gradient_passes": 9 * updates, "forward_units": 19 * updates},
-        "flags": config.to_dict(without=("output_dir", "overwrite", "resume")),
-        "versions": {"pineat_tf": "0.1.0", "keras": "3.15.1"},
-    }
+    shares |= {f"gap_{kind}": (1 + shares[f"{a}_train"] - shares[f"{a}_test"]) / 2 for kind, a in GAPS.items()}
+    updates = config.scaled_updates
+    costs = {"gradient_passes": 9 * updates, "forward_units": 19 * updates}
+    return record_of(config, seconds=180.0, **costs, **shares)
 
 
 def result(group, label, figures, seeds=(0, 1, 2), **flags):
