@@ -13,6 +13,7 @@ from pineat_tf.checks import check_choice, check_count, check_positive, check_sh
 from pineat_tf.types import Ratio
 
 ATTACKS = ("pgd", "pgd_l2", "dist", "wrm_l2", "diff", "fgsm_rs", "n_fgsm", "free")
+PAPER_DATASETS = ("", "fmnist", "cifar10")
 STRATEGIES = ("none", "mirrored", "multi_worker")
 VARIANTS = ("natural", "original", "advnat", "advran", "advsign", "pineat")
 
@@ -33,6 +34,9 @@ class ExperimentConfig:
     # Data
     dataset: str = option("fmnist", "Which images to train on.", datasets.NAMES)
     data_dir: str = option("", "Folder of the data (for npz: the file). Empty: the usual places, then a download.")
+    paper_dataset: str = option(
+        "", "Whose figures of the paper to print beside, where a folder or file holds its images.", PAPER_DATASETS
+    )
     train_size: int = option(0, "How many training images to use, a fixed subset; 0 for all.")
     test_size: int = option(0, "How many test images to use, a fixed subset; 0 for all.")
     canaries: int = option(0, "How many training images get a wrong label: the worst case of leakage.")

@@ -35,11 +35,16 @@ def paper_row(config: ExperimentConfig) -> dict[str, float] | None:
         return None
     if config.num_steps not in _NUM_STEPS:
         return None
-    if config.dataset == "fmnist" and (config.augment_pad or config.augment_flip):
+    if dataset_of(config) == "fmnist" and (config.augment_pad or config.augment_flip):
         return None
     if config.variant not in ("natural", "original") and str(config.round_ratio) != "1/1":
         return None
-    return _table().get((config.dataset, attack, config.variant))
+    return _table().get((dataset_of(config), attack, config.variant))
+
+
+def dataset_of(config: ExperimentConfig) -> str:
+    """The data set of the paper that a run is compared with."""
+    return config.paper_dataset or config.dataset
 
 
 def noise_floor(dataset: str) -> float:

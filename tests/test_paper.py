@@ -1,6 +1,7 @@
 """The paper's Table 1, and results beside it."""
 
 import csv
+import dataclasses
 import re
 from pathlib import Path
 
@@ -55,6 +56,13 @@ def test_a_run_finds_its_row():
     }  # fmt: skip
     assert paper.paper_row(config("cifar10", "diff", "advnat"))["hours"] == 20.67
     assert paper.paper_row(config(variant="original", ratio="4/1"))["hours"] == 6.18  # its ratio is 1/0 in any case
+
+
+def test_images_in_a_folder_are_compared_with_the_data_set_that_they_are_said_to_be():
+    folder = ExperimentConfig(dataset="image_folder", data_dir="a", network="wrn8", attack="dist", num_steps=10)
+    assert paper.paper_row(folder) is None
+    said = dataclasses.replace(folder, paper_dataset="cifar10")
+    assert paper.paper_row(said) == paper.paper_row(config("cifar10", "dist")) and paper.dataset_of(said) == "cifar10"
 
 
 def test_natural_training_has_one_row_whatever_the_attack_says():

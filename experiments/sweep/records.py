@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from experiments import files
 from experiments.config import ExperimentConfig
 
-WITHOUT_EFFECT = ("output_dir", "overwrite", "resume", "data_dir", "export", "checkpoint_seconds")
+WITHOUT_EFFECT = ("output_dir", "overwrite", "resume", "data_dir", "paper_dataset", "export", "checkpoint_seconds")
 """Flags that change no figure: a run is known by the others."""
 _FIGURES = {"flags", "a_test", "r_test", "p_max", "cost", "seconds", "noise_floor"}
 

@@ -117,7 +117,7 @@ def markdown(rows: Sequence[RowResult]) -> str:
         lines.append((row.row.title, str(len(row.records)), *cells))
         if row.paper:
             of_paper = [f"{row.paper[name]:.4f}" if name in row.paper else "" for name in COLUMNS]
-            floor = paper.noise_floor(row.row.configs[0].dataset)
+            floor = paper.noise_floor(paper.dataset_of(row.row.configs[0]))
             cells = (*of_paper, f"{floor:.4f}", f"{row.paper['hours']:.2f} h", "", "")
             lines.append(("*in the paper, at full scale*", "1", *cells))
     return markdown_table(lines)
