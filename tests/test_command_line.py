@@ -100,10 +100,10 @@ OVERLAYS = {
         "learning_rates": (2e-3, 2e-4, 2e-5), "boundaries": (3200, 3700), "export": ("keras",),
     },
     "study_cifar10.flags": {
-        "dataset": "image_folder", "data_dir": "cifar10-jpeg", "paper_dataset": "cifar10", "network": "wrn8", "width": 1,
-        "train_size": 10_000, "test_size": 5000, "augment_pad": 0, "augment_flip": False, "updates": 3000, "batch_size": 100,
-        "optimizer": "sgd", "learning_rates": (0.1, 0.01, 0.001), "boundaries": (2400, 2800), "export": (),
-        "precision": "mixed_bfloat16",
+        "dataset": "image_folder", "data_dir": "cifar10-jpeg", "paper_dataset": "cifar10", "train_size": 10_000,
+        "test_size": 5000, "augment_pad": 0, "augment_flip": False, "network": "wrn8", "width": 1,
+        "precision": "mixed_bfloat16", "updates": 3000, "batch_size": 100, "optimizer": "sgd",
+        "learning_rates": (0.1, 0.01, 0.001), "boundaries": (2400, 2800), "export": (),
     },
     "fmnist_light.flags": {
         "variant": "original", "num_steps": 4, "step_size": 0.04, "batch_size": 50, "augment_pad": 1,
