@@ -1,4 +1,4 @@
-"""What README.md claims is true of this checkout."""
+"""What README.md and docs/study.md claim is true of this checkout."""
 
 import ast
 import csv
@@ -13,7 +13,8 @@ import pineat_tf as pt
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-RESULTS = ROOT / "experiments" / "results" / "study_fmnist"
+STUDY = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
+RESULTS = ROOT / "experiments" / "results"
 
 
 @pytest.mark.parametrize(
@@ -27,35 +28,56 @@ def test_the_two_commands_stand(command):
     assert command in README
 
 
-def test_the_table_shows_the_committed_results():
+def printed_rows():
+    """The lines that tables of results may have, from the committed CSV files, and where each is from."""
+    names = ("a_test", "r_test", "p_e_nat", "p_e_adv", "p_max")
     found = {}
-    for name in ("table1", "recipes"):
-        with open(RESULTS / f"{name}.csv", newline="", encoding="utf-8") as file:
+    for path in RESULTS.glob("study_*/*.csv"):
+        with open(path, newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
-                found.setdefault(f"{row['group']} {row['label']}".strip(), row)
-    table = README[README.index("| method | seeds |") : README.index("P is how often")]
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()]
-    assert len(lines) == 2 + 15
-    for method, seeds, *cells, forwards in lines[2:]:
-        row = found[method]
-        assert int(seeds) == len(row["seeds"].split()) and forwards == f"{float(row['forwards_mean']):,.0f}"
-        names = ("a_test", "r_test", "p_e_nat", "p_e_adv", "p_max")
-        assert cells == [f"{float(row[f'{name}_mean']):.4f} ± {float(row[f'{name}_sd']):.4f}" for name in names]
-    (floor,) = {row["noise_floor"] for row in found.values()}
-    assert f"{float(floor):.4f}" in README
+                if "forwards_mean" not in row:
+                    continue
+                spreads = {name: f" ± {float(row[f'{name}_sd']):.4f}" if row[f"{name}_sd"] else "" for name in names}
+                cells = [f"{float(row[f'{name}_mean']):.4f}{spreads[name]}" for name in names]
+                method, seeds = f"{row['group']} {row['label']}".strip(), len(row["seeds"].split())
+                line = " | ".join([method, str(seeds), *cells, f"{float(row['forwards_mean']):,.0f}"])
+                found[f"| {line} |"] = row["noise_floor"]
+    return found
+
+
+def tables(text, header):
+    """The lines of all tables that begin so."""
+    blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith(header)]
+    return [line for block in blocks for line in block[2:]]
+
+
+@pytest.mark.parametrize("text, num_rows, num_data_sets", [(README, 15, 1), (STUDY, 39, 2)])
+def test_tables_show_the_committed_results(text, num_rows, num_data_sets):
+    printed = printed_rows()
+    lines = tables(text, "| method | seeds | A_test")
+    assert len(lines) >= num_rows and set(lines) <= printed.keys()
+    floors = {f"{float(printed[line]):.4f}" for line in lines}
+    assert len(floors) == num_data_sets and all(floor in text for floor in floors)
+
+
+def test_paired_differences_are_those_of_the_committed_tables():
+    committed = {line for path in RESULTS.glob("study_*/*.md") for line in path.read_text("utf-8").splitlines()}
+    lines = tables(STUDY, "| method | against |") + tables(STUDY, "|  | statement |")
+    assert len(lines) >= 30 and set(lines) <= committed
 
 
 def test_the_table_is_of_the_committed_records():
     values = {}
-    for path in (RESULTS / "records").glob("pgd-pineat-1-1-seed*.json"):
+    for path in (RESULTS / "study_fmnist" / "records").glob("pgd-pineat-1-1-seed*.json"):
         record = json.loads(path.read_text(encoding="utf-8"))
         values[record["flags"]["seed"]] = record["p_max"]
     assert len(values) >= 5 and f"| {np.mean(list(values.values())):.4f} ± " in README
 
 
-def test_files_that_it_names_exist():
-    for target in re.findall(r"\]\(([^)#]+)", README):
-        assert (ROOT / target).is_file(), target
+def test_files_that_they_name_exist():
+    for text, folder in ((README, ROOT), (STUDY, ROOT / "docs")):
+        for target in re.findall(r"\]\(([^)#]+)", text):
+            assert (folder / target).exists(), target
     for name in re.findall(r"--flagfile=(\w+\.flags)", README):
         assert (ROOT / "experiments" / "flagfiles" / name).is_file(), name
 
