@@ -107,6 +107,7 @@ def check_batch(
     if labels.shape.rank == 2 and labels.shape[1] == 1:
         labels = tf.squeeze(labels, axis=1)
     check_label_shape(labels, num_classes)
+    labels = with_common_dtype(labels)
     checks = [_require_images(images, bounds), _require_labels(labels, num_classes)]
     with tf.control_dependencies([check for check in checks if check is not None]):  # nothing runs on bad data
         return tf.identity(images), tf.identity(labels)
@@ -133,6 +134,13 @@ def check_label_shape(labels: tf.Tensor, num_classes: int | None) -> None:
             f"num_classes={num_classes if num_classes is not None else 'that of the network'}. Received: dtype "
             f"{labels.dtype.name}, shape {tuple(labels.shape)}."
         )
+
+
+def with_common_dtype(labels: tf.Tensor) -> tf.Tensor:
+    """Labels as TensorFlow's operations take them: class numbers as int32 or int64, one-hot not as booleans."""
+    if labels.dtype.is_integer and labels.dtype not in (tf.int32, tf.int64):
+        return tf.cast(labels, tf.int64)
+    return tf.cast(labels, tf.float32) if labels.dtype.is_bool else labels
 
 
 @contextlib.contextmanager

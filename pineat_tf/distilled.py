@@ -66,6 +66,7 @@ class SelfDistilledTraining(AdversarialTraining):
                 "The teacher is a copy of the network, so `network` must know the shape of its images. Received: "
                 f"network={network.name!r} without weights. Begin it with `keras.Input(shape)`."
             )
+        _check_weights(network)
         super().__init__(network, objective=objective, **kwargs)
         self.share = share
         self.momentum = momentum
@@ -83,7 +84,8 @@ class SelfDistilledTraining(AdversarialTraining):
         momentum = tf.minimum(self.momentum, (1.0 + rounds) / (_WARM_UP + rounds))
         for average, weight in zip(self.teacher.variables, self.network.variables):
             if average.dtype.startswith("float"):
-                average.assign(momentum * average + (1.0 - momentum) * weight)
+                kept = tf.cast(momentum, average.dtype)
+                average.assign(kept * average + (1.0 - kept) * weight)
         return logits
 
     def _update_loss(self, objective: Callable, x_nat, x, y, sample_weight) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -91,3 +93,12 @@ class SelfDistilledTraining(AdversarialTraining):
         hard = tf.one_hot(y, taught.shape[-1]) if y.shape.rank == 1 else tf.cast(y, tf.float32)
         labels = (1.0 - self.share) * hard + self.share * taught
         return super()._update_loss(objective, x_nat, x, labels, sample_weight)
+
+
+def _check_weights(network: keras.Model) -> None:
+    half = sorted({weight.dtype for weight in network.trainable_weights} & {"float16", "bfloat16"})
+    if half:
+        raise ValueError(
+            "The teacher moves by a hundredth of a difference, which half precision rounds away. Received: weights of "
+            f"dtype {half[0]}. Build the network under the policy 'mixed_{half[0]}', which keeps float32 weights."
+        )

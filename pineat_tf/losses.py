@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from pineat_tf.checks import check_label_shape
+from pineat_tf.checks import check_label_shape, with_common_dtype
 
 _TINY = 1e-12  # keeps the ratio of equal logits at 0, not NaN
 
@@ -27,7 +27,7 @@ def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     logits = _at_least_float32(logits)
     check_label_shape(labels, logits.shape[-1])
     if labels.shape.rank == 1:
-        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=with_common_dtype(labels), logits=logits)
     return tf.nn.softmax_cross_entropy_with_logits(labels=tf.cast(labels, logits.dtype), logits=logits)
 
 
@@ -155,6 +155,7 @@ def dlr_targeted(labels: tf.Tensor, targets: tf.Tensor, logits: tf.Tensor) -> tf
 
 def class_numbers(labels: tf.Tensor) -> tf.Tensor:
     """Class numbers of shape `(batch,)`, from themselves or from one-hot labels of shape `(batch, num_classes)`."""
+    labels = with_common_dtype(labels)
     return labels if labels.shape.rank == 1 else tf.argmax(labels, axis=1)
 
 

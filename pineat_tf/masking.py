@@ -79,7 +79,7 @@ def check_network(
 
 
 def check_figures(
-    fooled_by: np.ndarray, attacks: Sequence[str], *, norm: str, epsilon: float, accuracy: float
+    fooled_by: np.ndarray, attacks: Sequence[str], *, norm: str, epsilon: float, accuracy: float, bounds: Bounds | None
 ) -> tuple[str, ...]:
     """Looks at the figures of an evaluation: do they fall as those of a sound one do?
 
@@ -89,20 +89,21 @@ def check_figures(
         norm: "linf" or "l2".
         epsilon: the largest radius.
         accuracy: that was left at this radius.
+        bounds: the pixel range, or None for no limits.
 
     Returns:
         A sentence for each sign: images that black-box attacks alone fool, and accuracy that remains where every image
         can be changed into any other.
     """
     signs = []
-    by_black_box = [rank for rank, name in enumerate(attacks) if name in BLACK_BOX]
-    share = float(np.mean(np.isin(fooled_by, by_black_box)))
-    if share > _LEFT_BY_WHITE_BOX and len(by_black_box) < len(attacks):
+    last_white_box = max((rank for rank, name in enumerate(attacks) if name not in BLACK_BOX), default=len(attacks))
+    share = float(np.mean(fooled_by > last_white_box))  # images that all gradients left
+    if share > _LEFT_BY_WHITE_BOX:
         signs.append(
             f"{share:.1%} of the images were fooled by a black-box attack alone: gradients may mislead the others. "
             "Attack with more restarts, other losses, or a method made for this network."
         )
-    if norm == "linf" and epsilon >= _WIDE and accuracy > _TOLERATED:
+    if norm == "linf" and bounds and epsilon >= _WIDE * (bounds[1] - bounds[0]) and accuracy > _TOLERATED:
         signs.append(
             f"the robust accuracy is {accuracy:.1%} at radius {epsilon:g}, where every pixel can become grey: it "
             "should be 0. The attacks fail on this network."

@@ -50,7 +50,7 @@ class Predictor:
         check_logits_head(network)
         self.network = network
         self.attack = attack
-        self._step = None
+        self._steps: dict[tuple[tf.TensorSpec, tf.TensorSpec], Callable] = {}  # by shape and dtype of the data
 
     def __call__(
         self,
@@ -75,12 +75,13 @@ class Predictor:
             ValueError: if the data is endless, empty, or images or labels are not as they must be.
         """
         batches, specs = as_batches(data, batch_size)
-        if self._step is None:
-            self._step = self._compile(*specs)
+        specs = tuple(tf.TensorSpec([None, *spec.shape[1:]], spec.dtype) for spec in specs)
+        if specs not in self._steps:
+            self._steps[specs] = self._compile(*specs)
         logits, labels, seed = [], [], as_seed(seed)
         with data_errors_as_value_errors():
             for index, (x, y) in enumerate(batches):
-                predicted, classes = self._step(x, y, fold(seed, index))
+                predicted, classes = self._steps[specs](x, y, fold(seed, index))
                 logits.append(predicted.numpy())
                 labels.append(classes.numpy())
                 if on_batch:
@@ -89,8 +90,7 @@ class Predictor:
             raise ValueError("There are no images to predict. Received: a dataset of 0 batches.")
         return Predictions(np.concatenate(logits), np.concatenate(labels))
 
-    def _compile(self, *specs: tf.TensorSpec) -> Callable:
-        x_spec, y_spec = (tf.TensorSpec([None, *spec.shape[1:]], spec.dtype) for spec in specs)
+    def _compile(self, x_spec: tf.TensorSpec, y_spec: tf.TensorSpec) -> Callable:
         network_call = NetworkCall(self.network)
 
         def logits_fn(images: tf.Tensor) -> tf.Tensor:

@@ -193,7 +193,7 @@ def robustness(
     evaluation.run(attacks, radii, state, on_batch)
     result = evaluation.result(attacks, radii)
     if check:
-        end = {"norm": norm, "epsilon": radii[-1], "accuracy": result.accuracies[-1]}
+        end = {"norm": norm, "epsilon": radii[-1], "accuracy": result.accuracies[-1], "bounds": bounds}
         found += masking.check_figures(result.fooled_by, result.attacks, **end)
         result = dataclasses.replace(result, warnings=found)
         for text in result.warnings:
@@ -207,7 +207,11 @@ class _Stream:
     def __init__(self, data: Data, batch_size: int, bounds: Bounds | None):
         self.data, self.batch_size, self.bounds = data, batch_size, bounds
         self.labels = np.zeros(0, np.int64)
-        self.labels = np.concatenate([self.labels, *(labels for _, labels in self.batches())])
+        digest = hashlib.sha256()
+        for x, labels in self.batches():
+            digest.update(x.tobytes())
+            self.labels = np.append(self.labels, labels)
+        self.images_digest = digest.digest()
         if not len(self.labels):
             raise ValueError("There are no images to attack. Received: a dataset of 0 batches.")
 
@@ -246,9 +250,10 @@ class _Evaluation:
         self._keep_images = keep_images
         self._images: dict[float, list[np.ndarray]] = {}
         self.fooled_at, self.fooled_by = (np.full(len(stream.labels), _NEVER) for _ in range(2))
-        predict = tf.function(lambda x: tf.argmax(self._call(x, training=False), axis=1), reduce_retracing=True)
-        predicted = [predict(tf.constant(x)).numpy() for x, _ in stream.batches()]
-        self.fooled_at[np.concatenate(predicted) != stream.labels] = 0
+        predict = tf.function(lambda x: self._call(x, training=False), reduce_retracing=True)
+        logits = np.concatenate([predict(tf.constant(x)).numpy() for x, _ in stream.batches()])
+        _check_logits(logits, stream.labels)
+        self.fooled_at[np.argmax(logits, axis=1) != stream.labels] = 0
 
     def run(
         self,
@@ -313,7 +318,9 @@ class _Evaluation:
         def step(x, y, seed):
             raw = attack(logits_fn, x, y, seed=seed)
             clipped = clip_to_bounds(project(raw, x, epsilon), self.stream.bounds)
-            return raw, clipped, tf.argmax(logits_fn(clipped), axis=1) != y
+            logits = logits_fn(clipped)
+            finite = tf.reduce_all(tf.math.is_finite(logits), axis=1)
+            return raw, clipped, (tf.argmax(logits, axis=1) != y) | ~finite
 
         return step
 
@@ -338,8 +345,8 @@ class _State:
             raise ValueError(f"{str(self.path)!r} is no state of an evaluation: {error}. Remove it.") from error
         if fingerprint != self.fingerprint:
             raise ValueError(
-                f"{str(self.path)!r} is of an evaluation of other weights, labels, attacks or radii. Remove it to "
-                "begin anew, or name another file."
+                f"{str(self.path)!r} is of an evaluation of other weights, images, labels, attacks or radii. Remove it "
+                "to begin anew, or name another file."
             )
         evaluation.fooled_at, evaluation.fooled_by = fooled
 
@@ -372,12 +379,26 @@ def _fingerprint(
     network: keras.Model, evaluation: _Evaluation, attacks: Mapping[str, AttackAt], radii: Sequence[float], size: int
 ) -> str:
     """What tells evaluations apart."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(evaluation.stream.images_digest)
     for array in (*network.get_weights(), evaluation.stream.labels, evaluation.seed.numpy()):
         digest.update(np.ascontiguousarray(array).tobytes())
     ensemble = [(name, re.sub(r" at 0x\w+", "", repr(make(radii[-1])))) for name, make in attacks.items()]
     digest.update(repr((evaluation.norm, evaluation.stream.bounds, size, radii, ensemble)).encode())
     return digest.hexdigest()
+
+
+def _check_logits(logits: np.ndarray, labels: np.ndarray) -> None:
+    bad = np.count_nonzero(~np.isfinite(logits.astype(np.float32)).all(axis=1))
+    if bad:
+        raise ValueError(
+            f"The network must give finite logits for natural images. Received: NaN or infinite ones for {bad} of "
+            f"{len(logits)} images. Train it anew, or judge it in a wider precision."
+        )
+    if labels.max() >= logits.shape[-1]:
+        raise ValueError(
+            f"Class numbers must lie in 0 .. {logits.shape[-1] - 1}, as the network has {logits.shape[-1]} logits. "
+            f"Received: {labels.max()}."
+        )
 
 
 def _checked_radii(epsilons: Sequence[float]) -> tuple[float, ...]:

@@ -205,7 +205,7 @@ class AdversarialTraining(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True) -> tf.Tensor:
         """Mean cross-entropy of logits `y_pred` plus the network's regularisation: the loss of `evaluate`."""
-        loss = _weighted_mean(cross_entropy(_squeezed(y), y_pred), sample_weight) + self._regularisation()
+        loss = self._with_regularisation(_weighted_mean(cross_entropy(_squeezed(y), y_pred), sample_weight))
         return loss / distribution.num_replicas()  # as Keras wants it from a replica
 
     def _attacks_of_a_round(self) -> tuple[Callable, ...]:
@@ -257,7 +257,7 @@ class AdversarialTraining(keras.Model):
     def _update_loss(self, objective: Callable, x_nat, x, y, sample_weight) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """The loss of an update, the same as the optimizer wants it scaled, and the logits of the example."""
         per_example, logits = objective(self._training_logits, x_nat, x, y)
-        loss = _weighted_mean(per_example, sample_weight) + self._regularisation()
+        loss = self._with_regularisation(_weighted_mean(per_example, sample_weight))
         return loss, self.optimizer.scale_loss(distribution.contribution(loss, x)), logits
 
     def _apply(self, kind: str, gradients, loss: tf.Tensor, batch_size: tf.Tensor) -> None:
@@ -274,8 +274,9 @@ class AdversarialTraining(keras.Model):
     def _training_logits(self, images: tf.Tensor) -> tf.Tensor:
         return self._network_call(images, training=True)
 
-    def _regularisation(self) -> tf.Tensor:
-        return tf.add_n([tf.cast(loss, tf.float32) for loss in self.losses]) if self.losses else tf.constant(0.0)
+    def _with_regularisation(self, loss: tf.Tensor) -> tf.Tensor:
+        terms = [tf.cast(term, loss.dtype) for term in self.losses]
+        return loss + tf.add_n(terms) if terms else loss
 
     def _random_states(self) -> list[keras.Variable]:
         weights = set(map(id, self.weights))

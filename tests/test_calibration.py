@@ -253,3 +253,13 @@ def test_bad_calibrations_teach():
     with pytest.raises(ValueError, match="`calibration` must be one of"):
         result = membership.audit_scores(*scores, signal="s", queries="natural")
         membership.MembershipResult(**{**vars(result), "calibration": "guessed"})
+
+
+def test_the_noise_floor_of_classes_covers_shares_that_differ():
+    rng, above = np.random.default_rng(0), 0
+    labels = [np.repeat([0, 1], [1200, 800]), np.repeat([0, 1], [800, 1200])]
+    for _ in range(200):
+        scores = calibration.score_sets(rng.normal(size=2000), rng.normal(size=2000), *labels)
+        figures = calibration.calibrate(scores, calibration="in-sample", per_class=True, seed=0)
+        above += figures.decisions.balanced_accuracy > figures.noise_floor.upper_95
+    assert above <= 20  # 5 % are 10; binomial deviation 3

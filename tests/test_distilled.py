@@ -123,3 +123,11 @@ def test_label_smoothing_comes_on_top(images, labels):
     model = taught(dense_network(), objective=CrossEntropy(label_smoothing=0.1))
     history = model.fit(tf.constant(images), tf.constant(labels), batch_size=8, verbose=0).history
     assert np.isfinite(history["loss"]).all()
+
+
+def test_weights_in_half_precision_are_refused_as_the_teacher_would_stand_still():
+    layers = [keras.Input((4,)), keras.layers.Dense(2, dtype="bfloat16")]
+    with pytest.raises(
+        ValueError, match="Received: weights of dtype bfloat16. Build the network under the policy 'mixed_"
+    ):
+        taught(keras.Sequential(layers))

@@ -147,3 +147,12 @@ def test_rates_that_ties_forbid_are_not_shown_as_zero(images, labels):
     report = pt.evaluate(network, members=(images[:4], zeros), non_members=(images[4:], zeros))
     assert "n/a (smallest attainable FPR 1)" in report.to_text()
     assert report.natural.p_e == 0.5
+
+
+def test_a_predictor_takes_labels_of_several_kinds(network, images, labels):
+    predictor = pt.Predictor(network, PGD)
+    one_hot = tf.data.Dataset.from_tensor_slices((images, tf.one_hot(labels, 3))).batch(3)
+    for data in ((images, labels), one_hot, (images, labels.astype(np.uint8))):
+        predictions = predictor(data, batch_size=3)
+        np.testing.assert_array_equal(predictions.labels, labels)
+        np.testing.assert_allclose(predictions.logits, network(PGD(network, images, labels)), atol=1e-5)

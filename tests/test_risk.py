@@ -126,3 +126,9 @@ def test_bad_canaries_teach():
         labels, num, num_classes = arguments
         with pytest.raises(ValueError, match=message):
             membership.plant_canaries(labels, num=num, num_classes=num_classes)
+
+
+def test_new_labels_that_do_not_fit_the_type_get_a_wider_one():
+    planted, canaries = membership.plant_canaries(np.zeros(500, np.int8), num=400, num_classes=200, seed=0)
+    assert planted.dtype == np.int64 and planted.min() >= 0 and planted.max() > 127
+    assert np.count_nonzero(planted) == len(canaries)

@@ -170,8 +170,10 @@ class TestResuming:
 
         with pytest.raises(KeyboardInterrupt):
             evaluated(linear, two, state_path=path, on_batch=after_the_first_attack)
-        with pytest.raises(ValueError, match="other weights, labels, attacks or radii"):
+        with pytest.raises(ValueError, match="other weights, images, labels, attacks or radii"):
             evaluated(linear, two, state_path=path, seed=1)
+        with pytest.raises(ValueError, match="images"):
+            evaluated(linear, two, state_path=path, data=(X * 0.9, Y))
         with pytest.raises(ValueError, match="`keep_images` or `state_path`, not both"):
             evaluated(linear, state_path=path, keep_images=True)
 
@@ -262,3 +264,40 @@ def test_the_standard_ensemble_takes_a_small_network_apart(network, images):
         assert result.accuracies[0] == 1 and result.accuracies[1] < 1
     with pytest.raises(ValueError, match="norm"):
         pt.attacks.auto_attack(norm="l1")
+
+
+class TestBadData:
+    def test_a_network_without_finite_logits_is_refused(self):
+        network = linear_network([[np.nan, 0], [0, np.nan]], [0, 0])
+        with pytest.raises(
+            ValueError, match="finite logits for natural images. Received: NaN or infinite ones for 5 of 5"
+        ):
+            evaluated(network, check=False)
+
+    def test_logits_that_an_attack_drives_to_infinity_count_as_fooled(self):
+        network = linear_network(np.eye(2) * 3e38, [0, 0])  # beyond 1.13 there is no float32
+        result = evaluated(
+            network, {"far": lambda _: lambda f, x, y, *, seed: x + 1.0}, epsilons=(1.0,), bounds=None, check=False
+        )
+        assert result.accuracies == pytest.approx((0.8, 0.0))
+
+    def test_labels_beyond_the_classes_are_refused(self, linear):
+        with pytest.raises(ValueError, match=r"must lie in 0 .. 1, as the network has 2 logits. Received: 3"):
+            evaluated(linear, data=(X, Y + 2), check=False)
+
+
+@pytest.mark.parametrize(
+    "bounds, warned", [((0.0, 1.0), True), ((-1.0, 1.0), False), ((0.0, 255.0), False), (None, False)]
+)
+def test_whether_every_pixel_can_become_grey_depends_on_the_bounds(bounds, warned):
+    found = masking.check_figures(np.array([0, -1]), ["a"], norm="linf", epsilon=0.5, accuracy=0.5, bounds=bounds)
+    assert bool(found) == warned
+
+
+@pytest.mark.parametrize(
+    "attacks, warned", [(["square", "apgd"], False), (["apgd", "square"], True), (["square"], False)]
+)
+def test_only_what_the_gradients_left_tells_of_masking(attacks, warned):
+    by = np.array([attacks.index("square"), -1])
+    found = masking.check_figures(by, attacks, norm="linf", epsilon=0.1, accuracy=0.5, bounds=(0.0, 1.0))
+    assert bool(found) == warned

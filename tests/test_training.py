@@ -466,3 +466,31 @@ def test_other_errors_of_a_graph_keep_their_type(images, labels):
 
     with pytest.raises(tf.errors.InvalidArgumentError, match="not about data"):
         trainer(dense_network(), attack=attack).fit(images, labels, verbose=0)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int32", "bool"])
+def test_labels_of_every_type_train_alike(dtype, images, labels):
+    def trained(y):
+        keras.utils.set_random_seed(0)
+        options = {"attack": PGD, "companions": ReverseSymmetry(epsilon=EPSILON), "ratio": "1/1"}
+        model = trainer(dense_network(), metrics=["accuracy"], **options)
+        return one_round(model, images, y, validation_data=(images, y)), model
+
+    given = np.eye(NUM_CLASSES, dtype=bool)[labels] if dtype == "bool" else labels.astype(dtype)
+    (wanted, _), (weights, model) = trained(labels), trained(given)
+    for a, b in zip(wanted, weights):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    report = pt.evaluate(model.network, members=(images, given), non_members=(images, given), attack=PGD_NO_START)
+    assert report.to_dict()["a_train"] == np.mean(model.network(images).numpy().argmax(axis=1) == labels)
+
+
+def test_a_float64_network_trains_with_its_regularisation(images, labels):
+    layer = keras.layers.Dense(NUM_CLASSES, kernel_regularizer=keras.regularizers.L2(0.1), dtype="float64")
+    network = keras.Sequential(
+        [keras.Input(images.shape[1:], dtype="float64"), keras.layers.Flatten(dtype="float64"), layer]
+    )
+    model = trainer(network, attack=PGD, companions=ReverseSymmetry(epsilon=EPSILON), ratio="1/1")
+    before = network.get_weights()
+    model.fit(images.astype(np.float64), labels, verbose=0)
+    assert network.get_weights()[0].dtype == np.float64 and np.abs(network.get_weights()[0] - before[0]).max() > 0
+    assert np.isfinite(model.evaluate(images.astype(np.float64), labels, verbose=0))

@@ -228,3 +228,11 @@ def test_bad_options_teach():
         membership.audit_scores(*scores, signal="s", queries="natural", num_bootstrap=-1)
     with pytest.raises(ValueError, match="`confidence` must be in"):
         membership.audit_scores(*scores, signal="s", queries="natural", num_bootstrap=5, confidence=1.0)
+
+
+def test_few_scores_against_many_are_tested_at_once():
+    member, non_member = normal(8, 20_000)
+    found = membership.leakage_p_values(member, non_member)["auc"]
+    assert found == stats.mannwhitneyu(member, non_member, alternative="greater", method="asymptotic").pvalue
+    few = membership.leakage_p_values(member, non_member[:200])["auc"]
+    assert few == stats.mannwhitneyu(member, non_member[:200], alternative="greater", method="exact").pvalue

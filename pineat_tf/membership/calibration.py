@@ -294,14 +294,20 @@ def _noise_floor(calibration: str, judged: ScoreSets, thresholds: Thresholds, de
 
 
 def _noise_floor_of_classes(judged: ScoreSets, by_class: dict[int, float]) -> NoiseFloor:
-    """The luck of the classes added up: mean and variance of each Kolmogorov-Smirnov statistic, then normal."""
+    """The luck of the classes added up: mean and variance of each Kolmogorov-Smirnov statistic, then normal.
+
+    A class has other shares of members and non-members: the difference counts by how much of it is accepted, which
+    without leakage is near uniform in [0, 1].
+    """
     mean = variance = 0.0
     for label in by_class:
         num_members, num_non_members = (np.sum(labels == label) for labels in judged[2:])
         effective = num_members * num_non_members / (num_members + num_non_members)
-        share = 0.5 * (num_members / len(judged.member_labels) + num_non_members / len(judged.non_member_labels))
+        of_members = num_members / len(judged.member_labels)
+        of_non_members = num_non_members / len(judged.non_member_labels)
+        share = 0.5 * (of_members + of_non_members)
         mean += share * math.sqrt(math.pi / (8 * effective))
-        variance += share**2 * (0.5 - math.pi / 8) / effective
+        variance += share**2 * (0.5 - math.pi / 8) / effective + (of_members - of_non_members) ** 2 / 12
     upper_95 = mean + 1.645 * math.sqrt(variance)
     return NoiseFloor(float(min(1.0, (1 + mean) / 2)), float(min(1.0, (1 + upper_95) / 2)))
 

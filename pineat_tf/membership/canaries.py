@@ -48,5 +48,7 @@ def plant_canaries(labels, *, num: int, num_classes: int, seed: int = 0) -> tupl
     rng = np.random.default_rng(seed)
     canaries = rng.permutation(len(labels))[:num]
     steps = rng.integers(1, num_classes, num)
+    if num_classes - 1 > np.iinfo(labels.dtype).max:  # a new label may not fit
+        labels = labels.astype(np.int64)
     labels[canaries] = (labels[canaries].astype(np.int64) + steps) % num_classes
     return labels, canaries

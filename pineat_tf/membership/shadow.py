@@ -113,7 +113,8 @@ def relative_likelihood_scores(target, shadows, in_mask, *, offline_a: float | N
         return log_target - np.logaddexp(out, _log_masked_mean(log_shadows, in_mask, "with")) + np.log(2)
     if not 0 <= offline_a <= 1:
         raise ValueError(f"`offline_a` must lie in [0, 1]. Received: offline_a={offline_a!r}. Give e.g. 0.3.")
-    return log_target - np.log(((1 + offline_a) * np.exp(out) + (1 - offline_a)) / 2)
+    with np.errstate(divide="ignore"):  # a = 1: the second term is exp(-inf)
+        return log_target - np.logaddexp(np.log1p(offline_a) + out, np.log1p(-offline_a)) + np.log(2)
 
 
 def rmia_scores(ratios, population_ratios, *, gamma: float = 2.0) -> np.ndarray:

@@ -235,6 +235,7 @@ def noise_floor(num_members: int, num_non_members: int) -> NoiseFloor:
     """
     check_count("num_members", num_members, 1, "Give the number of examples that were scored.")
     check_count("num_non_members", num_non_members, 1, "Give the number of examples that were scored.")
+    num_members, num_non_members = int(num_members), int(num_non_members)  # int32 would overflow
     effective = num_members * num_non_members / (num_members + num_non_members)
     mean = math.sqrt(math.pi / (8 * effective))  # integral of exp(-2 N d^2) over d >= 0
     upper_95 = math.sqrt(math.log(1 / 0.05) / (2 * effective))
