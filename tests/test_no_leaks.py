@@ -101,7 +101,8 @@ def test_one_predictor_for_many_data_sets(small_network, batch):
         predict((batch[0][:size], batch[1][:size]), batch_size=64)
 
     assert growth(call, 60) < MOST
-    assert predict._step.experimental_get_tracing_count() == 1
+    (step,) = predict._steps.values()
+    assert step.experimental_get_tracing_count() == 1
 
 
 @pytest.mark.parametrize("kept", ["results", "graphs"])
