@@ -128,3 +128,24 @@ def test_pictures_of_a_sweep_are_drawn(tmp_path):
     pareto.write(tmp_path / "pareto.png", results, title="A sweep")
     ratios.write(tmp_path / "ratios.png", results, title="A sweep")
     assert is_drawn(tmp_path / "pareto.png") and is_drawn(tmp_path / "ratios.png")
+
+
+def test_what_a_far_row_crowds_is_magnified(tmp_path):
+    sweep = plan.read(["sweep", "--flagfile=ratios_fmnist.flags", "--seeds=0-2", f"--records_dir={tmp_path / 'r'}"], "")
+    rng = np.random.default_rng(1)
+    rows = sweep.rows[1:9]  # all by PGD
+    for row in rows:
+        for config in row.configs:
+            p_max, r_test = rng.uniform((0.51, 0.68), (0.55, 0.70))
+            far = row is rows[-1]
+            sweep.records.add(row.slug, record_of(config, p_max=p_max + 0.2 * far, r_test=r_test - 0.6 * far))
+    near, both = (tables.results(kept, sweep.records) for kept in (rows[:-1], rows))
+    pareto.write(tmp_path / "near.png", near, title="A sweep", with_paper=False)
+    pareto.write(tmp_path / "both.png", both, title="A sweep", with_paper=False)
+    heights = {name: matplotlib.image.imread(tmp_path / f"{name}.png").shape[0] for name in ("near", "both")}
+    assert heights["both"] == 2 * heights["near"]
+    (left, right), (bottom, top) = pareto._crowd(both, ((0.5, 0.8), (0.0, 1.0)))
+    for result in near:
+        assert all(left < x < right for x in result.values("p_max").values()) and bottom < 0.69 < top
+    assert right < 0.6 and bottom > 0.6
+    assert pareto._crowd(both, ((0.525, 0.8), (0.0, 1.0)))[0][0] == 0.525  # never beyond the picture

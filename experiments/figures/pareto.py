@@ -15,7 +15,10 @@ from experiments.sweep.tables import RowResult
 _LEGEND_WIDTH = 44  # characters
 _LINE_INCHES = 0.16
 _LARGEST_MARK, _SMALLEST_MARK = 11.0, 3.5  # points across
+_CROWDED = 0.2  # a box of less than this share of the picture is drawn again, magnified
 _AXES = {"p_max": "membership inference accuracy P_MAX (in-sample; left is better)", "r_test": "robust accuracy R_test"}
+
+Box = tuple[tuple[float, float], tuple[float, float]]  # from and to along x, along y
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -36,6 +39,8 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
 def write(path: str | os.PathLike, results: Sequence[RowResult], *, title: str, with_paper: bool = True) -> None:
     """Draws the picture; the area of a row's mark is the cost of its training in forward passes.
 
+    Where a few rows or the paper's points lie far off, the part where most rows are is drawn again below, magnified.
+
     Args:
         path: the PNG to write.
         results: rows with at least one run each.
@@ -50,19 +55,51 @@ def write(path: str | os.PathLike, results: Sequence[RowResult], *, title: str, 
     num_lines = sum(entry.get_label().count("\n") + 1 for entry in entries)
     figure = Figure(figsize=(10, max(6.2, 1.5 + _LINE_INCHES * num_lines)), dpi=120, layout="constrained")
     axes = figure.subplots()
+    _draw(axes, results, looks, sizes, with_paper)
+    axes.set(xlabel=_AXES["p_max"], ylabel=_AXES["r_test"], title=title)
+    handles, _ = axes.get_legend_handles_labels()
+    axes.legend(handles=entries + handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
+    whole = axes.get_xlim(), axes.get_ylim()
+    crowd = _crowd(results, whole)
+    if _area(crowd) < _CROWDED * _area(whole):
+        figure.set_figheight(2 * figure.get_figheight())
+        magnified = figure.add_subplot(2, 1, 2)
+        axes.set_subplotspec(magnified.get_gridspec()[0])
+        _draw(magnified, results, looks, sizes, with_paper)
+        magnified.set(xlim=crowd[0], ylim=crowd[1], xlabel=_AXES["p_max"], ylabel=_AXES["r_test"], title="Magnified")
+        axes.indicate_inset((crowd[0][0], crowd[1][0], np.ptp(crowd[0]), np.ptp(crowd[1])), edgecolor="black")
+    style.save(figure, path)
+
+
+def _draw(axes: Axes, results: Sequence[RowResult], looks: style.Looks, sizes: dict[float, float], paper: bool) -> None:
     style.clean(axes)
     for result in results:
         _draw_row(axes, result, *looks[result.row.group, result.row.label], sizes[result.estimate("forwards").mean])
-    if with_paper:
+    if paper:
         _draw_paper(axes, results, looks)
     _draw_front(axes, results)
     floor = results[0].noise_floor
     axes.axvline(floor["mean"], color=style.GREY, linestyle=":", linewidth=1.2, label="no leak (noise floor)")
     axes.axvspan(floor["mean"], floor["upper_95"], color=style.GREY, alpha=0.08, linewidth=0)
-    axes.set(xlabel=_AXES["p_max"], ylabel=_AXES["r_test"], title=title)
-    handles, _ = axes.get_legend_handles_labels()
-    axes.legend(handles=entries + handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
-    style.save(figure, path)
+
+
+def _crowd(results: Sequence[RowResult], whole: Box) -> Box:
+    """The part of the whole picture around the runs of the front, and of rows within Tukey's fences."""
+    means = _means(results)
+    low, high = np.percentile(means, (25, 75), axis=0)
+    fence = 1.5 * (high - low)
+    inside = np.all((means >= low - fence) & (means <= high + fence), axis=1)
+    inside[front(means)] = True
+    runs = np.concatenate([np.transpose(_runs(result)) for result, kept in zip(results, inside, strict=True) if kept])
+    low, high = runs.min(axis=0), runs.max(axis=0)
+    margin = 0.06 * (high - low) + 1e-3
+    left, bottom = np.maximum(low - margin, np.min(whole, axis=1))
+    right, top = np.minimum(high + margin, np.max(whole, axis=1))
+    return (left, right), (bottom, top)
+
+
+def _area(box: Box) -> float:
+    return float(np.ptp(box[0]) * np.ptp(box[1]))
 
 
 def _sizes(results: Sequence[RowResult]) -> dict[float, float]:
@@ -88,11 +125,15 @@ def _draw_row(axes: Axes, result: RowResult, colour: str, mark: str, size: float
     axes.errorbar(x.mean, y.mean, **bars, **options)
 
 
+def _means(results: Sequence[RowResult]) -> np.ndarray:
+    return np.array([[result.estimate(name).mean for name in _AXES] for result in results])
+
+
 def _runs(result: RowResult) -> tuple[list[float], list[float]]:
     return list(result.values("p_max").values()), list(result.values("r_test").values())
 
 
-def _draw_paper(axes: Axes, results: Sequence[RowResult], looks: dict[tuple[str, str], tuple[str, str]]) -> None:
+def _draw_paper(axes: Axes, results: Sequence[RowResult], looks: style.Looks) -> None:
     drawn = False
     for result in results:
         if result.paper:
@@ -105,7 +146,7 @@ def _draw_paper(axes: Axes, results: Sequence[RowResult], looks: dict[tuple[str,
 
 
 def _draw_front(axes: Axes, results: Sequence[RowResult]) -> None:
-    points = [(result.estimate("p_max").mean, result.estimate("r_test").mean) for result in results]
-    steps = np.array([points[i] for i in front(points)])
+    means = _means(results)
+    steps = means[front(means)]
     options = {"where": "post", "color": "black", "linewidth": 1, "alpha": 0.6, "zorder": 1}
     axes.step(steps[:, 0], steps[:, 1], **options, label="front of the means")

@@ -12,6 +12,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#B8860B")
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*", "h")
 GREY = "#666666"
 
+Looks = dict[tuple[str, str], tuple[str, str]]  # colour and mark of a row, by its group and label
+
 
 def colours(groups: list[str]) -> dict[str, str]:
     """A colour for each group in the order of their first appearance; grey for rows of no group."""
@@ -19,7 +21,7 @@ def colours(groups: list[str]) -> dict[str, str]:
     return {"": GREY} | {group: COLOURS[i % len(COLOURS)] for i, group in enumerate(named)}
 
 
-def looks(titles: list[tuple[str, str]]) -> dict[tuple[str, str], tuple[str, str]]:
+def looks(titles: list[tuple[str, str]]) -> Looks:
     """A colour and a mark for each row, given as (group, label).
 
     Several groups have a colour each and labels a mark each; the rows of a single group each a pair of their own.
@@ -34,7 +36,7 @@ def looks(titles: list[tuple[str, str]]) -> dict[tuple[str, str], tuple[str, str
     }
 
 
-def legend(looks: dict[tuple[str, str], tuple[str, str]]) -> list[Line2D]:
+def legend(looks: Looks) -> list[Line2D]:
     """What explains the looks of rows: groups by colour, then labels by mark; or every row by both."""
     by_group = {group: colour for (group, _), (colour, _) in looks.items() if group}
     if len(by_group) < 2:
