@@ -10,7 +10,7 @@ from experiments.figures import style
 from experiments.sweep.tables import RowResult
 from pineat_tf.types import Ratio
 
-_PANELS = {"a_test": "A_test", "r_test": "R_test", "p_max": "P_MAX (less is better)", "minutes": "minutes of training"}
+_PANELS = {"a_test": "A_test", "r_test": "R_test", "p_max": "P_MAX (less is better)", "forwards": "forward passes", "minutes": "minutes of training"}
 
 
 def has_ratios(results: Sequence[RowResult]) -> bool:
@@ -19,7 +19,7 @@ def has_ratios(results: Sequence[RowResult]) -> bool:
 
 
 def write(path: str | os.PathLike, results: Sequence[RowResult], *, title: str) -> None:
-    """Draws four figures against the ratio, a colour a group of rows, the original methods as dashed lines.
+    """Draws figures and costs against the ratio, a colour a group of rows, the original methods as dashed lines.
 
     Ratios are placed by the share n / (n + m) of adversarial examples.
 
@@ -28,8 +28,8 @@ def write(path: str | os.PathLike, results: Sequence[RowResult], *, title: str) 
         results: rows with at least one run each.
         title: what was run.
     """
-    figure = Figure(figsize=(11, 8), dpi=120, layout="constrained")
-    panels = figure.subplots(2, 2).flat
+    figure = Figure(figsize=(14, 8), dpi=120, layout="constrained")
+    *panels, spare = figure.subplots(2, 3).flat
     pineat = [result for result in results if _is_pineat(result)]
     colours = style.colours([result.row.group for result in pineat])
     places = _places([_ratio(result) for result in pineat])
@@ -44,7 +44,8 @@ def write(path: str | os.PathLike, results: Sequence[RowResult], *, title: str) 
             _draw_original(axes, results, name, group, colours[group])
         axes.set_xticks(list(places.values()), list(places))
         axes.set(xlabel="adversarial / reverse-symmetry examples, n/m", ylabel=label)
-    panels[0].legend(frameon=False, fontsize=8)
+    spare.set_axis_off()
+    spare.legend(*panels[0].get_legend_handles_labels(), loc="center", frameon=False)
     figure.suptitle(f"{title} (dashed: Original)")
     style.save(figure, path)
 
@@ -55,7 +56,7 @@ def _places(ratios: Sequence[str]) -> dict[str, float]:
     places: dict[str, float] = {}
     for ratio in sorted(shares, key=lambda ratio: (shares[ratio], ratio)):
         before = list(shares[other] for other in places).count(shares[ratio])
-        places[ratio] = shares[ratio] + 0.04 * before
+        places[ratio] = shares[ratio] + 0.055 * before
     return places
 
 
