@@ -10,7 +10,13 @@ from experiments.figures import style
 from experiments.sweep.tables import RowResult
 from pineat_tf.types import Ratio
 
-_PANELS = {"a_test": "A_test", "r_test": "R_test", "p_max": "P_MAX (less is better)", "forwards": "forward passes", "minutes": "minutes of training"}
+_PANELS = {
+    "a_test": "A_test",
+    "r_test": "R_test",
+    "p_max": "P_MAX (less is better)",
+    "forwards": "forward passes",
+    "minutes": "minutes of training",
+}
 
 
 def has_ratios(results: Sequence[RowResult]) -> bool:
