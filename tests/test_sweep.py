@@ -346,9 +346,19 @@ def test_a_table_of_differences_leaves_out_what_has_no_pair(tmp_path):
     assert second["pairs"] == "1" and tables.tests_markdown(results, ["Natural"]) == ""
 
 
-def test_records_of_other_sweeps_alone_are_nothing_to_lay_out(tmp_path):
+def test_records_of_other_sweeps_alone_are_nothing_to_lay_out(tmp_path, capsys):
     tabulated(tmp_path / "records", {PGD[0]: {0: {}}})
-    assert main(["sweep", f"--row={PGD[1]}", f"--output_dir={tmp_path}", "--tables_only"]) == 0
+    assert main(["sweep", f"--row={PGD[1]}", f"--output_dir={tmp_path}", "--tables_only"]) == 2
+    assert "which is nothing yet" in capsys.readouterr().err
+
+
+def test_places_that_cannot_be_written_are_noticed_before_a_run(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    for name in ("output_dir", "records_dir"):
+        places = [f"--output_dir={tmp_path / 'out'}", f"--{name}={tmp_path / 'file' / 'below'}"]
+        assert main(["sweep", f"--row={PGD[1]}", "--overlay=smoke.flags", *places]) == 2
+        assert "file" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.log"))
 
 
 # ---------------------------------------------------------------- the command
@@ -370,6 +380,7 @@ RUNS = [f"pgd-{name}-seed{seed}" for name in ("original", "pineat-1-1") for seed
         ([*COMMAND, "--jobs=0"], "`jobs`"),
         ([*COMMAND, "--executor=slurm"], "slurm"),
         ([*COMMAND, "--seeds=4-0"], "'4-0'"),
+        ([*COMMAND, "--reference=Original,Free"], "names no row by 'Free'; the labels of the rows are 'Original'"),
         ([*COMMAND, "--only=Dist *"], "'Dist *'"),
         ([*COMMAND, "--row=pgd | original | fmnist.flags"], "two of 'pgd original'"),
         ([*COMMAND, "--row=PGD | B | fmnist.flags --epsilon=-1"], "--epsilon=-1"),

@@ -34,12 +34,16 @@ def _run(argv: list[str]) -> None:
     total = sum(len(row.configs) for row in sweep.rows)
     print(f"{len(sweep.rows)} rows, {total} runs, of which {total - len(pending)} are done.")
     if sweep.tables_only:
+        if len(pending) == total:
+            raise ValueError("--tables_only lays out what is done, which is nothing yet. Leave it out to run.")
         pending = []
     if pending:
         training.print_estimate(pending)
     if sweep.dry_run:
         print(outputs.grid_text(sweep.rows, sweep.records))
         return
+    for folder in (sweep.output_dir, sweep.records.path):  # rather now than after hours
+        folder.mkdir(parents=True, exist_ok=True)
     failed = training.train(pending, sweep.executor, sweep.jobs, sweep.records.add)
     results = tables.results(sweep.rows, sweep.records)
     if results:
