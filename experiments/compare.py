@@ -78,7 +78,7 @@ def grouped(runs: Sequence[Run]) -> list[tuple[tables.RowResult, list[dict]]]:
     """
     by_flags: dict[str, list[Run]] = {}
     for run in runs:
-        by_flags.setdefault(json.dumps(_flags(run.record, without="seed"), sort_keys=True), []).append(run)
+        by_flags.setdefault(records.key(run.record["flags"], without=("seed",)), []).append(run)
     methods = list(by_flags.values())
     labels = _labels([_config(of_method[0].record) for of_method in methods])
     found = []
@@ -137,6 +137,7 @@ def _run(argv: list[str]) -> None:
         return
     if not paths:
         raise ValueError("name at least one run: its directory, its metrics.json, or a folder of records. See --help.")
+    files.check_name(values.name)
     methods = grouped([run for path in paths for run in read(pathlib.Path(path).expanduser())])
     results = [method for method, _ in methods]
     unknown = set(values.reference) - {result.row.label for result in results}
@@ -171,28 +172,28 @@ def _robustness(path: pathlib.Path) -> dict | None:
 def _left(robustness: Sequence[dict]) -> str:
     if not robustness:
         return "-"
-    mean = sum(one["accuracies"][-1] for one in robustness) / len(robustness)
-    return f"{mean:.4f} at {robustness[0]['epsilons'][-1]:g} ({robustness[0]['num']:,})"
+    found: dict[tuple[float, int], list[float]] = {}
+    for one in robustness:
+        found.setdefault((one["epsilons"][-1], one["num"]), []).append(one["accuracies"][-1])
+    means = {alike: sum(accuracies) / len(accuracies) for alike, accuracies in sorted(found.items())}
+    return "; ".join(f"{mean:.4f} at {epsilon:g} ({num:,})" for (epsilon, num), mean in means.items())
 
 
 def _beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
     return one[0] <= other[0] and one[1] >= other[1] and one != other
 
 
-def _flags(record: dict, *, without: str = "") -> dict:
-    """The flags that decide figures, those that an older record lacks at their defaults."""
-    known = ExperimentConfig().to_dict(without=(*records.WITHOUT_EFFECT, without))
-    return {name: record["flags"].get(name, default) for name, default in known.items()}
-
-
 def _config(record: dict) -> ExperimentConfig:
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in _flags(record).items()}
-    return ExperimentConfig(**values)
+    """The flags that decide figures, those that an older record lacks at their defaults, and where the data were."""
+    known = ExperimentConfig().to_dict(without=records.WITHOUT_EFFECT)
+    values = {name: record["flags"].get(name, default) for name, default in known.items()}
+    values["data_dir"] = record["flags"].get("data_dir", "")
+    return ExperimentConfig(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
 
 
 def _labels(configs: Sequence[ExperimentConfig]) -> list[str]:
     """A name for each method: data, attack and variant, and the flags in which it departs from what is usual."""
-    names = [paper.label(config, config.dataset) for config in configs]
+    names = [paper.label(config, records.data_name(config.dataset, config.data_dir)) for config in configs]
     labels = []
     for config, name in zip(configs, names):
         alike = [other for other, its in zip(configs, names) if its == name]

@@ -112,6 +112,8 @@ class ExperimentConfig:
             _check_field(field, getattr(self, field.name))
         Ratio.parse(self.ratio)
         self.rounds  # noqa: B018 (raises if there is none)
+        if self.attack == "free" and self.variant != "natural":
+            self._check_free()
         schedules.piecewise_learning_rate(self.boundaries, self.learning_rates)
         schedules.piecewise_learning_rate(self.scaled_boundaries, self.learning_rates)
         if pathlib.Path(self.run_dir).name in ("", ".."):  # also a template that cannot be filled in is told now
@@ -119,6 +121,14 @@ class ExperimentConfig:
                 f"`output_dir` must name a directory of its own. Received: output_dir={self.output_dir!r}. Give e.g. "
                 "'runs/{dataset}-{seed}'."
             )
+
+    def _check_free(self) -> None:
+        for name in ("generation", "order", "teacher_share"):
+            if getattr(self, name) != getattr(ExperimentConfig, name):
+                raise ValueError(
+                    f"`{name}` says nothing to free adversarial training, which perturbs while it updates. Received: "
+                    f"{name}={getattr(self, name)!r}. Leave it out, or choose another attack."
+                )
 
     @property
     def round_ratio(self) -> Ratio:

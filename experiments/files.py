@@ -40,6 +40,12 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def check_name(name: str) -> None:
+    """Raises `ValueError` unless results can be called so: a name of a file, without a folder."""
+    if not name or pathlib.PurePath(name).name != name or name.startswith("."):
+        raise ValueError(f"--name is what files are called, as in --name=table1, and no path. Received: {name!r}.")
+
+
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Writes strict JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

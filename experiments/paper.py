@@ -5,6 +5,7 @@ import functools
 import pathlib
 from collections.abc import Sequence
 
+from experiments import command_line
 from experiments.config import ExperimentConfig
 from pineat_tf.membership import thresholds
 
@@ -20,26 +21,39 @@ COLUMNS = {
 }
 """Names of figures in metrics.json and the paper's table -> what the table calls them."""
 
-_AS_IN_THE_PAPER = {
-    "schedule_scale": 1.0, "order": "adversarial", "generation": "round", "rs_bounds": "paper", "label_smoothing": 0.0,
-    "rs_decomposition": "random", "rs_clip": True, "ema_momentum": 0.0, "teacher_share": 0.0,
-}  # fmt: skip
+_OF_THE_METHOD = (
+    "schedule_scale", "order", "generation", "rs_bounds", "label_smoothing", "rs_decomposition", "rs_clip",
+    "ema_momentum", "teacher_share", "canaries", "half",
+)  # fmt: skip
+_OF_THE_ATTACK = (
+    "epsilon", "step_size", "num_steps", "random_start", "dist_coefficient", "trades_beta", "trades_detach",
+)  # fmt: skip
+_WITHOUT_RATIO = ("natural", "original")
 _NUM_IMAGES = {"fmnist": (60_000, 10_000), "cifar10": (50_000, 10_000)}  # members and non-members
-_NUM_STEPS = (8, 10)  # on Fashion-MNIST and CIFAR10
 
 
 def paper_row(config: ExperimentConfig) -> dict[str, float] | None:
     """The row of Table 1 for the same data and method, at whatever scale, or None if there is none."""
+    if not is_its_method(config) or (config.variant not in _WITHOUT_RATIO and str(config.round_ratio) != "1/1"):
+        return None
     attack = "none" if config.variant == "natural" else config.attack
-    if any(getattr(config, name) != value for name, value in _AS_IN_THE_PAPER.items()):
-        return None
-    if config.num_steps not in _NUM_STEPS:
-        return None
-    if dataset_of(config) == "fmnist" and (config.augment_pad or config.augment_flip):
-        return None
-    if config.variant not in ("natural", "original") and str(config.round_ratio) != "1/1":
-        return None
     return _table().get((dataset_of(config), attack, config.variant))
+
+
+def is_its_method(config: ExperimentConfig) -> bool:
+    """Whether a run is of a method as the paper has it, at whatever scale and ratio: no ablation of it, no addition.
+
+    On the paper's data sets its attack has the paper's settings, and images of Fashion-MNIST are not augmented.
+    """
+    if any(getattr(config, name) != getattr(ExperimentConfig(), name) for name in _OF_THE_METHOD):
+        return False
+    settings = _settings(dataset_of(config), config.attack)
+    if settings is None:
+        return True
+    if dataset_of(config) == "fmnist" and (config.augment_pad or config.augment_flip):
+        return False
+    names = _OF_THE_ATTACK if config.variant != "natural" else ()
+    return all(getattr(config, name) == getattr(settings, name) for name in names)
 
 
 def dataset_of(config: ExperimentConfig) -> str:
@@ -77,6 +91,15 @@ def label(config: ExperimentConfig, data_name: str) -> str:
         return f"{data_name} natural"
     ratio = "" if config.variant == "original" else f"-{config.round_ratio}"
     return f"{data_name} {config.attack} {config.variant}{ratio}"
+
+
+@functools.cache
+def _settings(dataset: str, attack: str) -> ExperimentConfig | None:
+    """What the flag file of the paper's settings says, if there is one."""
+    if dataset not in _NUM_IMAGES or attack not in ("pgd", "dist", "diff"):
+        return None
+    (config,) = command_line.configs_of_seeds([f"--flagfile={dataset}_{attack}.flags"], [0])
+    return config
 
 
 @functools.cache

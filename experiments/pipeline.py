@@ -130,7 +130,10 @@ def _finished(config: ExperimentConfig) -> dict | None:
         return None
     files.check_same_flags(path, _recorded_flags(config))
     print(f"{path} is finished already.")
-    return json.loads((path / METRICS).read_text(encoding="utf-8"))
+    try:
+        return json.loads((path / METRICS).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{str(path / METRICS)!r} is damaged: {error}. Give --overwrite to run anew.") from error
 
 
 def _lead(config: ExperimentConfig, data: datasets.Dataset, model: pt.AdversarialTraining, plan: _Plan) -> dict:

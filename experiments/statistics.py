@@ -9,6 +9,8 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 
+_ALIKE = 1e-9  # a standard deviation below this share of the mean is rounding
+
 
 class Estimate(NamedTuple):
     """A mean over seeds.
@@ -33,9 +35,10 @@ class Difference(NamedTuple):
 
     Attributes:
         mean: of the differences.
-        low: lower end of its 95 % interval, by Student's t; None of a single pair.
+        low: lower end of its 95 % interval, by Student's t; None of a single pair, or of differences that are all
+            alike and not 0, of which the test can say nothing.
         high: its upper end.
-        p_value: of the two-sided paired t-test that the mean is 0; None of a single pair.
+        p_value: of the two-sided paired t-test that the mean is 0; None where there is no interval.
         num: how many pairs there were.
     """
 
@@ -83,11 +86,12 @@ def paired_difference(values: Sequence[float], others: Sequence[float]) -> Diffe
     of_mean = estimate(differences)
     if of_mean.num == 1:
         return Difference(of_mean.mean, None, None, None, 1)
-    if not of_mean.sd:  # all alike: certain, or nothing at all
-        p_value = 1.0 if of_mean.mean == 0.0 else 0.0
-    else:
-        t = of_mean.mean / (of_mean.sd / math.sqrt(of_mean.num))
-        p_value = float(2 * stats.t.sf(abs(t), of_mean.num - 1))
+    if of_mean.sd <= _ALIKE * abs(of_mean.mean):  # the t-test is undefined
+        if of_mean.mean == 0.0:
+            return Difference(0.0, 0.0, 0.0, 1.0, of_mean.num)
+        return Difference(of_mean.mean, None, None, None, of_mean.num)
+    t = of_mean.mean / (of_mean.sd / math.sqrt(of_mean.num))
+    p_value = float(2 * stats.t.sf(abs(t), of_mean.num - 1))
     return Difference(of_mean.mean, of_mean.low, of_mean.high, p_value, of_mean.num)
 
 

@@ -52,6 +52,24 @@ def test_methods_are_ranked_with_who_beats_them(runs, capsys):
     assert stopped in (runs / "out" / "compare_ranking.md").read_text()
 
 
+def test_runs_on_other_data_are_other_methods(tmp_path, capsys):
+    for seed, name in enumerate(("easy", "hard")):
+        config = ExperimentConfig(dataset="npz", data_dir=f"/data/{name}.npz", seed=seed, variant="original")
+        (tmp_path / f"{name}.json").write_text(json.dumps(record_of(config)))
+    assert (
+        compare.main(["compare", str(tmp_path / "easy.json"), str(tmp_path / "hard.json"), f"--output_dir={tmp_path}"])
+        == 0
+    )
+    rows = table(capsys.readouterr().out)[2:]
+    assert sorted(row[1:3] for row in rows) == [["easy.npz pgd original", "1"], ["hard.npz pgd original", "1"]]
+
+
+def test_what_autoattack_left_of_other_images_stands_apart():
+    audits = [{"epsilons": [0.05, e], "accuracies": [0.9, a], "num": n} for e, a, n in
+              ((0.1, 0.5, 100), (0.1, 0.6, 100), (0.2, 0.4, 100), (0.1, 0.3, 200))]  # fmt: skip
+    assert compare._left(audits) == "0.5500 at 0.1 (100); 0.3000 at 0.1 (200); 0.4000 at 0.2 (100)"
+
+
 def test_differences_from_a_method_are_tested(runs, capsys):
     assert called(runs, "--reference=fmnist pgd original") == 0
     assert "## Paired differences" in (runs / "out" / "compare.md").read_text()

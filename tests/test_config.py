@@ -16,6 +16,9 @@ NAN, INF = float("nan"), float("inf")
 
 # What is refused: the fields, and what the message must hold beside their name.
 BAD = [
+    ({"attack": "free", "order": "companions"}, "says nothing to free adversarial training"),
+    ({"attack": "free", "generation": "update"}, "says nothing to free adversarial training"),
+    ({"attack": "free", "teacher_share": 0.5}, "says nothing to free adversarial training"),
     ({"epsilon": 0.0}, "must be positive. Received: epsilon=0.0"),
     ({"epsilon": -0.1}, "a fraction like 8/255 will do"),
     ({"epsilon": NAN}, "epsilon=nan"),

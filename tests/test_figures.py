@@ -130,6 +130,18 @@ def test_pictures_of_a_sweep_are_drawn(tmp_path):
     assert is_drawn(tmp_path / "pareto.png") and is_drawn(tmp_path / "ratios.png")
 
 
+def test_the_picture_of_ratios_leaves_out_what_differs_in_more(tmp_path):
+    sweep = plan.read(["sweep", "--flagfile=ablations_fmnist.flags", f"--records_dir={tmp_path / 'r'}"], "")
+    for row in sweep.rows:
+        sweep.records.add(row.slug, record_of(row.configs[0]))
+    results = tables.results(sweep.rows, sweep.records)
+    alike = ratios._alike(results)
+    assert [result.row.label for result in alike] == ["PINEAT-1/1", "PINEAT-1/2", "PINEAT-2/1"]
+    originals = [r.row.label for r in results if r.row.configs[0].variant == "original"
+                 and ratios._settings(r) == ratios._settings(alike[0])]  # fmt: skip
+    assert originals == ["Original"]
+
+
 def test_what_a_far_row_crowds_is_magnified(tmp_path):
     sweep = plan.read(["sweep", "--flagfile=ratios_fmnist.flags", "--seeds=0-2", f"--records_dir={tmp_path / 'r'}"], "")
     rng = np.random.default_rng(1)

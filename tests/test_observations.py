@@ -1,11 +1,13 @@
 """Statements about runs: what counts for them, and what becomes of the paper's own figures."""
 
+import dataclasses
 import json
 
 import pytest
 from made_up import record_of
 
 from experiments import cost, method, observations, paper
+from experiments.config import VARIANTS
 from experiments.observations import Comparison, Statement
 from experiments.statistics import Difference
 from experiments.sweep import plan, tables
@@ -78,6 +80,7 @@ def of_paper(config, spread=0.0005):
     row = paper.paper_row(config)
     if row is None:
         return None
+    spread *= 1 + 0.01 * VARIANTS.index(config.variant)  # no two rows differ by the same in every seed
     figures = {name: value + spread * (config.seed - 1) for name, value in row.items() if name != "hours"}
     return figures | {"gap_nat": 0.5, "gap_adv": (1 + figures["r_train"] - figures["r_test"]) / 2}
 
@@ -103,8 +106,9 @@ def test_ratios_are_compared_along_their_chains(tmp_path):
     def figures_of(config):
         n, m = config.round_ratio
         share = n / (n + m)
-        noise = 1e-4 * config.seed
-        return {"a_test": 0.9 - 0.05 * share + noise, "r_test": 0.5 + 0.1 * share + noise, "p_max": 0.55 + 0.05 * share}
+        noise = 1e-4 * config.seed * share
+        figures = {"a_test": 0.9 - 0.05 * share, "r_test": 0.5 + 0.1 * share, "p_max": 0.55 + 0.05 * share}
+        return {name: figure + noise for name, figure in figures.items()}
 
     found = written(tmp_path, lambda row: True, "0-1", figures_of)
     assert [len(found[name]["comparisons"]) for name in ("6a", "7a", "8a", "6b", "8c")] == [18, 18, 18, 30, 30]
@@ -123,6 +127,40 @@ def test_a_row_that_is_worse_in_everything_is_no_balance(tmp_path):
     assert found["5"]["verdict"] == "does not hold"
     against = [comparison["text"] for comparison in found["5"]["comparisons"] if comparison["verdict"] == -1]
     assert len(against) == 1 and "AdvNat" in against[0]
+
+
+@pytest.mark.parametrize("excess, verdict", [(-0.04, "holds"), (0.04, "does not hold"), (0.01, "undecided")])
+def test_only_p_eadv_above_the_gap_attack_is_more_than_it(tmp_path, excess, verdict):
+    def figures_of(config):
+        return {"p_e_adv": 0.6 + excess + 0.001 * config.seed, "gap_adv": 0.6}
+
+    assert written(tmp_path, lambda row: row.group == "PGD", "0-1", figures_of)["x3"]["verdict"] == verdict
+
+
+def test_rows_without_a_seed_in_common_are_not_compared(tmp_path):
+    def figures_of(config):
+        return {"a_test": 0.9} if config.seed == (config.variant == "pineat") else None
+
+    found = written(tmp_path, lambda row: row.group == "PGD", "0-1", figures_of)
+    assert [found[name]["verdict"] for name in ("1a", "5")] == ["not run", "not run"]
+
+
+def test_ablations_and_additions_are_no_methods_of_the_paper(tmp_path, capsys):
+    sweep = ["--flagfile=ablations_fmnist.flags", "--seeds=0-1", f"--records_dir={tmp_path}"]
+    read = plan.read(["sweep", *sweep], "")
+    for row in read.rows:
+        for config in row.configs:
+            read.records.add(row.slug, record_of(config))
+    rows = observations.Rows(tables.results(read.rows, read.records))
+    assert rows.get("pgd", "original", "1/0").row.label == "Original"
+    assert rows.get("pgd", "pineat", "1/2").row.label == "PINEAT-1/2"
+    stopped = [result for result in tables.results(read.rows, read.records) if "stopped" in result.row.label]
+    with pytest.raises(ValueError, match="no row is of a method"):
+        observations.Rows(stopped)
+    twice = tables.results(read.rows, read.records)[:1]
+    other = dataclasses.replace(twice[0], row=dataclasses.replace(twice[0].row, label="Again"))
+    with pytest.raises(ValueError, match="'PGD Original' and 'PGD Again'"):
+        observations.Rows([*twice, other])
 
 
 def test_one_seed_decides_nothing_but_costs(tmp_path):

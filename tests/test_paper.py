@@ -23,7 +23,12 @@ def table():
 
 
 def config(dataset="fmnist", attack="pgd", variant="pineat", ratio="1/1"):
-    return ExperimentConfig(dataset=dataset, attack=attack, variant=variant, ratio=ratio)
+    radius = {"cifar10": {"epsilon": 8 / 255, "step_size": 2 / 255, "num_steps": 10}}.get(dataset, {})
+    if (dataset, attack) == ("cifar10", "dist"):
+        radius["dist_coefficient"] = 12 / 255
+    if (dataset, attack) == ("cifar10", "diff"):
+        radius |= {"epsilon": 0.0314, "step_size": 0.007}
+    return ExperimentConfig(dataset=dataset, attack=attack, variant=variant, ratio=ratio, **radius)
 
 
 def test_the_table_has_natural_and_four_variants_of_three_attacks_on_two_data_sets(table):
@@ -59,10 +64,11 @@ def test_a_run_finds_its_row():
 
 
 def test_images_in_a_folder_are_compared_with_the_data_set_that_they_are_said_to_be():
-    folder = ExperimentConfig(dataset="image_folder", data_dir="a", network="wrn8", attack="dist", num_steps=10)
+    of_paper = config("cifar10", "dist")
+    folder = dataclasses.replace(of_paper, dataset="image_folder", data_dir="a", network="wrn8")
     assert paper.paper_row(folder) is None
     said = dataclasses.replace(folder, paper_dataset="cifar10")
-    assert paper.paper_row(said) == paper.paper_row(config("cifar10", "dist")) and paper.dataset_of(said) == "cifar10"
+    assert paper.paper_row(said) == paper.paper_row(of_paper) and paper.dataset_of(said) == "cifar10"
 
 
 def test_natural_training_has_one_row_whatever_the_attack_says():
@@ -74,6 +80,22 @@ def test_natural_training_has_one_row_whatever_the_attack_says():
 )
 def test_a_run_that_is_not_in_the_paper_has_no_row(fields):
     assert paper.paper_row(config(**fields)) is None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"epsilon": 0.3}, {"step_size": 0.5}, {"num_steps": 10}, {"random_start": False}, {"canaries": 5}, {"half": 0},
+        {"rs_bounds": "valid"}, {"augment_flip": True}, {"schedule_scale": 0.5}, {"attack": "diff", "trades_beta": 6.0},
+    ],
+)  # fmt: skip
+def test_an_ablation_or_an_attack_of_other_settings_is_no_method_of_the_paper(fields):
+    assert paper.is_its_method(config()) and paper.is_its_method(config(ratio="3/1"))
+    other = dataclasses.replace(config(), **fields)
+    assert not paper.is_its_method(other) and paper.paper_row(other) is None
+    assert paper.is_its_method(
+        dataclasses.replace(config(), width=2, updates=100, train_size=500, precision="mixed_bfloat16")
+    )
 
 
 def test_results_stand_beside_the_papers_in_aligned_columns():

@@ -191,7 +191,18 @@ GOOD = record_of(ExperimentConfig())
 @pytest.mark.parametrize(
     "content",
     [b"", b"{", b"\xff\xfe", b"[]", b"null", b"{}", json.dumps({**GOOD, "flags": ["--seed=0"]}).encode()]
-    + [json.dumps({k: v for k, v in GOOD.items() if k != name}).encode() for name in ("flags", "cost", "noise_floor")],
+    + [json.dumps({k: v for k, v in GOOD.items() if k != name}).encode() for name in ("flags", "cost", "noise_floor")]
+    + [
+        json.dumps({**GOOD, **part}).encode()
+        for part in (
+            {"cost": 3},
+            {"a_test": None},
+            {"p_max": float("nan")},
+            {"versions": 1},
+            {"gap_nat": True},
+            {"flags": {k: v for k, v in GOOD["flags"].items() if k != "seed"}},
+        )
+    ],
     ids=lambda content: content[:20],
 )
 def test_a_file_that_is_no_record_is_refused_by_name(tmp_path, content):
@@ -352,6 +363,19 @@ def test_records_of_other_sweeps_alone_are_nothing_to_lay_out(tmp_path, capsys):
     assert "which is nothing yet" in capsys.readouterr().err
 
 
+def test_a_directory_of_other_flags_is_noticed_before_a_run(tmp_path, capsys):
+    command = ["sweep", f"--row={PGD[1]}", "--overlay=smoke.flags", f"--output_dir={tmp_path}"]
+    (config,) = plan.read(command, "").rows[0].configs
+    other = dataclasses.replace(config, epsilon=0.25)
+    directory = Path(f"{config.run_dir}.unfinished")
+    directory.mkdir(parents=True)
+    (directory / "run.flags").write_text(command_line.to_flags(other, without=("overwrite", "resume")))
+    assert main(command) == 2
+    err = capsys.readouterr().err
+    assert "--epsilon differ. Name another --output_dir or --run_dir" in err
+    assert not list(tmp_path.rglob("*.log"))
+
+
 def test_places_that_cannot_be_written_are_noticed_before_a_run(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     for name in ("output_dir", "records_dir"):
@@ -380,6 +404,10 @@ RUNS = [f"pgd-{name}-seed{seed}" for name in ("original", "pineat-1-1") for seed
         ([*COMMAND, "--jobs=0"], "`jobs`"),
         ([*COMMAND, "--executor=slurm"], "slurm"),
         ([*COMMAND, "--seeds=4-0"], "'4-0'"),
+        ([*COMMAND, "--name="], "Received: ''"),
+        ([*COMMAND, "--name=a/b"], "Received: 'a/b'"),
+        ([*COMMAND, "--row=PGD | B | fmnist.flags --seed=3"], "--seed=3 is not for a row to say"),
+        ([*COMMAND, "--row=PGD | B | fmnist.flags --output_dir=x"], "--output_dir=x is not for a row to say"),
         ([*COMMAND, "--reference=Original,Free"], "names no row by 'Free'; the labels of the rows are 'Original'"),
         ([*COMMAND, "--only=Dist *"], "'Dist *'"),
         ([*COMMAND, "--row=pgd | original | fmnist.flags"], "two of 'pgd original'"),

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from experiments.figures import style
+from experiments.sweep import tables
 from experiments.sweep.tables import RowResult
 
 _LEGEND_WIDTH = 44  # characters
@@ -78,9 +79,10 @@ def _draw(axes: Axes, results: Sequence[RowResult], looks: style.Looks, sizes: d
     if paper:
         _draw_paper(axes, results, looks)
     _draw_front(axes, results)
-    floor = results[0].noise_floor
-    axes.axvline(floor["mean"], color=style.GREY, linestyle=":", linewidth=1.2, label="no leak (noise floor)")
-    axes.axvspan(floor["mean"], floor["upper_95"], color=style.GREY, alpha=0.08, linewidth=0)
+    for number, (mean, upper) in enumerate(tables.noise_floors(results)):
+        label = None if number else "no leak (noise floor)"
+        axes.axvline(mean, color=style.GREY, linestyle=":", linewidth=1.2, label=label)
+        axes.axvspan(mean, upper, color=style.GREY, alpha=0.08, linewidth=0)
 
 
 def _crowd(results: Sequence[RowResult], whole: Box) -> Box:

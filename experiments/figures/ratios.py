@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.figures import style
+from experiments.sweep import records
 from experiments.sweep.tables import RowResult
 from pineat_tf.types import Ratio
 
@@ -20,8 +21,8 @@ _PANELS = {
 
 
 def has_ratios(results: Sequence[RowResult]) -> bool:
-    """Whether there is something to draw: PINEAT with at least three ratios."""
-    return len({_ratio(result) for result in results if _is_pineat(result)}) >= 3
+    """Whether there is something to draw: PINEAT with at least three ratios, alike in all else."""
+    return len({_ratio(result) for result in _alike(results)}) >= 3
 
 
 def write(path: str | os.PathLike, results: Sequence[RowResult], *, title: str) -> None:
@@ -36,7 +37,7 @@ def write(path: str | os.PathLike, results: Sequence[RowResult], *, title: str) 
     """
     figure = Figure(figsize=(14, 8), dpi=120, layout="constrained")
     *panels, spare = figure.subplots(2, 3).flat
-    pineat = [result for result in results if _is_pineat(result)]
+    pineat = _alike(results)
     colours = style.colours([result.row.group for result in pineat])
     places = _places([_ratio(result) for result in pineat])
     for axes, (name, label) in zip(panels, _PANELS.items()):
@@ -47,7 +48,7 @@ def write(path: str | os.PathLike, results: Sequence[RowResult], *, title: str) 
             rows = {_ratio(row): row for row in pineat if row.row.group == group}
             at = {ratio: place + shift for ratio, place in places.items() if ratio in rows}
             _draw(axes, {at[ratio]: rows[ratio] for ratio in at}, name, group or "PINEAT", colours[group])
-            _draw_original(axes, results, name, group, colours[group])
+            _draw_original(axes, results, next(iter(rows.values())), name, colours[group])
         axes.set_xticks(list(places.values()), list(places))
         axes.set(xlabel="adversarial / reverse-symmetry examples, n/m", ylabel=label)
     spare.set_axis_off()
@@ -74,15 +75,26 @@ def _draw(axes: Axes, rows: dict[float, RowResult], name: str, group: str, colou
     axes.errorbar(list(rows), means, yerr=spreads, **options)
 
 
-def _draw_original(axes: Axes, results: Sequence[RowResult], name: str, group: str, colour: str) -> None:
+def _draw_original(axes: Axes, results: Sequence[RowResult], pineat: RowResult, name: str, colour: str) -> None:
     for result in results:
-        if result.row.group == group and result.row.configs[0].variant == "original":
+        if result.row.configs[0].variant == "original" and _settings(result) == _settings(pineat):
             axes.axhline(result.estimate(name).mean, color=colour, linestyle="--", linewidth=1, alpha=0.7)
             return
 
 
-def _is_pineat(result: RowResult) -> bool:
-    return result.row.configs[0].variant == "pineat"
+def _alike(results: Sequence[RowResult]) -> list[RowResult]:
+    """The rows of PINEAT, of each group those that differ in the ratio alone, where most ratios were run."""
+    families: dict[str, dict[str, dict[str, RowResult]]] = {}
+    for result in results:
+        if result.row.configs[0].variant == "pineat":
+            family = families.setdefault(result.row.group, {}).setdefault(_settings(result), {})
+            family.setdefault(_ratio(result), result)
+    return [result for of_group in families.values() for result in max(of_group.values(), key=len).values()]
+
+
+def _settings(result: RowResult) -> str:
+    """What tells a row from others but for its seeds, its ratio, and whether it is PINEAT or the original method."""
+    return records.key(result.row.configs[0].to_dict(), without=("seed", "ratio", "variant"))
 
 
 def _ratio(result: RowResult) -> str:

@@ -10,7 +10,7 @@ Results: records/*.json, one a run, then tables (.md, .csv), pictures (.png) and
 import sys
 
 from experiments import command_line
-from experiments.sweep import outputs, plan, tables, training
+from experiments.sweep import executors, outputs, plan, tables, training
 from pineat_tf import cpu
 
 
@@ -44,6 +44,7 @@ def _run(argv: list[str]) -> None:
         return
     for folder in (sweep.output_dir, sweep.records.path):  # rather now than after hours
         folder.mkdir(parents=True, exist_ok=True)
+    executors.check_directories(pending)
     failed = training.train(pending, sweep.executor, sweep.jobs, sweep.records.add)
     results = tables.results(sweep.rows, sweep.records)
     if results:

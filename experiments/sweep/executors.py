@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from experiments import command_line
+from experiments import command_line, files
 from experiments.config import ExperimentConfig
 
 EXECUTORS = ("local", "ray")
@@ -37,6 +37,18 @@ class Outcome(NamedTuple):
     job: Job
     metrics: dict | None
     error: str
+
+
+def check_directories(jobs: Sequence[Job]) -> None:
+    """Raises `ValueError` if the directory of a job holds a run with other flags."""
+    for job in jobs:
+        path = pathlib.Path(job.config.run_dir)
+        for directory in (path, files.unfinished(path)):
+            try:
+                files.check_same_flags(directory, _flags(job.config))
+            except ValueError as error:
+                words = str(error).partition(" Give ")[0]
+                raise ValueError(f"{words} Name another --output_dir or --run_dir, or remove it.") from None
 
 
 def run_local(jobs: Sequence[Job], num_processes: int) -> Iterator[Outcome]:
@@ -140,7 +152,7 @@ def _run_process(job: Job, place: _Place, stopping: threading.Event, processes: 
     environment = os.environ | ({"CUDA_VISIBLE_DEVICES": place.gpu} if place.gpu else {})
     log = pathlib.Path(f"{job.config.run_dir}.log")
     log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "w", encoding="utf-8") as output:
+    with open(log, "a", encoding="utf-8") as output:  # another sweep's run may be writing to it
         process = subprocess.Popen(_command(job.config), stdout=output, stderr=output, env=environment)
         processes.add(process)
         if stopping.is_set():  # in between
@@ -177,8 +189,11 @@ def _on_cores_of_its_own(num: int) -> Iterator[None]:
 
 
 def _command(config: ExperimentConfig) -> list[str]:
-    flags = command_line.to_flags(config, without=("overwrite", "resume")).splitlines()
-    return [sys.executable, "-m", "experiments.run", *flags, "--resume"]
+    return [sys.executable, "-m", "experiments.run", *_flags(config).splitlines(), "--resume"]
+
+
+def _flags(config: ExperimentConfig) -> str:
+    return command_line.to_flags(config, without=("overwrite", "resume"))
 
 
 def _result(config: ExperimentConfig, code: int, log: pathlib.Path) -> tuple[dict | None, str]:

@@ -409,11 +409,8 @@ def _example(caption: str, png: bytes) -> str:
 
 
 def _floor_text(rows: Sequence[_Row]) -> str:
-    floors = {
-        f"{floor['mean']:.4f} on average (95\N{NO-BREAK SPACE}%: below {floor['upper_95']:.4f})"
-        for floor in (row.result.noise_floor for row in rows)
-    }
-    return " or ".join(sorted(floors))
+    floors = tables.noise_floors([row.result for row in rows])
+    return " or ".join(f"{mean:.4f} on average (95\N{NO-BREAK SPACE}%: below {upper:.4f})" for mean, upper in floors)
 
 
 def _definition(term: str, text: str) -> str:

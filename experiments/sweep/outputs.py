@@ -61,13 +61,13 @@ def _examples(results: Sequence[tables.RowResult]) -> list[tuple[str, bytes]]:
 
 
 def _markdown(results: Sequence[tables.RowResult], title: str, references: Sequence[str]) -> str:
-    floor = results[0].noise_floor
+    floors = [f"{mean:.4f} (95 %: below {upper:.4f})" for mean, upper in tables.noise_floors(results)]
     parts = [
         f"# {title}",
         tables.markdown(results),
         "Mean ± standard deviation over seeds. **Bold**: the best of all rows; <u>underlined</u>: the best of a group "
         "of rows. P are in-sample membership inference accuracies: a network that leaks nothing scores "
-        f"{floor['mean']:.4f} (95 %: below {floor['upper_95']:.4f}). Gap attack: calling a member whatever is "
+        f"{' or '.join(floors)} on average. Gap attack: calling a member whatever is "
         "classified correctly, on natural or adversarial images, whichever leaks more. Minutes: of training. Passes: "
         "of 100 images each; a backward pass counts as 1 forward pass to the images and as 2 to images and weights.",
     ]

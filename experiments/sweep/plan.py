@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from absl import flags
 
-from experiments import command_line
+from experiments import command_line, files
 from experiments.sweep import executors, grid
 from experiments.sweep.records import Records
 from pineat_tf.checks import check_choice, check_count
@@ -77,6 +77,7 @@ def from_flags(values: flags.FlagValues) -> Sweep:
     """
     check_choice("executor", values.executor, executors.EXECUTORS)
     check_count("jobs", values.jobs, 1, "It is how many runs are trained at once.")
+    files.check_name(values.name)
     output_dir = pathlib.Path(values.output_dir).expanduser()
     rows = _rows(values, str(values.run_dir or output_dir / "runs"))
     if values["reference"].present:

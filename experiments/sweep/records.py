@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import pathlib
 from collections.abc import Iterator
@@ -11,7 +12,11 @@ from experiments.config import ExperimentConfig
 
 WITHOUT_EFFECT = ("output_dir", "overwrite", "resume", "data_dir", "paper_dataset", "export", "checkpoint_seconds")
 """Flags that change no figure: a run is known by the others."""
-_FIGURES = {"flags", "a_test", "r_test", "p_max", "cost", "seconds", "noise_floor"}
+_FIGURES = (
+    "a_train", "a_test", "r_train", "r_test", "p_e_nat", "p_e_adv", "p_max", "gap_nat", "gap_adv", "noise_floor.mean",
+    "noise_floor.upper_95", "seconds.training", "cost.gradient_passes", "cost.forward_units", "data.num_members",
+    "data.num_non_members", "flags.seed", "flags.batch_size",
+)  # fmt: skip
 
 
 class Records:
@@ -28,20 +33,20 @@ class Records:
 
     def __init__(self, path: str | os.PathLike):
         self.path = pathlib.Path(path)
-        self._by_key = {_key(record["flags"]): record for record in self._stored()}
+        self._by_key = {key(record["flags"]): record for record in self._stored()}
 
     def find(self, config: ExperimentConfig) -> dict | None:
         """The record of a run with the same flags, or None."""
-        return self._by_key.get(_key(config.to_dict()))
+        return self._by_key.get(key(config.to_dict()))
 
     def add(self, name: str, metrics: dict) -> None:
         """Keeps the contents of a metrics.json in a file of this name and a few letters that tell its flags."""
-        key = _key(metrics["flags"])
-        digest = hashlib.sha256(key.encode()).hexdigest()[:8]
+        its_key = key(metrics["flags"])
+        digest = hashlib.sha256(its_key.encode()).hexdigest()[:8]
         self.path.mkdir(parents=True, exist_ok=True)
         text = json.dumps(metrics, allow_nan=False, separators=(",", ":"))
         files.write_text(self.path / f"{name}-{digest}.json", text + "\n")
-        self._by_key[key] = metrics
+        self._by_key[its_key] = metrics
 
     def __len__(self) -> int:
         return len(self._by_key)
@@ -59,19 +64,40 @@ def read(path: pathlib.Path) -> dict:
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        if not _FIGURES <= record.keys() or not isinstance(record["flags"], dict):
-            raise ValueError("it lacks figures of a run")
-    except (ValueError, AttributeError) as error:
+        _check(record)
+    except ValueError as error:
         raise ValueError(
             f"{str(path)!r} is no record of a run: {error}. Move it elsewhere; records are written by runs and sweeps."
         ) from error
     return record
 
 
-def _key(flags: dict) -> str:
-    """What tells runs apart; a flag that an older record does not know had its default."""
-    known = ExperimentConfig().to_dict(without=WITHOUT_EFFECT)
+def _check(record: object) -> None:
+    for name in _FIGURES:
+        value = record
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise ValueError(f"its {name} is no finite number" if value is not None else f"it lacks {name}")
+    if not isinstance(record.get("versions"), dict):
+        raise ValueError("it lacks versions")
+
+
+def key(flags: dict, *, without: tuple[str, ...] = ()) -> str:
+    """What tells runs apart; a flag that an older record does not know had its default.
+
+    Args:
+        flags: of a run, as in its metrics.json.
+        without: names of flags to leave out, as ("seed",) for what the runs of a row have in common.
+    """
+    known = ExperimentConfig().to_dict(without=(*WITHOUT_EFFECT, *without))
     values = {name: flags.get(name, default) for name, default in known.items()}
-    if values["dataset"] in ("npz", "image_folder"):  # where the place is what tells data apart
-        values["data"] = pathlib.PurePath(flags.get("data_dir", "")).name
+    data = data_name(values["dataset"], flags.get("data_dir", ""))
+    if data != values["dataset"]:
+        values["data"] = data
     return json.dumps(values, sort_keys=True)
+
+
+def data_name(dataset: str, data_dir: str) -> str:
+    """What tells data apart: the name of the place of those that have none of their own."""
+    return pathlib.PurePath(data_dir).name or dataset if dataset in ("npz", "image_folder") else dataset

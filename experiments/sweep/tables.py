@@ -80,6 +80,11 @@ def results(rows: Sequence[Row], records: Records) -> list[RowResult]:
     return [result for result in found if result.records]
 
 
+def noise_floors(rows: Sequence[RowResult]) -> list[tuple[float, float]]:
+    """The noise floors that occur, as (mean, upper end of 95 %), from the lowest up."""
+    return sorted({(row.noise_floor["mean"], row.noise_floor["upper_95"]) for row in rows})
+
+
 def best_of(rows: Sequence[RowResult], name: str) -> float | None:
     """The best mean of a figure over rows, as it is printed; None where no row is better than another."""
     printed = [_rounded(name, row.estimate(name).mean) for row in rows]
