@@ -7,6 +7,7 @@ The network is a `fmnist_vgg` of any width, as runs on Fashion-MNIST export it. 
 Keras, theirs with a PyTorch twin that has the same weights. Interrupted, ours goes on from JSON.unfinished.
 """
 
+import importlib
 import pathlib
 import sys
 import time
@@ -39,7 +40,7 @@ def torch_twin(network: keras.Model) -> Any:
     Raises:
         ValueError: if it has other layers.
     """
-    import torch
+    torch = _installed("torch")
 
     class ChannelsLast(torch.nn.Module):
         def forward(self, images):
@@ -84,9 +85,7 @@ def measure(network: keras.Model, data: Split, epsilon: float, state_path: str |
     Raises:
         ValueError: if the twin does not give the network's logits.
     """
-    import pyautoattack
-    import torch
-
+    torch, pyautoattack = _installed("torch"), _installed("pyautoattack")
     twin = torch_twin(network)
     images, labels = torch.from_numpy(data.images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(data.labels)
     with torch.no_grad():
@@ -155,9 +154,18 @@ def _run(argv: list[str]) -> None:
     )
 
 
+def _installed(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise ValueError(f"parity needs {name}: pip install torch pyautoattack") from None
+
+
 def _in_float32(path: str) -> keras.Model:
     trained = keras.saving.load_model(path, compile=False)
-    first = next(layer for layer in trained.layers if isinstance(layer, keras.layers.Conv2D))
+    first = next((layer for layer in trained.layers if isinstance(layer, keras.layers.Conv2D)), None)
+    if first is None:
+        raise ValueError(f"{path!r} is no fmnist_vgg: it has no convolution. Give a network of experiments.run.")
     network = networks.build(
         "fmnist_vgg",
         input_shape=trained.input_shape[1:],

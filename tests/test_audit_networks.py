@@ -128,6 +128,8 @@ def test_bad_command_lines_are_told(tmp_path, capsys):
         assert message in refusal(capsys, path, *DATA, option)
     np.savez(tmp_path / "predictions.npz", a=1)
     assert "--epsilon is for networks" in refusal(capsys, tmp_path / "predictions.npz", "--epsilon=0.1")
+    assert "--norm is for networks" in refusal(capsys, tmp_path / "predictions.npz", "--norm=l7")
+    assert "--num_attacked is for networks" in refusal(capsys, tmp_path / "predictions.npz", "--num_attacked=-1")
 
 
 def test_what_is_a_network(tmp_path):

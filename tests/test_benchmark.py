@@ -160,3 +160,12 @@ def test_help_names_every_flag(capsys):
     assert command.main(["benchmark", "--help"]) == 0
     text = capsys.readouterr().out
     assert all(f"--{name}:" in text for name in command._FLAGS)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [(["--widths="], "Received: ''"), (["--json=nowhere/a.json"], "'nowhere/a.json' is in no folder that there is")],
+)
+def test_what_would_be_in_vain_is_refused_before_it_is_measured(arguments, message, capsys):
+    assert command.main(["benchmark", *arguments]) == 2
+    assert message in capsys.readouterr().err

@@ -78,6 +78,10 @@ ROWS = [
 
 def test_the_command_draws_measures_and_trains_once(tmp_path, capsys):
     arguments = ["figures", *ROWS, f"--output_dir={tmp_path}", "--name=one"]
+    assert main([*arguments, "--dry_run"]) == 0
+    told = capsys.readouterr().out
+    assert "2 rows, of which 2 are to be trained" in told and "2 runs to do" in told and not list(tmp_path.iterdir())
+    assert main([*arguments, "--tables_only"]) == 2 and "'pgd Original' is not" in capsys.readouterr().err
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     assert "| pgd Original | " in printed and "rounds of 1/0" in printed
@@ -88,6 +92,13 @@ def test_the_command_draws_measures_and_trains_once(tmp_path, capsys):
     assert is_drawn(tmp_path / "one.png")
     assert main(arguments) == 0
     assert "rounds of 1/0" not in capsys.readouterr().out  # read, not trained again
+    assert main([*arguments, "--tables_only", "--name=one.v2"]) == 0
+    assert (tmp_path / "one.v2.png").exists() and (tmp_path / "one.v2.json").exists()
+    (tmp_path / "examples" / "pgd-original.npz").unlink()
+    assert main([*arguments, "--dry_run"]) == 0 and "of which 1 are to be trained" in capsys.readouterr().out
+    one_pass = [f"{row} --updates=2" for row in ROWS[:1]]
+    assert main(["figures", *one_pass, f"--output_dir={tmp_path / 'short'}"]) == 2
+    assert "of which there must be two at least" in capsys.readouterr().err
 
 
 def is_drawn(path):

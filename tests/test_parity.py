@@ -89,3 +89,12 @@ def test_bad_command_lines_are_told(capsys):
     assert parity.main(["parity"]) == 2 and "give one network, not 0" in capsys.readouterr().err
     assert parity.main(["parity", "a.keras", "--epsilon=-1"]) == 2 and "positive" in capsys.readouterr().err
     assert parity.main(["parity", "--help"]) == 0 and "pyautoattack" in capsys.readouterr().out
+
+
+def test_what_is_no_fmnist_vgg_or_not_installed_is_told(tmp_path):
+    network = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
+    network.save(tmp_path / "dense.keras")
+    with pytest.raises(ValueError, match="it has no convolution"):
+        parity._in_float32(str(tmp_path / "dense.keras"))
+    with pytest.raises(ValueError, match="parity needs no_such_package: pip install"):
+        parity._installed("no_such_package")

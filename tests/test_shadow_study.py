@@ -228,6 +228,36 @@ def test_results_are_enough_to_lay_a_row_out_beside_others(finished, tmp_path, c
     assert main(command(path)) == 2 and "holds no results of shadow models" in capsys.readouterr().err
 
 
+def test_results_that_a_call_does_not_name_stay_and_others_are_not_replaced(finished, tmp_path, capsys):
+    path = tmp_path / "copy"
+    path.mkdir()
+    shutil.copy(finished / "small.json", path)
+    stored = json.loads((path / "small.json").read_text())
+    (method,) = stored["methods"]
+    del method["flags"]["paper_dataset"]  # results of before there was this flag
+    stored["methods"].append({**method, "title": "PGD Another"})
+    (path / "small.json").write_text(json.dumps(stored))
+    assert main(command(path, "--tables_only")) == 0
+    assert [method["title"] for method in json.loads((path / "small.json").read_text())["methods"]] == [
+        "PGD Original", "PGD Another",
+    ]  # fmt: skip
+    other = command(path)
+    other[1] += " --epsilon=0.05"
+    capsys.readouterr()
+    assert main(other) == 2 and "results of 'PGD Original' with other flags" in capsys.readouterr().err
+
+
+def test_a_model_whose_figures_were_not_recorded_is_called_again(finished, tmp_path, capsys):
+    path = tmp_path / "copy"
+    shutil.copytree(finished, path)
+    (path / "small.json").unlink()
+    before = sorted((path / "records").iterdir())
+    before[0].unlink()
+    assert main(command(path, "--dry_run")) == 0 and "1 models are to be trained" in capsys.readouterr().out
+    assert main(command(path)) == 0  # it is finished already, and says so
+    assert sorted((path / "records").iterdir()) == before
+
+
 def test_what_is_missing_or_wrong_is_told(finished, tmp_path, capsys):
     path = tmp_path / "copy"
     shutil.copytree(finished, path)

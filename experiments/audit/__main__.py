@@ -52,7 +52,9 @@ its end is taken off, where it can be seen. IMAGES are
 Every threshold is chosen on the scores it is judged on (in-sample), as in the literature: compare
 it with the noise floor, not with 0.5.
 """
-_OF_NETWORKS = ("members", "non_members", "epsilon", "epsilons", "attackers")
+_OF_NETWORKS = (
+    "members", "non_members", "data_dir", "epsilon", "epsilons", "norm", "steps", "num_attacked", "attackers",
+)  # fmt: skip
 _DEFAULT_RADIUS = 0.1  # of label-only attackers, without --epsilon
 
 
@@ -89,7 +91,7 @@ def _run(argv: list[str]) -> None:
 
 
 def _of_predictions(path: str, values: flags.FlagValues) -> tuple[str, dict]:
-    given = [name for name in _OF_NETWORKS if getattr(values, name)]
+    given = [name for name in _OF_NETWORKS if values[name].present]
     if given:
         raise ValueError(
             f"--{given[0]} is for networks (.keras, .h5, or a SavedModel's folder), which {path!r} is not."

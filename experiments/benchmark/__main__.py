@@ -8,6 +8,7 @@ as well. Engines whose library is not installed are left out.
 
 import json
 import os
+import pathlib
 import platform
 import random
 import subprocess
@@ -68,13 +69,16 @@ def _run(argv: list[str]) -> None:
     for name, items in chosen.items():
         for item in items:
             check_choice(name, item, known[name])
-    widths = [_whole(width) for width in values.widths]
+    widths = [_whole(width) for width in values.widths or [""]]
+    for path in filter(None, (values.json, values.picture)):
+        if not pathlib.Path(path).parent.is_dir():
+            raise ValueError(f"{path!r} is in no folder that there is. Make it, or write elsewhere.")
     costs = results.costs() if values.json else []
     timings, matmul = [], {}
     for width in widths:
         for precision in chosen["precisions"]:
             timings += _measure(chosen["engines"], chosen["tasks"], width, precision, values)
-            matmul[precision] = max(matmul.get(precision, 0.0), *_matmul(timings, precision))
+            matmul[precision] = max([matmul.get(precision, 0.0), *_matmul(timings, precision)])
             _write(values, timings, matmul, costs)
     print(results.to_markdown(results.summarised(timings, matmul)))
 

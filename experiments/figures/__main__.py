@@ -11,7 +11,8 @@ import sys
 
 from experiments import command_line, files
 from experiments.figures import clusters
-from experiments.sweep import plan
+from experiments.sweep import plan, training
+from experiments.sweep.executors import Job
 from pineat_tf import cpu
 from pineat_tf.report import markdown_table
 
@@ -32,16 +33,25 @@ def _run(argv: list[str]) -> None:
     sweep = plan.read(argv, __doc__)
     if sweep is None:
         return
+    paths = {row.title: sweep.output_dir / "examples" / f"{row.slug}.npz" for row in sweep.rows}
+    missing = [row for row in sweep.rows if not clusters.is_recorded(row.configs[0], paths[row.title])]
+    print(f"{len(sweep.rows)} rows, of which {len(missing)} are to be trained.")
+    if missing and sweep.tables_only:
+        raise ValueError(f"--tables_only draws what is done, and {missing[0].title!r} is not. Leave it out to train.")
+    if sweep.dry_run:
+        if missing:
+            training.print_estimate([Job(row.slug, row.configs[0]) for row in missing])
+        return
     sweep.output_dir.mkdir(parents=True, exist_ok=True)
     recorded = {}
     for row in sweep.rows:
         print(f"{row.title}:")
-        recorded[row.title] = clusters.record(row.configs[0], sweep.output_dir / "examples" / f"{row.slug}.npz")
+        recorded[row.title] = clusters.record(row.configs[0], paths[row.title])
     figures = {title: clusters.measure(of_row) for title, of_row in recorded.items()}
     base = sweep.output_dir / sweep.name
-    clusters.write(base.with_suffix(".png"), recorded)
+    clusters.write(f"{base}.png", recorded)
     files.write_json(
-        base.with_suffix(".json"),
+        f"{base}.json",
         {title: {name: value._asdict() for name, value in of_row.items()} for title, of_row in figures.items()},
     )
     names = list(next(iter(figures.values())))
@@ -49,7 +59,7 @@ def _run(argv: list[str]) -> None:
     for title, of_row in figures.items():
         lines.append((title, *(f"{of_row[name].mean:.3f} ± {of_row[name].sd:.3f}" for name in names)))
     table = markdown_table(lines)
-    files.write_text(base.with_suffix(".md"), f"# {sweep.title}\n\n{table}\n\n{_NOTE}\n")
+    files.write_text(f"{base}.md", f"# {sweep.title}\n\n{table}\n\n{_NOTE}\n")
     print(table)
 
 

@@ -74,22 +74,31 @@ class Recorder(keras.callbacks.Callback):
         self.adversarial.append(self._generate(seed).numpy())
 
 
+def is_recorded(config: ExperimentConfig, path: str | os.PathLike) -> bool:
+    """Whether the examples of a training by the same flags are there."""
+    path = pathlib.Path(path)
+    told = _told(path)
+    return path.exists() and told.exists() and told.read_text(encoding="utf-8") == _flags(config)
+
+
 def record(config: ExperimentConfig, path: str | os.PathLike) -> Recorded:
     """Trains as the config says and records the examples of the first training images; or reads what it recorded.
 
     Args:
         config: an original method; its companions are then made from its examples.
         path: the npz to keep the examples in. One of other flags is replaced.
+
+    Raises:
+        ValueError: if the training is a single pass, which leaves one example of each image.
     """
-    path, flags = pathlib.Path(path), command_line.to_flags(config, without=("output_dir", "overwrite", "resume"))
-    told = path.with_suffix(".flags")  # beside the examples, and after them
-    if not told.exists() or told.read_text(encoding="utf-8") != flags:
+    path = pathlib.Path(path)
+    if not is_recorded(config, path):
         arrays = _train(config)
         path.parent.mkdir(parents=True, exist_ok=True)
-        told.unlink(missing_ok=True)
+        _told(path).unlink(missing_ok=True)
         with files.replacing(path) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, **arrays)
-        files.write_text(told, flags)
+        files.write_text(_told(path), _flags(config))
     stored = read_arrays(str(path), ("natural", "labels", "adversarial"))
     natural, adversarial = stored["natural"], stored["adversarial"].astype(np.float32)
     return Recorded(natural, stored["labels"], adversarial, _companions(config, natural, adversarial))
@@ -148,10 +157,25 @@ def _draw(left: Axes, right: Axes, title: str, recorded: Recorded) -> None:
     right.set(xlim=left.set_xlim(*right.get_xlim()), ylim=left.set_ylim(*right.get_ylim()))
 
 
+def _told(path: pathlib.Path) -> pathlib.Path:
+    """Where the flags of recorded examples are; written after them."""
+    return path.with_suffix(".flags")
+
+
+def _flags(config: ExperimentConfig) -> str:
+    return command_line.to_flags(config, without=("output_dir", "overwrite", "resume"))
+
+
 def _train(config: ExperimentConfig) -> dict[str, np.ndarray]:
     kept: list[Recorder] = []
 
     def recorder(data) -> list[keras.callbacks.Callback]:
+        a_pass = len(data.train.labels) // config.batch_size
+        if config.rounds <= a_pass:
+            raise ValueError(
+                f"examples cluster over passes, of which there must be two at least. Received: {config.rounds} rounds, "
+                f"of which {a_pass} are a pass. Give more --updates."
+            )
         kept.append(Recorder(config, data.train.images[:NUM_IMAGES], data.train.labels[:NUM_IMAGES]))
         return list(kept)
 

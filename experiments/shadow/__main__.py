@@ -6,7 +6,8 @@ For each row the command trains the models, each on a random half of its trainin
 asks them of all these images as they are, attacked, as reverse-symmetry examples and as random points of the ball. Then
 each model in turn is audited with the others as shadows. What is done is not done again: give the same command to go
 on, or with more models or rows. Results: NAME.json, .md, .csv and .png in the output directory; queries/ holds what
-each model said. A row that NAME.json has by the same flags and number of models is done, even without its queries.
+each model said. A row that NAME.json has by the same flags and number of models is done, even without its queries; its
+rows that a call does not name stay.
 """
 
 import json
@@ -18,7 +19,7 @@ from absl import flags
 from experiments import command_line
 from experiments.shadow import attackers, outputs
 from experiments.shadow.models import Shadows
-from experiments.sweep import plan, training
+from experiments.sweep import plan, records, training
 from pineat_tf import cpu
 from pineat_tf.checks import check_count
 
@@ -48,10 +49,11 @@ def _run(argv: list[str]) -> None:
     sweep = plan.from_flags(values)
     base = pathlib.Path(sweep.output_dir, sweep.name)
     methods = [Shadows(row, values.num_models, sweep.output_dir / "queries") for row in sweep.rows]
-    finished = outputs.read(base.with_suffix(".json"))
-    finished = {shadows.row.title: study for shadows in methods if (study := _same(finished, shadows))}
+    stored = outputs.read(pathlib.Path(f"{base}.json"))
+    finished = {shadows.row.title: study for shadows in methods if (study := _same(stored, shadows))}
+    others = [study for title, study in stored.items() if title not in {shadows.row.title for shadows in methods}]
     unfinished = [shadows for shadows in methods if shadows.row.title not in finished]
-    pending = [] if sweep.tables_only else [job for shadows in unfinished for job in shadows.pending()]
+    pending = [] if sweep.tables_only else [job for shadows in unfinished for job in shadows.pending(sweep.records)]
     print(
         f"{len(methods)} rows of {values.num_models} shadow models; {len(finished)} rows are done, and {len(pending)} "
         "models are to be trained."
@@ -62,15 +64,23 @@ def _run(argv: list[str]) -> None:
         return
     training.check_none(training.train(pending, sweep.executor, sweep.jobs, sweep.records.add), len(pending))
     studies = [finished.get(shadows.row.title) or _study(shadows, sweep) for shadows in methods]
-    outputs.write(base, sweep.title, studies, sweep.references)
+    outputs.write(base, sweep.title, [*studies, *others], sweep.references)
     print(f"Results are in {base}.json, .md, .csv and .png.")
 
 
-def _same(finished: dict[str, outputs.Study], shadows: Shadows) -> outputs.Study | None:
-    """What an earlier call found out about a row, if of these flags and so many models."""
-    study = finished.get(shadows.row.title)
-    is_same = study and study.flags == _flags(shadows) and len(study.runs) == len(shadows.configs)
-    return study if is_same else None
+def _same(stored: dict[str, outputs.Study], shadows: Shadows) -> outputs.Study | None:
+    """What an earlier call found out about a row by so many models, or None if by fewer or not at all."""
+    study = stored.get(shadows.row.title)
+    if study is None:
+        return None
+    known, asked = (records.key(flags, without=("half", "seed")) for flags in (study.flags, _flags(shadows)))
+    if known != asked or len(study.runs) > len(shadows.configs):
+        what = "other flags" if known != asked else f"{len(study.runs)} models"
+        raise ValueError(
+            f"there are results of {shadows.row.title!r} with {what}, which these would replace. Choose another --name "
+            "or --output_dir."
+        )
+    return study if len(study.runs) == len(shadows.configs) else None
 
 
 def _flags(shadows: Shadows) -> dict:
@@ -82,14 +92,14 @@ def _flags(shadows: Shadows) -> dict:
 def _study(shadows: Shadows, sweep: plan.Sweep) -> outputs.Study:
     shadows.ask()
     answers = shadows.answers()
-    records = [sweep.records.find(config) for config in shadows.configs]
-    if None in records:
+    runs = [sweep.records.find(config) for config in shadows.configs]
+    if None in runs:
         raise ValueError(f"the record of a model of {shadows.row.title!r} is missing; give the --records_dir it is in")
     num_members = int(answers.in_mask[0].sum())
     return outputs.Study(
         title=shadows.row.title,
         flags=_flags(shadows),
-        runs=records,
+        runs=runs,
         leakage=attackers.audit(answers),
         num_members=num_members,
         num_non_members=answers.in_mask.shape[1] - num_members,

@@ -17,7 +17,7 @@ from experiments.config import ExperimentConfig
 from experiments.datasets.archive import read_arrays
 from experiments.sweep.executors import Job
 from experiments.sweep.grid import Row
-from experiments.sweep.records import WITHOUT_EFFECT
+from experiments.sweep.records import WITHOUT_EFFECT, Records
 
 _NETWORK = "network.keras"
 
@@ -62,12 +62,12 @@ class Shadows:
         ]
         self.paths = [directory / f"{row.slug}-half{number}.npz" for number in range(num_models)]
 
-    def pending(self) -> list[Job]:
-        """The models that are neither trained nor asked yet."""
+    def pending(self, records: Records) -> list[Job]:
+        """The models that are neither trained nor asked yet, and those whose figures were not recorded."""
         return [
             Job(pathlib.Path(config.run_dir).name, config)
             for config, path in zip(self.configs, self.paths)
-            if not path.exists() and not _network_file(config).exists()
+            if records.find(config) is None or not (path.exists() or _network_file(config).exists())
         ]
 
     def unasked(self) -> list[tuple[ExperimentConfig, pathlib.Path]]:

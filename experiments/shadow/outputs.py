@@ -84,10 +84,10 @@ def write(base: pathlib.Path, title: str, studies: Sequence[Study], references: 
     grid = [round(rate, 8) for rate in GRID.tolist()]
     record = {"schema_version": SCHEMA_VERSION, "title": title, "fpr_grid": grid, "methods": methods}
     text = json.dumps(record, allow_nan=False, separators=(",", ":"))
-    files.write_text(base.with_suffix(".json"), text + "\n")
-    files.write_text(base.with_suffix(".csv"), _csv(studies))
-    files.write_text(base.with_suffix(".md"), markdown(title, studies, references))
-    _curves(base.with_suffix(".png"), title, studies)
+    files.write_text(f"{base}.json", text + "\n")
+    files.write_text(f"{base}.csv", _csv(studies))
+    files.write_text(f"{base}.md", markdown(title, studies, references))
+    _curves(pathlib.Path(f"{base}.png"), title, studies)
 
 
 def markdown(title: str, studies: Sequence[Study], references: Sequence[str]) -> str:
