@@ -405,6 +405,8 @@ def configs(draw):
     bools = {name: st.booleans() for name, field in FIELDS.items() if isinstance(field.default, bool)}
     export = st.lists(st.sampled_from(FIELDS["export"].metadata["choices"]), max_size=2).map(tuple)
     drawn = draw(st.fixed_dictionaries({**counts, **floats, **choices, **bools, "export": export}))
+    if drawn["attack"] == "free":  # which these say nothing to
+        drawn |= {"generation": "round", "order": "adversarial", "teacher_share": 0.0}
     return config.ExperimentConfig(
         **drawn,
         seed=draw(st.integers(0, 2**32 - 1)),

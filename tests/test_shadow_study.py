@@ -253,6 +253,8 @@ def test_a_model_whose_figures_were_not_recorded_is_called_again(finished, tmp_p
     (path / "small.json").unlink()
     before = sorted((path / "records").iterdir())
     before[0].unlink()
+    flags = path / "runs" / "pgd-original-half0" / "run.flags"
+    flags.write_text(flags.read_text().replace(str(finished), str(path)))
     assert main(command(path, "--dry_run")) == 0 and "1 models are to be trained" in capsys.readouterr().out
     assert main(command(path)) == 0  # it is finished already, and says so
     assert sorted((path / "records").iterdir()) == before

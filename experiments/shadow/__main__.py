@@ -19,7 +19,7 @@ from absl import flags
 from experiments import command_line
 from experiments.shadow import attackers, outputs
 from experiments.shadow.models import Shadows
-from experiments.sweep import plan, records, training
+from experiments.sweep import executors, plan, records, training
 from pineat_tf import cpu
 from pineat_tf.checks import check_count
 
@@ -62,6 +62,7 @@ def _run(argv: list[str]) -> None:
         training.print_estimate(pending)
     if sweep.dry_run:
         return
+    executors.check_directories(pending)
     training.check_none(training.train(pending, sweep.executor, sweep.jobs, sweep.records.add), len(pending))
     studies = [finished.get(shadows.row.title) or _study(shadows, sweep) for shadows in methods]
     outputs.write(base, sweep.title, [*studies, *others], sweep.references)

@@ -63,7 +63,15 @@ class Shadows:
         self.paths = [directory / f"{row.slug}-half{number}.npz" for number in range(num_models)]
 
     def pending(self, records: Records) -> list[Job]:
-        """The models that are neither trained nor asked yet, and those whose figures were not recorded."""
+        """The models that are neither trained nor asked yet, and those whose figures were not recorded.
+
+        Raises:
+            ValueError: if what one said is not whole, or of a model with other flags.
+        """
+        names = list(method.queries(self.configs[0]))
+        for config, path in zip(self.configs, self.paths):
+            if path.exists():
+                _read(path, config, names)
         return [
             Job(pathlib.Path(config.run_dir).name, config)
             for config, path in zip(self.configs, self.paths)
