@@ -15,6 +15,8 @@ from experiments import files
 from experiments.config import ExperimentConfig
 
 FLAGFILES = pathlib.Path(__file__).parent / "flagfiles"
+NOT_RECORDED = ("overwrite", "resume")
+"""Flags that say how a run begins, not what it is."""
 _HELP = ("help", "helpshort")
 _LONGEST_FLAGFILE = 1 << 16  # characters
 _MOST_FLAGFILES = 100  # a file that names two, each of which names two, ... has no end
@@ -110,6 +112,11 @@ def to_flags(config: ExperimentConfig, *, without: Sequence[str] = ()) -> str:
         text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
         lines.append(f"--{name}={text.lower() if isinstance(value, bool) else text}")
     return "\n".join(lines) + "\n"
+
+
+def recorded_flags(config: ExperimentConfig, *, without: Sequence[str] = ()) -> str:
+    """The config as the flag file that stays with its results: all but how to begin, and the flags in `without`."""
+    return to_flags(config, without=(*NOT_RECORDED, *without))
 
 
 def usage(intro: str, values: flags.FlagValues) -> str:

@@ -22,8 +22,7 @@ from experiments import command_line, files, paper
 from experiments.config import ExperimentConfig
 from experiments.figures import pareto
 from experiments.pipeline import METRICS
-from experiments.sweep import outputs, records, tables
-from experiments.sweep.grid import Row
+from experiments.sweep import grid, outputs, records, tables
 from pineat_tf.report import markdown_table
 
 AUDIT = "audit.json"
@@ -87,7 +86,7 @@ def grouped(runs: Sequence[Run]) -> list[tuple[tables.RowResult, list[dict]]]:
         if len(by_seed) < len(of_method):
             raise ValueError(f"two runs of {label!r} have the same seed and flags. Name each run once.")
         configs = tuple(_config(by_seed[seed]) for seed in sorted(by_seed))
-        row = Row(group="", label=label, configs=configs)
+        row = grid.Row(group="", label=label, configs=configs)
         result = tables.RowResult(row, {seed: by_seed[seed] for seed in sorted(by_seed)})
         found.append((result, [run.robustness for run in of_method if run.robustness]))
     return found
@@ -140,10 +139,7 @@ def _run(argv: list[str]) -> None:
     files.check_name(values.name)
     methods = grouped([run for path in paths for run in read(pathlib.Path(path).expanduser())])
     results = [method for method, _ in methods]
-    unknown = set(values.reference) - {result.row.label for result in results}
-    if unknown:
-        labels = ", ".join(repr(result.row.label) for result in results)
-        raise ValueError(f"--reference names {sorted(unknown)}, but the methods are {labels}.")
+    grid.check_references(values.reference, [result.row.label for result in results], "the methods")
     output_dir = pathlib.Path(values.output_dir).expanduser()
     outputs.write(results, output_dir, name=values.name, title=values.title, references=values.reference)
     table = ranking(methods)
@@ -184,10 +180,8 @@ def _beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
 
 
 def _config(record: dict) -> ExperimentConfig:
-    """The flags that decide figures, those that an older record lacks at their defaults, and where the data were."""
-    known = ExperimentConfig().to_dict(without=records.WITHOUT_EFFECT)
-    values = {name: record["flags"].get(name, default) for name, default in known.items()}
-    values["data_dir"] = record["flags"].get("data_dir", "")
+    """The flags that decide figures, and where the data were."""
+    values = records.deciding(record["flags"]) | {"data_dir": record["flags"].get("data_dir", "")}
     return ExperimentConfig(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
 
 

@@ -71,17 +71,25 @@ def unfinished(path: str | os.PathLike) -> pathlib.Path:
     return path.with_name(path.name + ".unfinished")
 
 
-def check_same_flags(directory: pathlib.Path, flags: str) -> None:
-    """Raises `ValueError` if the run in `directory` has other flags than these, one a line."""
+def check_same_flags(
+    directory: pathlib.Path,
+    flags: str,
+    *,
+    hint: str = "Give its flags to --resume it, or --overwrite to begin anew.",
+) -> None:
+    """Raises `ValueError` if the run in `directory` has other flags.
+
+    Args:
+        directory: of a run, finished or not; nothing need be there.
+        flags: what the run should have, one a line.
+        hint: how to mend it, for the end of the message.
+    """
     recorded = directory / RunDirectory.FLAGS
     given = set(flags.splitlines())
     differing = set(recorded.read_text(encoding="utf-8").splitlines()) ^ given if recorded.exists() else set()
     if differing:
-        names = sorted({line.split("=")[0] for line in differing})
-        raise ValueError(
-            f"{str(directory)!r} holds a run with other flags: {', '.join(names)} differ. Give its flags to --resume "
-            "it, or --overwrite to begin anew."
-        )
+        names = ", ".join(sorted({line.split("=")[0] for line in differing}))
+        raise ValueError(f"{str(directory)!r} holds a run with other flags: {names} differ. {hint}")
 
 
 class RunDirectory:

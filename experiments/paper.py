@@ -45,7 +45,7 @@ def is_its_method(config: ExperimentConfig) -> bool:
 
     On the paper's data sets its attack has the paper's settings, and images of Fashion-MNIST are not augmented.
     """
-    if any(getattr(config, name) != getattr(ExperimentConfig(), name) for name in _OF_THE_METHOD):
+    if any(getattr(config, name) != getattr(ExperimentConfig, name) for name in _OF_THE_METHOD):
         return False
     settings = _settings(dataset_of(config), config.attack)
     if settings is None:

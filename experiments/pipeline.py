@@ -128,7 +128,7 @@ def _finished(config: ExperimentConfig) -> dict | None:
     is_finished = (path / METRICS).exists() and not files.unfinished(path).exists()
     if not is_finished or not config.resume or config.overwrite:
         return None
-    files.check_same_flags(path, _recorded_flags(config))
+    files.check_same_flags(path, command_line.recorded_flags(config))
     print(f"{path} is finished already.")
     try:
         return json.loads((path / METRICS).read_text(encoding="utf-8"))
@@ -138,7 +138,7 @@ def _finished(config: ExperimentConfig) -> dict | None:
 
 def _lead(config: ExperimentConfig, data: datasets.Dataset, model: pt.AdversarialTraining, plan: _Plan) -> dict:
     path, options = pathlib.Path(config.run_dir), {"overwrite": config.overwrite, "resume": config.resume}
-    directory = files.RunDirectory(path, flags=_recorded_flags(config), **options)
+    directory = files.RunDirectory(path, flags=command_line.recorded_flags(config), **options)
     try:
         metrics = _run_in(directory.unfinished, config, data, model, plan)
         directory.commit()
@@ -389,7 +389,7 @@ def _metrics(
             "parameters": model.network.count_params(),
             "flops_per_forward": networks.forward_flops(model.network),
         },
-        "flags": config.to_dict(without=(*_NOT_RECORDED, "output_dir")),
+        "flags": config.to_dict(without=(*command_line.NOT_RECORDED, "output_dir")),
         "versions": {
             "pineat_tf": pt.__version__,
             "tensorflow": tf.__version__,
@@ -407,13 +407,6 @@ def _write_predictions(path: pathlib.Path, predictions: dict[str, dict]) -> None
             arrays[f"logits_{split}_{QUERIES[queries]}"] = predicted.logits
     with files.replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays)
-
-
-_NOT_RECORDED = ("overwrite", "resume")
-
-
-def _recorded_flags(config: ExperimentConfig) -> str:
-    return command_line.to_flags(config, without=_NOT_RECORDED)
 
 
 def minutes(seconds: float) -> str:

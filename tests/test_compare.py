@@ -56,10 +56,8 @@ def test_runs_on_other_data_are_other_methods(tmp_path, capsys):
     for seed, name in enumerate(("easy", "hard")):
         config = ExperimentConfig(dataset="npz", data_dir=f"/data/{name}.npz", seed=seed, variant="original")
         (tmp_path / f"{name}.json").write_text(json.dumps(record_of(config)))
-    assert (
-        compare.main(["compare", str(tmp_path / "easy.json"), str(tmp_path / "hard.json"), f"--output_dir={tmp_path}"])
-        == 0
-    )
+    paths = [str(tmp_path / name) for name in ("easy.json", "hard.json")]
+    assert compare.main(["compare", *paths, f"--output_dir={tmp_path}"]) == 0
     rows = table(capsys.readouterr().out)[2:]
     assert sorted(row[1:3] for row in rows) == [["easy.npz pgd original", "1"], ["hard.npz pgd original", "1"]]
 

@@ -306,7 +306,7 @@ def test_a_directory_that_cannot_be_made_is_an_os_error(tmp_path):
     assert tree(tmp_path) == {"file": "mine"}
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.skipif(os.geteuid() == 0, reason="permission bits do not bind the superuser")
 def test_a_parent_that_cannot_be_written_to_is_an_os_error(tmp_path):
     tmp_path.chmod(0o500)
     try:

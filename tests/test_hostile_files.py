@@ -448,7 +448,7 @@ def test_a_flag_file_that_is_too_long_is_not_cut(tmp_path):
         command_line.expand_flagfiles([f"--flagfile={tmp_path / 'a'}"])
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read everything")
+@pytest.mark.skipif(os.geteuid() == 0, reason="permission bits do not bind the superuser")
 def test_a_flag_file_without_permission(tmp_path):
     name = write_flags(tmp_path / "a", "--seed=1")
     (tmp_path / "a").chmod(0)

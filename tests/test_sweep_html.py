@@ -450,7 +450,7 @@ def in_browser(text, checks, width, directory):
     return json.loads(unescape(found[1]))
 
 
-needs_browser = pytest.mark.skipif(BROWSER is None, reason="needs Chromium, to see what a page does")
+needs_browser = pytest.mark.skipif(BROWSER is None, reason="Chromium is not installed")
 
 
 @pytest.fixture(scope="module", params=[1280, 390], ids=["desk", "phone"])

@@ -69,7 +69,7 @@ def _run(argv: list[str]) -> None:
     for name, items in chosen.items():
         for item in items:
             check_choice(name, item, known[name])
-    widths = [_whole(width) for width in values.widths or [""]]
+    widths = _widths(values.widths)
     for path in filter(None, (values.json, values.picture)):
         if not pathlib.Path(path).parent.is_dir():
             raise ValueError(f"{path!r} is in no folder that there is. Make it, or write elsewhere.")
@@ -103,10 +103,10 @@ def _usage(values: flags.FlagValues) -> str:
     return "\n".join([__doc__, *(f"  --{name}: {values[name].help}" for name in _FLAGS)])
 
 
-def _whole(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"`widths` must be whole numbers >= 1. Received: {text!r}. Give e.g. --widths=1,4.")
-    return int(text)
+def _widths(texts: list[str]) -> list[int]:
+    if not texts or not all(text.isdecimal() and int(text) >= 1 for text in texts):
+        raise ValueError(f"`widths` must be whole numbers >= 1. Received: {','.join(texts)!r}. Give e.g. --widths=1,4.")
+    return [int(text) for text in texts]
 
 
 def _measure(engines: list[str], tasks: list[str], width: int, precision: str, values: flags.FlagValues) -> list[dict]:

@@ -12,7 +12,6 @@ import sys
 from experiments import command_line, files
 from experiments.figures import clusters
 from experiments.sweep import plan, training
-from experiments.sweep.executors import Job
 from pineat_tf import cpu
 from pineat_tf.report import markdown_table
 
@@ -40,7 +39,7 @@ def _run(argv: list[str]) -> None:
         raise ValueError(f"--tables_only draws what is done, and {missing[0].title!r} is not. Leave it out to train.")
     if sweep.dry_run:
         if missing:
-            training.print_estimate([Job(row.slug, row.configs[0]) for row in missing])
+            training.print_estimate([row.configs[0] for row in missing])
         return
     sweep.output_dir.mkdir(parents=True, exist_ok=True)
     recorded = {}

@@ -78,7 +78,7 @@ def is_recorded(config: ExperimentConfig, path: str | os.PathLike) -> bool:
     """Whether the examples of a training by the same flags are there."""
     path = pathlib.Path(path)
     told = _told(path)
-    return path.exists() and told.exists() and told.read_text(encoding="utf-8") == _flags(config)
+    return path.exists() and told.exists() and told.read_text(encoding="utf-8") == _recorded_flags(config)
 
 
 def record(config: ExperimentConfig, path: str | os.PathLike) -> Recorded:
@@ -98,7 +98,7 @@ def record(config: ExperimentConfig, path: str | os.PathLike) -> Recorded:
         _told(path).unlink(missing_ok=True)
         with files.replacing(path) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, **arrays)
-        files.write_text(_told(path), _flags(config))
+        files.write_text(_told(path), _recorded_flags(config))
     stored = read_arrays(str(path), ("natural", "labels", "adversarial"))
     natural, adversarial = stored["natural"], stored["adversarial"].astype(np.float32)
     return Recorded(natural, stored["labels"], adversarial, _companions(config, natural, adversarial))
@@ -162,8 +162,8 @@ def _told(path: pathlib.Path) -> pathlib.Path:
     return path.with_suffix(".flags")
 
 
-def _flags(config: ExperimentConfig) -> str:
-    return command_line.to_flags(config, without=("output_dir", "overwrite", "resume"))
+def _recorded_flags(config: ExperimentConfig) -> str:
+    return command_line.recorded_flags(config, without=("output_dir",))
 
 
 def _train(config: ExperimentConfig) -> dict[str, np.ndarray]:

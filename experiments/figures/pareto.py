@@ -57,7 +57,7 @@ def write(path: str | os.PathLike, results: Sequence[RowResult], *, title: str, 
     figure = Figure(figsize=(10, max(6.2, 1.5 + _LINE_INCHES * num_lines)), dpi=120, layout="constrained")
     axes = figure.subplots()
     _draw(axes, results, looks, sizes, with_paper)
-    axes.set(xlabel=_AXES["p_max"], ylabel=_AXES["r_test"], title=title)
+    axes.set(title=title)
     handles, _ = axes.get_legend_handles_labels()
     axes.legend(handles=entries + handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
     whole = axes.get_xlim(), axes.get_ylim()
@@ -67,13 +67,14 @@ def write(path: str | os.PathLike, results: Sequence[RowResult], *, title: str, 
         magnified = figure.add_subplot(2, 1, 2)
         axes.set_subplotspec(magnified.get_gridspec()[0])
         _draw(magnified, results, looks, sizes, with_paper)
-        magnified.set(xlim=crowd[0], ylim=crowd[1], xlabel=_AXES["p_max"], ylabel=_AXES["r_test"], title="Magnified")
+        magnified.set(xlim=crowd[0], ylim=crowd[1], title="Magnified")
         axes.indicate_inset((crowd[0][0], crowd[1][0], np.ptp(crowd[0]), np.ptp(crowd[1])), edgecolor="black")
     style.save(figure, path)
 
 
 def _draw(axes: Axes, results: Sequence[RowResult], looks: style.Looks, sizes: dict[float, float], paper: bool) -> None:
     style.clean(axes)
+    axes.set(xlabel=_AXES["p_max"], ylabel=_AXES["r_test"])
     for result in results:
         _draw_row(axes, result, *looks[result.row.group, result.row.label], sizes[result.estimate("forwards").mean])
     if paper:

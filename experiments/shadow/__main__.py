@@ -19,7 +19,7 @@ from absl import flags
 from experiments import command_line
 from experiments.shadow import attackers, outputs
 from experiments.shadow.models import Shadows
-from experiments.sweep import executors, plan, records, training
+from experiments.sweep import plan, records, training
 from pineat_tf import cpu
 from pineat_tf.checks import check_count
 
@@ -59,10 +59,9 @@ def _run(argv: list[str]) -> None:
         "models are to be trained."
     )
     if pending:
-        training.print_estimate(pending)
+        training.print_estimate([job.config for job in pending])
     if sweep.dry_run:
         return
-    executors.check_directories(pending)
     training.check_none(training.train(pending, sweep.executor, sweep.jobs, sweep.records.add), len(pending))
     studies = [finished.get(shadows.row.title) or _study(shadows, sweep) for shadows in methods]
     outputs.write(base, sweep.title, [*studies, *others], sweep.references)
@@ -86,7 +85,7 @@ def _same(stored: dict[str, outputs.Study], shadows: Shadows) -> outputs.Study |
 
 def _flags(shadows: Shadows) -> dict:
     """The flags of a row's models, as they read back from a file."""
-    without = ("output_dir", "data_dir", "half", "seed", "overwrite", "resume")
+    without = (*command_line.NOT_RECORDED, "output_dir", "data_dir", "half", "seed")
     return json.loads(json.dumps(shadows.configs[0].to_dict(without=without)))
 
 

@@ -19,6 +19,7 @@ from experiments.sweep.executors import Job
 from experiments.sweep.grid import Row
 from experiments.sweep.records import WITHOUT_EFFECT, Records
 
+_ABOUT = ("in_mask", "labels", "is_canary")  # of the pool, beside what a model says of it
 _NETWORK = "network.keras"
 
 
@@ -66,12 +67,12 @@ class Shadows:
         """The models that are neither trained nor asked yet, and those whose figures were not recorded.
 
         Raises:
-            ValueError: if what one said is not whole, or of a model with other flags.
+            ValueError: if a file of what one said lacks a kind of query, or is of a model with other flags.
         """
         names = list(method.queries(self.configs[0]))
         for config, path in zip(self.configs, self.paths):
             if path.exists():
-                _read(path, config, names)
+                _check(path, config, names)
         return [
             Job(pathlib.Path(config.run_dir).name, config)
             for config, path in zip(self.configs, self.paths)
@@ -114,7 +115,9 @@ class Shadows:
         if missing:
             raise ValueError(f"{len(missing)} shadow models of {self.row.title!r} lack answers, {missing[0]} first")
         names = list(method.queries(self.configs[0]))
-        read = [_read(path, config, names) for config, path in zip(self.configs, self.paths)]
+        for config, path in zip(self.configs, self.paths):
+            _check(path, config, names)
+        read = [read_arrays(str(path), {*_ABOUT, *names}) for path in self.paths]
         return Answers(
             in_mask=np.stack([arrays["in_mask"] for arrays in read]),
             labels=read[0]["labels"],
@@ -145,16 +148,16 @@ def _write(
         np.savez(file, **answers)
 
 
-def _read(path: pathlib.Path, config: ExperimentConfig, names: Sequence[str]) -> dict[str, np.ndarray]:
-    wanted = {"in_mask", "labels", "is_canary", "flags", *names}
-    arrays = read_arrays(str(path), wanted)
+def _check(path: pathlib.Path, config: ExperimentConfig, names: Sequence[str]) -> None:
+    """Raises `ValueError` unless the file holds all that this model has to say; reads only its flags."""
+    wanted = {*_ABOUT, "flags", *names}
+    arrays = read_arrays(str(path), ("flags",))
     if arrays.keys() != wanted:
         raise ValueError(
             f"{str(path)!r} lacks {sorted(wanted - arrays.keys())}. Remove it and its model is asked anew."
         )
     if not np.array_equal(arrays["flags"], _digest(config)):
         raise ValueError(f"{str(path)!r} is of a model with other flags. Remove it, or name another --output_dir.")
-    return arrays
 
 
 def _digest(config: ExperimentConfig) -> np.ndarray:

@@ -10,7 +10,7 @@ Results: records/*.json, one a run, then tables (.md, .csv), pictures (.png) and
 import sys
 
 from experiments import command_line
-from experiments.sweep import executors, outputs, plan, tables, training
+from experiments.sweep import outputs, plan, tables, training
 from pineat_tf import cpu
 
 
@@ -38,13 +38,12 @@ def _run(argv: list[str]) -> None:
             raise ValueError("--tables_only lays out what is done, which is nothing yet. Leave it out to run.")
         pending = []
     if pending:
-        training.print_estimate(pending)
+        training.print_estimate([job.config for job in pending])
     if sweep.dry_run:
         print(outputs.grid_text(sweep.rows, sweep.records))
         return
     for folder in (sweep.output_dir, sweep.records.path):  # rather now than after hours
         folder.mkdir(parents=True, exist_ok=True)
-    executors.check_directories(pending)
     failed = training.train(pending, sweep.executor, sweep.jobs, sweep.records.add)
     results = tables.results(sweep.rows, sweep.records)
     if results:

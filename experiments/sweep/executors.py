@@ -21,6 +21,7 @@ from experiments import command_line, files
 from experiments.config import ExperimentConfig
 
 EXECUTORS = ("local", "ray")
+_HINT = "Name another --output_dir or --run_dir, or remove it."
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 
@@ -44,11 +45,7 @@ def check_directories(jobs: Sequence[Job]) -> None:
     for job in jobs:
         path = pathlib.Path(job.config.run_dir)
         for directory in (path, files.unfinished(path)):
-            try:
-                files.check_same_flags(directory, _flags(job.config))
-            except ValueError as error:
-                words = str(error).partition(" Give ")[0]
-                raise ValueError(f"{words} Name another --output_dir or --run_dir, or remove it.") from None
+            files.check_same_flags(directory, command_line.recorded_flags(job.config), hint=_HINT)
 
 
 def run_local(jobs: Sequence[Job], num_processes: int) -> Iterator[Outcome]:
@@ -189,11 +186,7 @@ def _on_cores_of_its_own(num: int) -> Iterator[None]:
 
 
 def _command(config: ExperimentConfig) -> list[str]:
-    return [sys.executable, "-m", "experiments.run", *_flags(config).splitlines(), "--resume"]
-
-
-def _flags(config: ExperimentConfig) -> str:
-    return command_line.to_flags(config, without=("overwrite", "resume"))
+    return [sys.executable, "-m", "experiments.run", *command_line.recorded_flags(config).splitlines(), "--resume"]
 
 
 def _result(config: ExperimentConfig, code: int, log: pathlib.Path) -> tuple[dict | None, str]:

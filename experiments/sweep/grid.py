@@ -90,6 +90,14 @@ def select(rows: Sequence[Row], patterns: Sequence[str]) -> list[Row]:
     return [row for row in rows if not patterns or row in chosen]
 
 
+def check_references(references: Sequence[str], labels: Sequence[str], what: str) -> None:
+    """Raises `ValueError`, which calls the labels `what`, if a reference is none of them."""
+    unknown = ", ".join(repr(label) for label in references if label not in labels)
+    if unknown:
+        known = ", ".join(dict.fromkeys(map(repr, labels)))
+        raise ValueError(f"--reference names no row by {unknown}; {what} are {known}.")
+
+
 def parse_seeds(text: str) -> tuple[int, ...]:
     """Reads seeds as in `0,1,2` or `0-4`.
 

@@ -81,7 +81,7 @@ def from_flags(values: flags.FlagValues) -> Sweep:
     output_dir = pathlib.Path(values.output_dir).expanduser()
     rows = _rows(values, str(values.run_dir or output_dir / "runs"))
     if values["reference"].present:
-        _check_references(values.reference, [row.label for row in rows])
+        grid.check_references(values.reference, [row.label for row in rows], "the labels of the rows")
     return Sweep(
         rows=grid.select(rows, [pattern for pattern in values.only if pattern]),
         records=Records(pathlib.Path(values.records_dir or output_dir / "records").expanduser()),
@@ -94,13 +94,6 @@ def from_flags(values: flags.FlagValues) -> Sweep:
         dry_run=values.dry_run,
         tables_only=values.tables_only,
     )
-
-
-def _check_references(references: Sequence[str], labels: Sequence[str]) -> None:
-    unknown = ", ".join(repr(label) for label in references if label not in labels)
-    if unknown:
-        known = ", ".join(dict.fromkeys(map(repr, labels)))
-        raise ValueError(f"--reference names no row by {unknown}; the labels of the rows are {known}.")
 
 
 def read(argv: Sequence[str], intro: str) -> Sweep | None:

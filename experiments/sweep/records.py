@@ -1,11 +1,12 @@
 """Records of finished runs: the contents of their metrics.json, found again by their flags."""
 
+import dataclasses
 import hashlib
 import json
 import math
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from experiments import files
 from experiments.config import ExperimentConfig
@@ -83,15 +84,21 @@ def _check(record: object) -> None:
         raise ValueError("it lacks versions")
 
 
-def key(flags: dict, *, without: tuple[str, ...] = ()) -> str:
-    """What tells runs apart; a flag that an older record does not know had its default.
+def deciding(flags: dict, *, without: Sequence[str] = ()) -> dict:
+    """The flags that decide figures, but for those in `without`; what an older record does not know had its default."""
+    fields = dataclasses.fields(ExperimentConfig)
+    known = {field.name: field.default for field in fields if field.name not in (*WITHOUT_EFFECT, *without)}
+    return {name: flags.get(name, default) for name, default in known.items()}
+
+
+def key(flags: dict, *, without: Sequence[str] = ()) -> str:
+    """What tells runs apart: the flags that decide figures, and which data of its owner's a run had.
 
     Args:
         flags: of a run, as in its metrics.json.
         without: names of flags to leave out, as ("seed",) for what the runs of a row have in common.
     """
-    known = ExperimentConfig().to_dict(without=(*WITHOUT_EFFECT, *without))
-    values = {name: flags.get(name, default) for name, default in known.items()}
+    values = deciding(flags, without=without)
     data = data_name(values["dataset"], flags.get("data_dir", ""))
     if data != values["dataset"]:
         values["data"] = data

@@ -9,16 +9,17 @@ import tensorflow as tf
 from tqdm.auto import tqdm
 
 from experiments import command_line, cost
+from experiments.config import ExperimentConfig
 from experiments.sweep import executors
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} spent, {remaining} to go"
 
 
-def print_estimate(jobs: Sequence[executors.Job]) -> None:
-    """Says what the jobs will cost, of which there is at least one."""
+def print_estimate(configs: Sequence[ExperimentConfig]) -> None:
+    """Says what runs will cost, of which there is at least one."""
     for gpu in tf.config.list_physical_devices("GPU"):  # else the estimate would leave the runs no memory
         tf.config.experimental.set_memory_growth(gpu, True)
-    print(cost.estimate([job.config for job in jobs]), flush=True)
+    print(cost.estimate(configs), flush=True)
 
 
 def train(
@@ -34,9 +35,13 @@ def train(
 
     Returns:
         Those that failed.
+
+    Raises:
+        ValueError: before any begins, if the directory of one holds a run with other flags.
     """
     if not jobs:
         return []
+    executors.check_directories(jobs)
     execute = executors.run_ray if executor == "ray" else executors.run_local
     weights = {job.name: cost.forwards(job.config) for job in jobs}
     failed = []
