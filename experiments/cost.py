@@ -27,25 +27,25 @@ def estimate(configs: Sequence[ExperimentConfig]) -> str:
     kinds: dict[tuple, ExperimentConfig] = {}
     for config in configs:
         kinds.setdefault(_kind(config), config)
-    speeds = {kind: speed for kind, config in kinds.items() if (speed := _speed(config))}
+    speeds, errors = {}, []
+    for kind, config in kinds.items():
+        try:
+            speeds[kind] = pipeline.speed(config)
+        except (ValueError, OSError) as error:  # the run says so itself when it is begun
+            errors.append(" ".join(str(error).split()))
     known = [(config, speeds[_kind(config)]) for config in configs if _kind(config) in speeds]
-    training = sum(speed.training(config, config.rounds) for config, speed in known)
-    evaluation = sum(speed.evaluation(config) for config, speed in known)
     passes = sum(gradient_passes(config) for config in configs)
-    unknown = f" {len(configs) - len(known)} of them cannot be measured." if len(known) < len(configs) else ""
-    return (
-        f"{len(configs)} runs to do: {passes:,} gradient passes of a batch each; at the measured speed about "
-        f"{pipeline.minutes(training)} of training and {pipeline.minutes(evaluation)} of evaluation on this machine."
-        f"{unknown}{max(map(pipeline.precision_note, configs))}"
-    )
-
-
-def _speed(config: ExperimentConfig) -> pipeline.Speed | None:
-    """The measured speed; None of a run that cannot be, which says so itself when it is begun."""
-    try:
-        return pipeline.speed(config)
-    except (ValueError, OSError):
-        return None
+    said = [f"{len(configs)} runs to do: {passes:,} gradient passes of a batch each"]
+    if known:
+        training = sum(speed.training(config, config.rounds) for config, speed in known)
+        evaluation = sum(speed.evaluation(config) for config, speed in known)
+        said.append(
+            f"at the measured speed about {pipeline.minutes(training)} of training and {pipeline.minutes(evaluation)} "
+            "of evaluation on this machine"
+        )
+    if errors:
+        said.append(f"{len(configs) - len(known)} runs cannot be measured ({errors[0].removesuffix('.')})")
+    return "; ".join(said) + "." + max(map(pipeline.precision_note, configs))
 
 
 def _kind(config: ExperimentConfig) -> tuple:

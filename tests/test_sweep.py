@@ -445,6 +445,17 @@ def test_a_dry_run_prints_the_grid_with_its_cost_and_runs_nothing(tmp_path, caps
     assert not list(tmp_path.iterdir())
 
 
+def test_a_dry_run_says_what_cannot_be_measured_and_why(tmp_path, capsys):
+    missing = f"--row=A | Missing | --dataset=npz --data_dir={tmp_path / 'none.npz'}"
+    arguments = [f"--output_dir={tmp_path / 'out'}", "--dry_run"]
+    assert main(["sweep", missing, "--seeds=0,1", *arguments]) == 0
+    out = capsys.readouterr().out
+    assert "; 2 runs cannot be measured (" in out and "none.npz" in out and "measured speed" not in out
+    assert main(["sweep", missing, *COMMAND, *arguments]) == 0
+    out = capsys.readouterr().out
+    assert "at the measured speed about" in out and "; 2 runs cannot be measured (" in out
+
+
 @contextlib.contextmanager
 def process(folder):
     """The sweep as a process of its own, which is killed with all its runs if the test fails."""
