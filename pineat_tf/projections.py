@@ -5,8 +5,6 @@ import tensorflow as tf
 from pineat_tf.seeds import fold, normal_like, uniform_like
 from pineat_tf.types import Bounds, Seed
 
-_TINY = 1e-12  # below this a norm counts as 0
-
 
 def project_linf(x: tf.Tensor, center: tf.Tensor, epsilon: float) -> tf.Tensor:
     """The point of the L-inf ball of radius `epsilon` around `center` that is nearest to `x`."""
@@ -16,7 +14,8 @@ def project_linf(x: tf.Tensor, center: tf.Tensor, epsilon: float) -> tf.Tensor:
 def project_l2(x: tf.Tensor, center: tf.Tensor, epsilon: float) -> tf.Tensor:
     """The point of the L2 ball of radius `epsilon` around `center` that is nearest to `x`, example by example."""
     noise = x - center
-    return center + noise * tf.minimum(epsilon / tf.maximum(l2_norm(noise), _TINY), 1.0)
+    shrinkage = tf.math.divide_no_nan(tf.convert_to_tensor(epsilon, x.dtype), l2_norm(noise))
+    return center + noise * tf.minimum(shrinkage, 1.0)
 
 
 def clip_to_bounds(x: tf.Tensor, bounds: Bounds | None) -> tf.Tensor:
@@ -32,7 +31,7 @@ def l2_norm(x: tf.Tensor) -> tf.Tensor:
 
 def unit_l2(x: tf.Tensor) -> tf.Tensor:
     """Each example scaled to L2 norm 1; one that is 0 stays 0."""
-    return x / tf.maximum(l2_norm(x), _TINY)
+    return tf.math.divide_no_nan(x, l2_norm(x))
 
 
 def uniform_in_linf_ball(like: tf.Tensor, epsilon: float, seed: Seed) -> tf.Tensor:
