@@ -43,9 +43,9 @@ class Outcome(NamedTuple):
 def check_directories(jobs: Sequence[Job]) -> None:
     """Raises `ValueError` if the directory of a job holds a run with other flags."""
     for job in jobs:
-        path = pathlib.Path(job.config.run_dir)
+        path, flags = pathlib.Path(job.config.run_dir), command_line.recorded_flags(job.config)
         for directory in (path, files.unfinished(path)):
-            files.check_same_flags(directory, command_line.recorded_flags(job.config), hint=_HINT)
+            files.check_same_flags(directory, flags, hint=_HINT)
 
 
 def run_local(jobs: Sequence[Job], num_processes: int) -> Iterator[Outcome]:
