@@ -11,7 +11,7 @@ import keras
 
 from pineat_tf.membership.audit import audit_predictions
 from pineat_tf.membership.results import MembershipResult
-from pineat_tf.membership.thresholds import NoiseFloor, gap_attack
+from pineat_tf.membership.thresholds import NoiseFloor, TprAtFpr, gap_attack
 from pineat_tf.predictions import Data, Predictions, Predictor
 from pineat_tf.robust_accuracy import Robustness
 from pineat_tf.types import Seed
@@ -165,7 +165,7 @@ class Report:
             self._row(title, lambda f: _cell(f.signal(signal).balanced_accuracy)),
             self._row("- AUC", lambda f: _cell(f.signal(signal).auc)),
             *(
-                self._row(f"- TPR at {100 * rate:g} % FPR", lambda f, i=i: _rate_cell(f.signal(signal).tpr_at_fpr[i]))
+                self._row(f"- TPR at {100 * rate:g} % FPR", lambda f, i=i: rate_cell(f.signal(signal).tpr_at_fpr[i]))
                 for i, rate in enumerate(rates)
             ),
             self._row("- share of tied scores", lambda f: _cell(f.signal(signal).tie_share)),
@@ -238,7 +238,8 @@ def _cell(figure: float) -> str:
     return f"{figure:.4f}"
 
 
-def _rate_cell(rate) -> str:
+def rate_cell(rate: TprAtFpr) -> str:
+    """Gives a TPR as tables print it: the figure, or "n/a" with the smallest rate at which there is one."""
     if rate.tpr is None:
         return f"n/a (smallest attainable FPR {rate.smallest_attainable_fpr:.3g})"
     return _cell(rate.tpr)

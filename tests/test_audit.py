@@ -147,8 +147,10 @@ def test_saturated_probabilities_tie_where_their_logits_do_not(tmp_path):
     }
     from_probs = audit.audit_file(save(tmp_path, saturated))["membership"][0]
     assert from_logits["tie_share"] == 0 and from_probs["tie_share"] > 0.5
+    finest = 1 / from_logits["num_non_members"]
+    assert from_logits["tpr_at_fpr"][0]["smallest_attainable_fpr"] == finest
+    assert from_probs["tpr_at_fpr"][0]["smallest_attainable_fpr"] > 2 * finest
     assert from_probs["tpr_at_fpr"][0]["tpr"] is None
-    assert from_logits["tpr_at_fpr"][0]["tpr"] is not None
 
 
 def test_without_adversarial_arrays_only_natural_figures(tmp_path, capsys):

@@ -202,14 +202,15 @@ def test_precision_falls_with_the_prior_and_no_rate_is_taken_for_zero():
     member, non_member = np.arange(50.0, 150), np.arange(100.0)
     result = membership.audit_scores(member, non_member, signal="s", queries="natural")
     found = result.positive_predictive_values()
-    # Threshold 100 accepts members 100 .. 149 and nobody else. At 1 % FPR: members from 99, and one non-member.
+    # Threshold 100 accepts members 100 .. 149 and nobody else: of 100 non-members, it may be 1 in 101. At 1 % FPR:
+    # members from 99, and one non-member.
     assert (result.decisions, result.tpr_at_fpr[0].tpr) == ((50, 100, 0, 100), 0.51)
-    assert found["threshold"] == {0.5: 1.0, 0.1: 1.0, 0.01: 1.0}
+    assert found["threshold"][0.5] == pytest.approx(0.25 / (0.25 + 0.5 / 101))
+    assert found["threshold"][0.01] == pytest.approx(0.005 / (0.005 + 0.99 / 101))
     assert found["tpr_at_fpr_0.01"][0.01] == pytest.approx(0.0051 / (0.0051 + 0.99 * 0.01))
-    # No false positive is allowed at 0.1 %, and among 100 non-members none seen may still be one in 101.
-    assert (result.tpr_at_fpr[1].tpr, result.tpr_at_fpr[1].attained_fpr) == (0.5, 0.0)
-    assert found["tpr_at_fpr_0.001"] == found["tpr_at_fpr_0.0001"]
-    assert found["tpr_at_fpr_0.001"][0.5] == pytest.approx(0.25 / (0.25 + 0.5 / 101))
+    # 100 non-members say nothing of 0.1 %.
+    assert result.tpr_at_fpr[1] == (0.001, None, None, 0.01)
+    assert found["tpr_at_fpr_0.001"] == found["tpr_at_fpr_0.0001"] == {0.5: None, 0.1: None, 0.01: None}
 
 
 def test_precision_is_unknown_where_no_threshold_meets_the_rate():

@@ -96,14 +96,16 @@ def test_auc_of_tensorflow_privacy():
     assert round(thresholds.auc(curve), 2) == 0.83
 
 
-@pytest.mark.parametrize("fpr, tpr, threshold", [(0.0, 0.75, 0.35), (0.5, 1.0, 0.32)])
-def test_tpr_at_fpr_of_art(fpr, tpr, threshold):
-    # goldens.md C: ART, test_worst_case_mia_score.py.
+@pytest.mark.parametrize("fpr, tpr, attained, threshold", [(0.5, 1.0, 0.5, 0.32), (0.0, None, None, None)])
+def test_tpr_at_fpr_of_art(fpr, tpr, attained, threshold):
+    # goldens.md C: ART, test_worst_case_mia_score.py. ART gives .75 for a rate of 0, which two non-members do not show.
     is_member, probs = np.array([1, 0, 1, 1, 1, 0]), np.array([0.35, 0.33, 0.32, 0.6, 0.6, 0.2])
     curve = thresholds.roc(probs[is_member == 1], probs[is_member == 0])
     found = thresholds.tpr_at_fpr(curve, fpr)
-    assert found == (fpr, tpr, fpr, 0.0)
-    assert threshold == curve.thresholds.numpy()[curve.tpr.numpy() == found.tpr].max()
+    assert found == (fpr, tpr, attained, 0.5)
+    if threshold:
+        assert threshold == curve.thresholds.numpy()[curve.tpr.numpy() == found.tpr].max()
+    assert thresholds.tpr_at_fpr(dataclasses.replace(curve, num_non_members=None), 0.0).tpr == 0.75  # known exactly
 
 
 # ---------------------------------------------------------------- scores
@@ -337,7 +339,7 @@ def test_tpr_at_fpr_is_that_of_the_exhaustive_search(pair, fpr):
     found = thresholds.tpr_at_fpr(thresholds.roc(member, non_member), fpr)
     top = max(member.max(), non_member.max())
     assert found.fpr == fpr
-    assert found.smallest_attainable_fpr == np.mean(non_member >= top)
+    assert found.smallest_attainable_fpr == max(1 / len(non_member), np.mean(non_member >= top))
     if found.smallest_attainable_fpr > fpr:
         assert found.tpr is None and found.attained_fpr is None
     else:
@@ -435,6 +437,31 @@ def test_no_tpr_is_reported_where_ties_forbid_the_rate():
     assert thresholds.tpr_at_fpr(curve, 1).tpr == 1.0
     # A TPR of 0 is a figure, not a gap, where a threshold accepts non-members only.
     assert thresholds.tpr_at_fpr(thresholds.roc([0.0], [1.0, 0.5, -1.0]), 0.4).tpr == 0.0
+
+
+@pytest.mark.parametrize("num", [1, 20, 99, 100, 101, 999, 10_000])
+@pytest.mark.parametrize("fpr", [0.0, 0.0001, 0.001, 0.01, 0.05, 1.0])
+def test_a_rate_finer_than_the_non_members_has_no_tpr(num, fpr):
+    for members in (np.full(3, num + 1.0), np.arange(2.0), [0.5]):  # above, among and below the non-members
+        found = thresholds.tpr_at_fpr(thresholds.roc(members, np.arange(num)), fpr)
+        assert (found.tpr is None) == (found.attained_fpr is None) == (fpr * num < 1)
+        assert found.smallest_attainable_fpr == 1 / num
+
+
+def test_where_nothing_leaks_the_tpr_is_about_the_rate_or_not_there():
+    rng = np.random.default_rng(0)
+    curves = [thresholds.roc(rng.normal(size=300), rng.normal(size=200)) for _ in range(200)]
+    found = [[thresholds.tpr_at_fpr(curve, fpr).tpr for curve in curves] for fpr in (0.05, 0.01, 0.001)]
+    # The threshold above the (k + 1)-th highest of n non-members accepts (k + 1) / (n + 1) of anybody, on average.
+    np.testing.assert_allclose(np.mean(found[:2], axis=1), [11 / 201, 3 / 201], atol=0.005)
+    assert set(found[2]) == {None}  # in every draw, so that no mean is over the lucky ones
+
+
+@pytest.mark.parametrize("fpr, num", [(1 - 0.9, 10), (0.3 - 0.2, 20), (1 - 0.99, 100), (0.7 / 7, 30)])
+def test_a_calculated_rate_is_the_one_that_was_meant(fpr, num):
+    accepted = round(fpr * num)
+    found = thresholds.tpr_at_fpr(thresholds.roc(np.arange(num) + 0.5, np.arange(num)), fpr)
+    assert found.attained_fpr == accepted / num and found.tpr == pytest.approx((accepted + 1) / num)
 
 
 def test_whole_rates_are_met_exactly():
@@ -548,7 +575,7 @@ def test_audit_scores_gathers_every_figure():
         tie_share=0.5,
         decisions=calibration.Decisions(1, 4, 0, 2),
     )
-    assert result.tpr_at_fpr[0] == (0.01, 0.25, 0.0, 0.0)
+    assert result.tpr_at_fpr[0] == (0.01, None, None, 0.5)
 
 
 def test_to_dict_is_strict_json_that_reads_back():

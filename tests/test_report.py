@@ -47,6 +47,26 @@ def test_robustness_and_cost_stand_in_record_and_tables(reports):
     assert bare.to_dict()["robustness"] is None and "radius" not in bare.to_text()
 
 
+def test_a_tpr_finer_than_the_non_members_stands_nowhere():
+    rng = np.random.default_rng(0)
+
+    def predictions(num):
+        return pt.Predictions(rng.normal(size=(num, 3)), rng.integers(3, size=num))
+
+    figures = [
+        pt.report.QueryFigures.from_predictions(predictions(2000), predictions(20), queries)
+        for queries in ("natural", "adversarial")
+    ]
+    report = pt.Report(natural=figures[0], adversarial=figures[1])
+    jsonschema.validate(report.to_dict(), pt.report.schema())
+    for result in report.to_dict()["membership"]:
+        assert [rate["tpr"] for rate in result["tpr_at_fpr"]] == [None] * 3
+        assert all(rate["smallest_attainable_fpr"] >= 0.05 for rate in result["tpr_at_fpr"])
+    for table in (report.to_text(), report.to_markdown()):
+        rows = [line for line in table.splitlines() if "- TPR at" in line]
+        assert len(rows) == 6 and all(row.count("n/a (smallest attainable FPR 0.05)") == 2 for row in rows)
+
+
 def test_costs_must_be_numbers(reports):
     for bad in (np.nan, np.inf, "much"):
         with pytest.raises(ValueError, match="`cost` must hold finite numbers"):

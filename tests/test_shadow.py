@@ -94,6 +94,17 @@ def test_rmia_counts_whom_an_example_dominates(gamma):
     np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 1.1, 2.0, 3.0, 7.0])
+def test_a_ratio_of_gamma_exactly_counts_whatever_its_logarithms_are_rounded_to(gamma):
+    population = np.arange(1.0, 200.0)
+    for factor, expected in ((1.0, 1.0), (1 + 1e-7, 1.0), (1 - 1e-7, 0.0)):
+        ratios = np.log(gamma * factor * population)
+        found = [
+            membership.rmia_scores([one], [other], gamma=gamma)[0] for one, other in zip(ratios, np.log(population))
+        ]
+        assert set(found) == {expected}
+
+
 def planted(leak, num=4000, num_models=32, seed=3):
     """Logit scores of networks on examples of their own difficulty, higher by `leak` deviations if trained on."""
     rng = np.random.default_rng(seed)

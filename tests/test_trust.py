@@ -217,5 +217,5 @@ def test_the_curve_and_its_area_are_those_of_scikit_learn(decimals):
     fpr, tpr, _ = metrics.roc_curve(truth, everyone, drop_intermediate=False)
     assert result.balanced_accuracy == pytest.approx(0.5 + np.max(tpr - fpr) / 2, abs=1e-12)
     for rate in result.tpr_at_fpr:
-        best = tpr[1:][fpr[1:] <= rate.fpr]  # the first point accepts nobody
+        best = tpr[1:][fpr[1:] <= rate.fpr] if rate.fpr >= 1 / 300 else ()  # the first point accepts nobody
         assert rate.tpr == (pytest.approx(best.max()) if len(best) else None)

@@ -4,6 +4,7 @@ import itertools
 import json
 
 import numpy as np
+import oracles
 import pytest
 from scipy import stats
 
@@ -125,7 +126,7 @@ def all_orders(member, non_member, metric):
             return np.sum(everyone[list(chosen), None] > rest) + 0.5 * np.sum(everyone[list(chosen), None] == rest)
         if metric == "balanced_accuracy":
             return round(thresholds.best_threshold(everyone[list(chosen)], rest).balanced_accuracy, 12)
-        return thresholds.tpr_at_fpr(thresholds.roc(everyone[list(chosen)], rest), float(metric)).tpr or 0.0
+        return oracles.tpr_at_fpr(everyone[list(chosen)], rest, float(metric))
 
     figures = [figure(chosen) for chosen in itertools.combinations(range(len(everyone)), num)]
     return np.mean(np.array(figures) >= figures[0])

@@ -9,7 +9,7 @@ import pineat_tf as pt
 from experiments.datasets import Split
 from pineat_tf import membership
 from pineat_tf.membership import MembershipResult
-from pineat_tf.report import markdown_table
+from pineat_tf.report import markdown_table, rate_cell
 
 _NUM_BOOTSTRAP = 500
 _SHARES_OF_RADIUS = (0.125, 0.25, 0.5, 0.75, 1.0)
@@ -45,7 +45,10 @@ def table(results: Sequence[MembershipResult]) -> str:
     lines = [("attacker", "AUC", "TPR at 1 % FPR", "TPR at 0.1 % FPR", "p (AUC)")]
     for result in results:
         rates = [
-            _with_interval(rate.tpr, result.intervals.get(f"tpr_at_fpr_{rate.fpr:g}")) for rate in result.tpr_at_fpr
+            rate_cell(rate)
+            if rate.tpr is None
+            else _with_interval(rate.tpr, result.intervals[f"tpr_at_fpr_{rate.fpr:g}"])
+            for rate in result.tpr_at_fpr
         ]
         auc = _with_interval(result.auc, result.intervals["auc"])
         lines.append((result.signal, auc, *rates[:2], f"{result.p_values['auc']:.3g}"))
@@ -87,7 +90,5 @@ def _label_only(network: keras.Model, epsilon: float, norm: str, seed: int) -> d
     }
 
 
-def _with_interval(value: float | None, interval: membership.Interval | None) -> str:
-    if value is None:
-        return "n/a"
-    return f"{value:.4f}" if interval is None else f"{value:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
+def _with_interval(value: float, interval: membership.Interval) -> str:
+    return f"{value:.4f} [{interval.low:.4f}, {interval.high:.4f}]"

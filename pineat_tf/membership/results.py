@@ -31,8 +31,8 @@ class MembershipResult:
         balanced_accuracy: 0.5 * (TPR + 1 - FPR) of the threshold on the examples of `decisions`.
         threshold: member iff score >= threshold; `inf` accepts none.
         auc: area under the ROC curve of all scores, ties counting one half.
-        tpr_at_fpr: TPR of all scores at low false positive rates (1 %, 0.1 % and 0.01 %). A rate below
-            1 / `num_non_members` lets only thresholds without any false positive qualify (`attained_fpr` 0).
+        tpr_at_fpr: TPR of all scores at low false positive rates (1 %, 0.1 % and 0.01 %). It is None at a rate below
+            1 / `num_non_members`, or below the share of non-members that tie at the top: see `TprAtFpr`.
         noise_floor: balanced accuracy of a threshold so calibrated where nothing leaks.
         tie_share: share of scores that equal another one.
         decisions: how many members and non-members the threshold called members, of how many that it was judged
@@ -44,7 +44,7 @@ class MembershipResult:
             asked for. See `uncertainty.score_intervals` for what each covers.
         p_values: metric -> chance of a figure at least as large where membership does not matter; None if not asked
             for. See `uncertainty.leakage_p_values`. In-sample thresholds a class leave "balanced_accuracy" (and
-            "advantage") out of both.
+            "advantage") out of both. A TPR that is None has both: what is known of it, and a test of the highest scores.
     """
 
     signal: str
@@ -81,26 +81,27 @@ class MembershipResult:
 
         Returns:
             For "threshold" and for each rate of `tpr_at_fpr` ("tpr_at_fpr_0.01" ...): prior -> share of members among
-            those called members. None where no threshold meets the rate, NaN where nobody is called a member. At
-            a reported rate the FPR is taken as that rate, not the one attained, and as 1 / (num_non_members + 1) at
-            least: a rate of 0 among so few does not make the attacker infallible.
+            those called members. None where the TPR is, NaN where nobody is called a member. At a reported rate the
+            FPR is taken as that rate, not the one attained; at the threshold as 1 / (non-members judged + 1) at least:
+            none seen among so few does not make the attacker infallible.
 
         Raises:
             ValueError: if a prior is out of range, or the record has no counts.
 
         Example:
             >>> from pineat_tf.membership import audit_scores
-            >>> result = audit_scores([3.0, 2.0, 0.0], [2.0, 1.0], signal="margin", queries="natural")
-            >>> round(result.positive_predictive_values(priors=(0.1,))["tpr_at_fpr_0.01"][0.1], 4)
-            0.1
+            >>> result = audit_scores([1.0] * 50, [0.0] * 100, signal="margin", queries="natural")
+            >>> found = result.positive_predictive_values(priors=(0.1,))
+            >>> round(found["tpr_at_fpr_0.01"][0.1], 4), found["tpr_at_fpr_0.001"][0.1]
+            (0.9174, None)
 
         Reference:
             Jayaraman et al., "Revisiting Membership Inference Under Realistic Assumptions", PoPETs 2021, section 3.
         """
         decisions = self._counted()
-        smallest = 1 / (self.num_non_members + 1)
-        rates = {"threshold": (decisions.tpr, decisions.fpr)}
-        rates |= {f"tpr_at_fpr_{rate.fpr:g}": (rate.tpr, max(rate.fpr, smallest)) for rate in self.tpr_at_fpr}
+        smallest = 1 / (decisions.num_non_members + 1) if decisions.true_positives else 0.0
+        rates = {"threshold": (decisions.tpr, max(decisions.fpr, smallest))}
+        rates |= {f"tpr_at_fpr_{rate.fpr:g}": (rate.tpr, rate.fpr) for rate in self.tpr_at_fpr}
         return {
             name: {p: None if tpr is None else positive_predictive_value(tpr, fpr, prior=p) for p in priors}
             for name, (tpr, fpr) in rates.items()

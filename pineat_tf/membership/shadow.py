@@ -13,6 +13,7 @@ from pineat_tf.checks import check_choice, check_positive
 from pineat_tf.membership.scores import as_float64
 
 _SMALLEST_DEVIATION = 1e-12  # keeps a ratio of equal observations finite
+_ROUNDING = 1e-9  # of logarithms: a ratio that is gamma is seldom log(gamma) to the last bit
 
 
 class _Normal(NamedTuple):
@@ -120,7 +121,8 @@ def relative_likelihood_scores(target, shadows, in_mask, *, offline_a: float | N
 def rmia_scores(ratios, population_ratios, *, gamma: float = 2.0) -> np.ndarray:
     """Scores each example by the share of the population that it dominates.
 
-    An example dominates another one if its `relative_likelihood_scores` is larger by at least log(gamma). The share
+    An example dominates another one if its likelihood ratio is at least gamma times as large, whose logarithms
+    `relative_likelihood_scores` gives: what falls short of gamma by a part in 10^9 is rounding and counts. The share
     orders examples as those scores do, but ties those that dominate the same: for TPR at an FPR far below one over the
     population's size, audit the scores themselves.
 
@@ -147,7 +149,8 @@ def rmia_scores(ratios, population_ratios, *, gamma: float = 2.0) -> np.ndarray:
         _finite(name, values, ranks=(1,))
         for name, values in (("ratios", ratios), ("population_ratios", population_ratios))
     )
-    return np.searchsorted(np.sort(population), ratios - np.log(gamma), side="right") / len(population)
+    dominated = ratios - np.log(gamma) + _ROUNDING
+    return np.searchsorted(np.sort(population), dominated, side="right") / len(population)
 
 
 def _fitted(shadows: np.ndarray, mask: np.ndarray, variance: str, kind: str) -> _Normal:

@@ -5,7 +5,9 @@ them once, O(n log n), and treat equal scores as one: no threshold can part them
 0, as in TensorFlow: two scores that are nearer to 0 than 2.3e-308 count as equal.)
 """
 
+import dataclasses
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +20,8 @@ REPORTED_FPRS = (0.01, 0.001, 0.0001)
 """The false positive rates at which the TPR is reported."""
 
 _SMALLEST_NORMAL = 2.2250738585072014e-308
+_ROUNDING = 1e-12
+"""The share by which a rate that was calculated, like 1 - 0.9, may fall short of the one that was meant."""
 
 
 class BestThreshold(NamedTuple):
@@ -32,18 +36,25 @@ class BestThreshold(NamedTuple):
     balanced_accuracy: float
 
 
-class Roc(NamedTuple):
-    """One point per distinct score, from accepting none to accepting all.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Roc:
+    """One point per distinct score, from accepting none to accepting all; unpacks into its three columns.
 
     Attributes:
         fpr: share of non-members accepted, rising from 0 to 1. float64, shape `(points,)`.
         tpr: share of members accepted, rising from 0 to 1. float64, shape `(points,)`.
         thresholds: falling from `inf`. float64, shape `(points,)`.
+        num_non_members: how many non-members were scored, which limits the rates that the curve can show; None of a
+            curve that is known exactly.
     """
 
     fpr: tf.Tensor
     tpr: tf.Tensor
     thresholds: tf.Tensor
+    num_non_members: int | None = None
+
+    def __iter__(self) -> Iterator[tf.Tensor]:
+        return iter((self.fpr, self.tpr, self.thresholds))
 
 
 class TprAtFpr(NamedTuple):
@@ -51,9 +62,11 @@ class TprAtFpr(NamedTuple):
 
     Attributes:
         fpr: the rate asked for.
-        tpr: the largest TPR; None where ties let no threshold accept anyone at this rate.
+        tpr: the largest TPR; None where `fpr` is below `smallest_attainable_fpr`: what is seen there is the TPR at a
+            larger rate, which so few non-members, or so many ties, do not tell.
         attained_fpr: the false positive rate where `tpr` is reached, <= `fpr`; None like `tpr`.
-        smallest_attainable_fpr: the false positive rate of the highest distinct score.
+        smallest_attainable_fpr: the smallest rate at which these scores show a TPR: 1 / num_non_members, or the false
+            positive rate of the highest distinct score if ties make that larger.
     """
 
     fpr: float
@@ -128,6 +141,7 @@ def roc(member_scores, non_member_scores) -> Roc:
         fpr=tf.convert_to_tensor(false_positives / false_positives[-1]),
         tpr=tf.convert_to_tensor(true_positives / true_positives[-1]),
         thresholds=tf.convert_to_tensor(thresholds),
+        num_non_members=int(false_positives[-1]),
     )
 
 
@@ -159,29 +173,40 @@ def tpr_at_fpr(curve: Roc, fpr: float) -> TprAtFpr:
         fpr: the largest false positive rate allowed, in [0, 1], e.g. 0.001.
 
     Returns:
-        The rates; `tpr` is None, not 0, where already the highest distinct score is shared by
-        more than `fpr` of the non-members.
+        The rates; `tpr` is None, not 0 and not the TPR at another rate, where `fpr` is finer than the data: below
+        1 / num_non_members, or where the highest distinct score is shared by more than `fpr` of the non-members.
+        Whether it is None may hang on the draw where scores tie: a mean over those draws that have one is biased.
 
     Raises:
         ValueError: if `fpr` is outside [0, 1].
 
     Example:
-        >>> tpr_at_fpr(roc([3, 2, 1], [2, 0]), 0.0).tpr
-        0.3333333333333333
-        >>> tpr_at_fpr(roc([2, 2, 1], [2, 0]), 0.1)
+        >>> tpr_at_fpr(roc([3, 1], [2, 0]), 0.5)
+        TprAtFpr(fpr=0.5, tpr=1.0, attained_fpr=0.5, smallest_attainable_fpr=0.5)
+        >>> tpr_at_fpr(roc([3, 2, 1], [2, 0]), 0.1)  # one of two non-members is 50 %
         TprAtFpr(fpr=0.1, tpr=None, attained_fpr=None, smallest_attainable_fpr=0.5)
 
     Reference:
         Carlini et al., "Membership Inference Attacks From First Principles", S&P 2022.
     """
     _check_rate("fpr", fpr)
-    false_rates, true_rates = curve.fpr[1:], curve.tpr[1:]  # the first point accepts nobody
-    smallest = float(false_rates[0])
-    if smallest > fpr:
+    false_rates, true_rates = np.asarray(curve.fpr)[1:], np.asarray(curve.tpr)[1:]  # the first point accepts nobody
+    finest = 1 / curve.num_non_members if curve.num_non_members else 0.0
+    smallest = max(finest, float(false_rates[0]))
+    if smallest > largest_rate(fpr):
         return TprAtFpr(fpr, None, None, smallest)
-    largest = tf.reduce_max(tf.boolean_mask(true_rates, false_rates <= fpr))
-    attained = tf.boolean_mask(false_rates, true_rates == largest)[0]
-    return TprAtFpr(fpr, float(largest), float(attained), smallest)
+    largest = true_rates[false_rates <= largest_rate(fpr)].max()
+    return TprAtFpr(fpr, float(largest), float(false_rates[np.argmax(true_rates == largest)]), smallest)
+
+
+def largest_rate(fpr: float) -> float:
+    """Gives the largest share that counts as no more than `fpr`: a rounding error above it.
+
+    Example:
+        >>> 1 / 10 <= 1 - 0.9, 1 / 10 <= largest_rate(1 - 0.9)
+        (False, True)
+    """
+    return fpr * (1 + _ROUNDING)
 
 
 def tie_share(member_scores, non_member_scores) -> float:

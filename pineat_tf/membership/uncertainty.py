@@ -14,7 +14,7 @@ from scipy import stats
 from pineat_tf.checks import check_count, check_share
 from pineat_tf.membership.bounds import Interval, clopper_pearson
 from pineat_tf.membership.calibration import Decisions
-from pineat_tf.membership.thresholds import REPORTED_FPRS, checked_scores
+from pineat_tf.membership.thresholds import REPORTED_FPRS, checked_scores, largest_rate
 
 _CHUNK = 2**20  # scores weighed at once: some 50 MB
 
@@ -125,7 +125,8 @@ def leakage_p_values(
     ties and continuity; exact where one side is 8 or fewer without ties), and the members above the (k + 1)-th highest
     non-member are hypergeometric (exact). Ties make all but the AUC's too large, never too small.
 
-    Each is of one metric: who looks at several and takes the smallest must correct for it.
+    Each is of one metric: who looks at several and takes the smallest must correct for it. At a rate below one over the
+    number of non-members the test is of the members above all of these.
 
     Args:
         member_scores: scores of training members, shape `(num_members,)`, larger = more member.
@@ -328,7 +329,7 @@ def _hits(true_positives: np.ndarray, false_positives: np.ndarray, budget: int) 
 def _budget(fpr: float, num_non_members: int) -> int:
     """The most false positives whose share is at most `fpr`, decided as `tpr_at_fpr` decides it."""
     nearest = math.floor(fpr * num_non_members + 0.5)
-    return nearest - (nearest / num_non_members > fpr)
+    return nearest - (nearest / num_non_members > largest_rate(fpr))
 
 
 def _fisher(hits: int, num_members: int, alarms: int, num_non_members: int) -> float:
