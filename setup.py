@@ -20,7 +20,7 @@ setup(
     package_data={
         "pineat_tf": ["report.schema.json"],
         "experiments": ["flagfiles/*.flags", "paper_table1.csv"],
-        "experiments.sweep": ["report.html", "report.css", "report.js"],
+        "experiments.sweep": ["page.html", "page.js"],
     },
     install_requires=[
         "tensorflow>=2.17",
@@ -31,6 +31,8 @@ setup(
         "absl-py",
         "tqdm",
         "matplotlib",
+        "jinja2",
+        "plotly",
         "tensorboard",  # what tf.summary writes with; recent TensorFlow no longer brings it
         "tensorflow-datasets",
         "importlib_resources",  # tensorflow-datasets imports it without asking for it

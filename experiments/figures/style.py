@@ -10,6 +10,9 @@ from experiments import files
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#B8860B")
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*", "h")
+SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star", "hexagon", "pentagon")
+"""Marks of the interactive plot, in Plotly's words."""
+
 GREY = "#666666"
 
 Looks = dict[tuple[str, str], tuple[str, str]]  # colour and mark of a row, by its group and label

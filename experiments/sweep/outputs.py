@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from experiments import cost, files
 from experiments.figures import pareto, ratios
-from experiments.sweep import html, tables
+from experiments.sweep import page, tables
 from experiments.sweep.grid import Row
 from experiments.sweep.records import Records
 from pineat_tf.report import markdown_table
@@ -43,8 +43,8 @@ def write(
     pareto.write(f"{base}_pareto.png", results, title=title)
     if ratios.has_ratios(results):
         ratios.write(f"{base}_ratios.png", results, title=title)
-    page = html.report(results, title=title, references=references, examples=_examples(results))
-    files.write_text(f"{base}.html", page)
+    text = page.report(results, title=title, references=references, examples=_examples(results))
+    files.write_text(f"{base}.html", text)
 
 
 def _examples(results: Sequence[tables.RowResult]) -> list[tuple[str, bytes]]:

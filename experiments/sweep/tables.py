@@ -198,6 +198,13 @@ def cell(row: RowResult, name: str) -> str:
     return f"{estimate.mean:.{digits}f}{spread}"
 
 
+def interval_text(row: RowResult, name: str) -> str:
+    """The 95 % interval of a mean; empty for a single run, and for what is the same in every run."""
+    estimate = row.estimate(name)
+    digits = {"minutes": 1, "gradient_passes": 0, "forwards": 0}.get(name, 4)
+    return f"[{estimate.low:,.{digits}f}, {estimate.high:,.{digits}f}]" if estimate.sd else ""
+
+
 def signed_interval(difference: statistics.Difference) -> str:
     """A difference with the ends of its interval."""
     interval = "" if difference.low is None else f" [{difference.low:+.4f}, {difference.high:+.4f}]"
