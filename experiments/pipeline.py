@@ -43,9 +43,8 @@ class _Plan:
             done += rounds * alike
         return segments
 
-    def place(self, updates: int) -> str:
-        """The last round that was trained, in words."""
-        done = updates // self.updates_per_round
+    def place(self, done: int) -> str:
+        """The last of so many rounds, in words."""
         epoch, into = divmod(done - 1, self.rounds_per_pass)
         return f"round {done:,} (pass {epoch + 1:,}, batch {into + 1:,} of {self.rounds_per_pass:,})"
 
@@ -151,7 +150,7 @@ def _lead(config: ExperimentConfig, data: datasets.Dataset, model: pt.Adversaria
 def _follow(config: ExperimentConfig, data: datasets.Dataset, model: pt.AdversarialTraining, plan: _Plan) -> None:
     """Trains with the chief, step by step what `_train` does there, and keeps nothing."""
     distribution.follow_chief(model)
-    first_round = int(model.optimizer.iterations.numpy()) // plan.updates_per_round
+    first_round = int(model.rounds)
     if first_round < plan.rounds:
         _speed(config, data, model, first_round, plan.rounds)
     _fit(config, data, model, plan, first_round, [])
@@ -219,13 +218,13 @@ def _train(
     clock = tracking.Clock()
     checkpoints = tracking.Checkpoints(model, directory / "checkpoints", config.checkpoint_seconds, clock)
     if checkpoints.restore():
-        print(f"Going on from update {int(model.optimizer.iterations.numpy())}.")
+        print(f"Going on from update {int(model.rounds) * plan.updates_per_round}.")
     distribution.follow_chief(model)
-    first_round = int(model.optimizer.iterations.numpy()) // plan.updates_per_round
+    first_round = int(model.rounds)
     if first_round < plan.rounds:
         _print_estimate(config, data, model, plan, first_round)
     clock.start()
-    history = tracking.History(directory / HISTORY, int(model.optimizer.iterations.numpy()), clock)
+    history = tracking.History(directory / HISTORY, first_round * plan.updates_per_round, clock)
     bar = tracking.ProgressBar(
         plan.rounds * plan.updates_per_round, first_round * plan.updates_per_round, plan.updates_per_round
     )
@@ -269,7 +268,7 @@ def _divergence_placed(model: pt.AdversarialTraining, plan: _Plan, checkpoints: 
     except tracking.Diverged as error:
         kept = checkpoints.updates()
         checkpoint = f"the checkpoint of update {kept[-1]:,} is kept" if kept else "there is no checkpoint before it"
-        place = plan.place(int(model.optimizer.iterations.numpy()))
+        place = plan.place(int(model.rounds))
         raise ValueError(
             f"training diverged: {error} in {place}; {checkpoint}. Give smaller --learning_rates, with --overwrite or "
             "another --output_dir."
@@ -369,9 +368,9 @@ def _metrics(
     report: pt.Report,
     seconds: dict[str, float],
 ) -> dict:
-    updates = int(model.optimizer.iterations.numpy())
+    rounds = int(model.rounds)
+    updates = rounds * config.round_ratio.updates_per_round
     cost = method.round_cost(config)
-    rounds = updates // config.round_ratio.updates_per_round
     return {
         **report.to_dict(),
         "hours": seconds["training"] / 3600,

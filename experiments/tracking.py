@@ -15,8 +15,14 @@ import keras
 import tensorflow as tf
 from tqdm.auto import tqdm
 
+import pineat_tf as pt
 from experiments import distribution, files
 from experiments.command_line import InterruptedRun
+
+
+def updates_done(model: pt.AdversarialTraining) -> int:
+    """Updates of the weights so far, n + m a round."""
+    return int(model.rounds) * model.ratio.updates_per_round
 
 
 class ProgressBar(keras.callbacks.Callback):
@@ -70,7 +76,7 @@ class History(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         optimizer = self.model.optimizer
-        row = {"epoch": epoch + 1, "updates": int(optimizer.iterations.numpy())}
+        row = {"epoch": epoch + 1, "updates": updates_done(self.model)}
         row |= {"seconds": round(self.clock.seconds, 1)}
         row |= {"learning_rate": float(tf.convert_to_tensor(optimizer.learning_rate))}
         self.rows.append(row | {name: float(value) for name, value in (logs or {}).items()})
@@ -172,7 +178,9 @@ class Checkpoints(keras.callbacks.Callback):
                 damaged.append((self._path(kept.pop()), error))
         if not kept and damaged:
             (path, error), *_ = damaged
-            raise ValueError(f"the checkpoint {path!r} is damaged; --overwrite begins anew. ({error})") from error
+            raise ValueError(
+                f"the checkpoint {path!r} is damaged or of another version; --overwrite begins anew. ({error})"
+            ) from error
         if damaged:
             told = " and ".join(repr(path) for path, _ in damaged)
             print(f"warning: {told} is damaged; going back to {self._path(kept[-1])!r}.", file=sys.stderr)
@@ -184,7 +192,7 @@ class Checkpoints(keras.callbacks.Callback):
 
         Whether the weights are finite is for `StopOnDivergence` to see, before the other callbacks.
         """
-        done, before = int(self.trained.optimizer.iterations.numpy()), self.updates()
+        done, before = updates_done(self.trained), self.updates()
         if done not in before:
             self.directory.mkdir(parents=True, exist_ok=True)
             try:

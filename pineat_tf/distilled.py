@@ -78,10 +78,10 @@ class SelfDistilledTraining(AdversarialTraining):
         """The arguments of the constructor."""
         return super().get_config() | {"share": self.share, "momentum": self.momentum}
 
-    def _round(self, x, y, sample_weight) -> list[tf.Tensor]:
-        rounds = tf.cast(self.optimizer.iterations // self.ratio.updates_per_round, tf.float32)
-        logits = super()._round(x, y, sample_weight)
-        momentum = tf.minimum(self.momentum, (1.0 + rounds) / (_WARM_UP + rounds))
+    def _round(self, x, y, sample_weight, rounds) -> list[tf.Tensor]:
+        logits = super()._round(x, y, sample_weight, rounds)
+        done = tf.cast(rounds, tf.float32)
+        momentum = tf.minimum(self.momentum, (1.0 + done) / (_WARM_UP + done))
         for average, weight in zip(self.teacher.variables, self.network.variables):
             if average.dtype.startswith("float"):
                 kept = tf.cast(momentum, average.dtype)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from pineat_tf import distribution
@@ -16,6 +17,7 @@ from pineat_tf.serialization import serializable
 from pineat_tf.types import Ratio, Seed
 
 _RANDOM_STATE = "random_state_"
+_AS_THE_OPTIMIZER_COUNTS = -1
 
 
 @serializable
@@ -41,7 +43,7 @@ class AdversarialTraining(keras.Model):
         objective: loss of one update.
         companions: what stands beside the adversarial examples.
         ratio: n/m as `"1/1"` or `(1, 1)`.
-        seed: the one source of the attack's and companions' randomness. Together with the number of updates done
+        seed: the one source of the attack's and companions' randomness. Together with the number of rounds done
             it fixes every draw, so training that goes on after a restart draws what it would have drawn.
         generation: "round" generates all n adversarial examples of a round by the weights at its start; "update"
             generates each by the weights at its own update.
@@ -101,7 +103,27 @@ class AdversarialTraining(keras.Model):
         as_seed(seed)
         kinds = {"adversarial": self.ratio.num_adversarial, "companion": self.ratio.num_companions}
         self.loss_by_kind = {kind: keras.metrics.Mean(f"{kind}_loss") for kind, num in kinds.items() if num}
+        self._rounds = self.add_weight(
+            shape=(),
+            initializer=keras.initializers.Constant(_AS_THE_OPTIMIZER_COUNTS),
+            dtype="int64",
+            trainable=False,
+            aggregation="only_first_replica",
+            name="rounds",
+        )
         self.built = network.built
+
+    @property
+    def rounds(self) -> tf.Tensor:
+        """How many rounds are done, int64: what randomness and warm-ups hang on.
+
+        `optimizer.iterations` cannot tell, as it stands still while gradients are accumulated and when a scaled loss
+        overflows. Only a trainer whose rounds were never counted, as in files of version 0.1.0, asks the optimizer.
+        """
+        done = tf.convert_to_tensor(self.optimizer.iterations) if self.optimizer else 0
+        by_optimizer = tf.cast(done, tf.int64) // self.ratio.updates_per_round
+        counted = tf.convert_to_tensor(self._rounds)
+        return tf.where(counted == _AS_THE_OPTIMIZER_COUNTS, by_optimizer, counted)
 
     def build(self, input_shape) -> None:
         """Makes the weights of a network that has none yet."""
@@ -149,10 +171,13 @@ class AdversarialTraining(keras.Model):
             store[f"{_RANDOM_STATE}{index}"] = state.numpy()
 
     def load_own_variables(self, store: dict) -> None:
-        """As Keras, with the random states where the file has them."""
+        """As Keras, with the random states where the file has them. Files of version 0.1.0 have no count of rounds."""
         stored = {key: store[key] for key in store.keys()}
         for index, state in enumerate(self._random_states()):
             state.assign(stored.pop(f"{_RANDOM_STATE}{index}", state))
+        if "0" not in stored or len(stored["0"].shape):  # the count, a scalar, is the first of the trainer's variables
+            stored = {str(int(key) + 1): value for key, value in stored.items()}
+            stored["0"] = np.int64(_AS_THE_OPTIMIZER_COUNTS)
         super().load_own_variables(stored)
 
     def call(self, inputs, training=None):
@@ -177,14 +202,16 @@ class AdversarialTraining(keras.Model):
         if not self.built:
             self.build(x.shape)
         with tf.control_dependencies([x]):  # else an update is counted when a stream turns out to have ended
-            logits = self._round(x, y, sample_weight)
+            rounds = self.rounds
+            logits = self._round(x, y, sample_weight, rounds)
+        self._rounds.assign(rounds + 1)
         for seen in logits[: self.ratio.num_adversarial or self.ratio.num_companions]:
             logs = self.compute_metrics(x, y, seen, sample_weight=sample_weight)
         return logs
 
-    def _round(self, x: tf.Tensor, y: tf.Tensor, sample_weight: tf.Tensor | None) -> list[tf.Tensor]:
+    def _round(self, x: tf.Tensor, y: tf.Tensor, sample_weight: tf.Tensor | None, rounds: tf.Tensor) -> list[tf.Tensor]:
         """The updates of a round; gives the logits of their examples, those of adversarial examples first."""
-        seed = fold(self.seed, self.optimizer.iterations)
+        seed = fold(self.seed, rounds * self.ratio.updates_per_round)
         if self.order == "companions":
             adversarial = self._generate(x, y, seed)
             of_companions = self._companion_updates(x, adversarial, y, sample_weight, seed)
@@ -233,7 +260,8 @@ class AdversarialTraining(keras.Model):
     def _companion_updates(self, x, adversarial, y, sample_weight, seed) -> list[tf.Tensor]:
         """Updates the weights by each companion of the adversarial examples; gives their logits."""
         num = self.ratio.num_companions
-        objective = self.objective.on_natural() if self.companions.is_natural else self.objective
+        is_natural = getattr(self.companions, "is_natural", False) and hasattr(self.objective, "on_natural")
+        objective = self.objective.on_natural() if is_natural else self.objective
         companions = self.companions(x, adversarial, num=num, seed=fold(seed, self.ratio.num_adversarial))
         return self._updates("companion", objective, x, companions, y, sample_weight)
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 from conftest import NUM_CLASSES, dense_network, linear_network
 
 import pineat_tf as pt
-from pineat_tf.companions import ReverseSymmetry
+from pineat_tf.companions import NaturalCompanions, ReverseSymmetry
 from pineat_tf.objectives import CrossEntropy, Trades
 
 PGD = pt.attacks.pgd(epsilon=0.1, step_size=0.05, num_steps=3)
@@ -131,3 +131,16 @@ def test_weights_in_half_precision_are_refused_as_the_teacher_would_stand_still(
         ValueError, match="Received: weights of dtype bfloat16. Build the network under the policy 'mixed_"
     ):
         taught(keras.Sequential(layers))
+
+
+@pytest.mark.parametrize("steps", [None, 2, 8])
+def test_the_teacher_warms_up_by_rounds_whatever_the_optimizer_counts(steps, images, labels):
+    # The network stays at w (rate 0) and the teacher starts from 0, so after three rounds it is at
+    # (1 - 1/10 * 2/11 * 3/12) w, as the momentum of round r is (1 + r) / (10 + r) < 0.99.
+    network = dense_network()
+    model = pt.SelfDistilledTraining(network, attack=None, companions=NaturalCompanions(), ratio="0/1", momentum=0.99)
+    model.compile(keras.optimizers.SGD(0.0, gradient_accumulation_steps=steps))
+    model.teacher.set_weights([0 * weight for weight in network.get_weights()])
+    model.fit(images[:6], labels[:6], batch_size=2, verbose=0)
+    for average, weight in zip(model.teacher.get_weights(), network.get_weights()):
+        np.testing.assert_allclose(average, (1 - 1 / 10 * 2 / 11 * 3 / 12) * weight, rtol=1e-5)

@@ -494,3 +494,88 @@ def test_a_float64_network_trains_with_its_regularisation(images, labels):
     model.fit(images.astype(np.float64), labels, verbose=0)
     assert network.get_weights()[0].dtype == np.float64 and np.abs(network.get_weights()[0] - before[0]).max() > 0
     assert np.isfinite(model.evaluate(images.astype(np.float64), labels, verbose=0))
+
+
+OPTIMIZERS = {
+    "plain": lambda: keras.optimizers.SGD(0.5),
+    "accumulation 2": lambda: keras.optimizers.SGD(0.5, gradient_accumulation_steps=2),
+    "accumulation 4": lambda: keras.optimizers.SGD(0.5, gradient_accumulation_steps=4),
+    "every update skipped": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.5), 3e38, 1000),
+}
+
+
+def seen_seeds(optimizer, images, labels, ratio="1/1"):
+    """What the attacks and the companions of four rounds are given, and the trainer."""
+    seen = []
+
+    def attack(logits_fn, x, y, *, seed):
+        seen.append(tuple(seed.numpy()))
+        return x
+
+    def companions(x, adversarial, *, num, seed):
+        seen.append(tuple(seed.numpy()))
+        return (x * 0.9,) * num
+
+    model = pt.AdversarialTraining(dense_network(), attack=attack, companions=companions, ratio=ratio, seed=3)
+    model.compile(optimizer, run_eagerly=True)
+    model.fit(images, labels, batch_size=2, verbose=0, sample_weight=np.full(8, 1e3))
+    return seen, model
+
+
+@pytest.mark.parametrize("ratio", ["1/1", "2/1", "1/3"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_round_has_draws_of_its_own_whatever_the_optimizer_counts(optimizer, ratio, images, labels):
+    seen, model = seen_seeds(OPTIMIZERS[optimizer](), images, labels, ratio)
+    assert len(set(seen)) == len(seen) == 4 * (model.ratio.num_adversarial + 1)
+    assert int(model.rounds) == 4
+    n, updates = model.ratio.num_adversarial, model.ratio.updates_per_round
+    rounds = [pt.seeds.fold(3, updates * done) for done in range(4)]  # as recorded results were drawn
+    assert seen == [tuple(pt.seeds.fold(seed, i).numpy()) for seed in rounds for i in range(n + 1)]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_count_of_rounds_is_saved_and_goes_on(optimizer, images, labels, tmp_path):
+    def make():
+        keras.utils.set_random_seed(0)
+        model = trainer(dense_network(), attack=PGD, companions=ReverseSymmetry(epsilon=EPSILON), ratio="1/1")
+        model.compile(OPTIMIZERS[optimizer]())
+        model.optimizer.build(model.trainable_variables)
+        return model
+
+    def state(model):
+        return [np.array(variable) for variable in (*model.weights, *model.optimizer.variables)]
+
+    model, whole = make(), make()
+    for rounds, one in ((3, model), (6, whole)):
+        for _ in range(rounds):
+            one_round(one, images, labels)
+    model.save(tmp_path / "trainer.keras")
+    model.save_weights(tmp_path / "trainer.weights.h5")
+    tf.train.Checkpoint(model=model).write(str(tmp_path / "checkpoint"))
+    loaded = [keras.models.load_model(tmp_path / "trainer.keras"), make(), make()]
+    loaded[1].load_weights(tmp_path / "trainer.weights.h5")
+    tf.train.Checkpoint(model=loaded[2]).read(str(tmp_path / "checkpoint")).expect_partial()
+    for again in loaded:
+        assert int(again.rounds) == 3
+        for _ in range(3):
+            one_round(again, images, labels)
+        assert int(again.rounds) == 6
+        for got, wanted in zip(state(again), state(whole), strict=True):
+            np.testing.assert_array_equal(got, wanted)
+
+
+def test_files_without_a_count_go_on_as_the_optimizer_counts(images, labels):
+    model = trainer(dense_network(), attack=PGD, companions=ReverseSymmetry(epsilon=EPSILON), ratio="1/2")
+    one_round(model, images, labels)
+    one_round(model, images, labels)
+    model.optimizer.iterations.assign(3 * 5)
+    assert int(model.rounds) == 2
+    model.load_own_variables({})  # what a file of version 0.1.0 holds of this trainer itself
+    assert int(model.rounds) == 5
+    one_round(model, images, labels)
+    assert int(model.rounds) == 6
+    free = pt.FreeAdversarialTraining(dense_network(), epsilon=EPSILON, batch_size=2, ratio="2/0")
+    free.compile("sgd")
+    free.load_own_variables({"0": np.full((2, 4, 4, 1), 0.05, np.float32)})
+    assert int(free.rounds) == 0
+    np.testing.assert_allclose(free.perturbation, 0.05)

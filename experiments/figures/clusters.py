@@ -70,7 +70,8 @@ class Recorder(keras.callbacks.Callback):
                 return attack(lambda x: network(x, training=False), self.images, self.labels, seed=seed)
 
             self._generate = generate
-        seed = fold(fold(self.config.seed, self.model.optimizer.iterations), 0)  # as the next round folds it
+        updates = self.model.rounds * self.model.ratio.updates_per_round
+        seed = fold(fold(self.config.seed, updates), 0)  # as the next round folds it
         self.adversarial.append(self._generate(seed).numpy())
 
 
