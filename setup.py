@@ -23,20 +23,24 @@ setup(
         "experiments.sweep": ["page.html", "page.js"],
     },
     install_requires=[
+        # The floors are what the tests are run with at the oldest (BUILD_NOTES.md, "Versions").
         "tensorflow>=2.17",
-        "keras>=3.5",
-        "numpy",
-        "scikit-learn",
-        "scipy",
-        "absl-py",
-        "tqdm",
-        "matplotlib",
-        "jinja2",
-        "plotly",
-        "tensorboard",  # what tf.summary writes with; recent TensorFlow no longer brings it
-        "tensorflow-datasets",
-        "importlib_resources",  # tensorflow-datasets imports it without asking for it
-        "etils<1.14; python_version < '3.11'",  # needed by tensorflow-datasets; later ones want Python 3.11
+        "keras>=3.10",  # up to 3.8, updates under a LossScaleOptimizer are not counted
+        "numpy>=1.26",
+        "scikit-learn>=1.3",
+        "scipy>=1.11",
+        "absl-py>=1.4",
+        "tqdm>=4.62",
+        "matplotlib>=3.8",
+        "jinja2>=3.1",
+        "plotly>=5.20",
+        "tensorboard>=2.17",  # what tf.summary writes with; recent TensorFlow no longer brings it
+        "tensorflow-datasets>=4.9.4",
+        "importlib_resources>=5.12",  # tensorflow-datasets imports it without asking for it
+        "etils>=1.9.1,<1.14; python_version < '3.11'",  # needed by tensorflow-datasets; later ones want Python 3.11
     ],
-    extras_require={"test": ["pytest", "pytest-cov", "pytest-xdist", "hypothesis", "jsonschema"], "ray": ["ray"]},
+    extras_require={
+        "test": ["pytest>=7.4", "pytest-cov>=4.1", "pytest-xdist>=3.5", "hypothesis>=6.82", "jsonschema>=4.18"],
+        "ray": ["ray"],
+    },
 )

@@ -172,6 +172,8 @@ class TestResuming:
             evaluated(linear, two, state_path=path, on_batch=after_the_first_attack)
         with pytest.raises(ValueError, match="other weights, images, labels, attacks or radii"):
             evaluated(linear, two, state_path=path, seed=1)
+        with pytest.raises(ValueError, match="of an evaluation of other"):
+            evaluated(linear, two, state_path=path, batch_size=1)  # what is done is counted in batches
         with pytest.raises(ValueError, match="images"):
             evaluated(linear, two, state_path=path, data=(X * 0.9, Y))
         with pytest.raises(ValueError, match="`keep_images` or `state_path`, not both"):
