@@ -13,6 +13,7 @@ from pineat_tf import (
     report,
     schedules,
     seeds,
+    threat,
 )
 from pineat_tf.distilled import SelfDistilledTraining
 from pineat_tf.free import FreeAdversarialTraining
@@ -48,4 +49,5 @@ __all__ = [
     "robustness",
     "schedules",
     "seeds",
+    "threat",
 ]

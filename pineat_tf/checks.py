@@ -113,6 +113,14 @@ def check_batch(
         return tf.identity(images), tf.identity(labels)
 
 
+def check_images(images: Any, bounds: Bounds | None) -> tf.Tensor:
+    """Gives images back; raises `ValueError` if they leave the pixel range (if need be, when the graph runs)."""
+    images = tf.convert_to_tensor(images)
+    check = _require_images(images, bounds)
+    with tf.control_dependencies([] if check is None else [check]):  # nothing runs on bad data
+        return tf.identity(images)
+
+
 def check_batch_size(images: tf.Tensor, largest: int) -> tf.Tensor:
     """Gives the images back; raises `ValueError` if there are more than `largest` (if need be, when the graph runs)."""
     message = f"a batch must have at most batch_size={largest} images. Give smaller batches, or a larger `batch_size`."

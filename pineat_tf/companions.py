@@ -1,8 +1,16 @@
 """Companions: the examples that replace a part of the adversarial ones, cheap to make from what is at hand.
 
-Every kind is called as `companions(x, adversarial, num=m, seed=0)`: `x` are natural images `(batch, ...)`,
-`adversarial` the n adversarial examples of each of them, a tuple of tensors like `x`. The result is a tuple of m
-tensors like `x`, without gradient.
+The protocol is one call, `companions(x, adversarial, num=m, seed=0)`, and a plain function will do:
+
+- `x`: natural images, shape `(batch, ...)`, floating point on the scale of the attack's `bounds`.
+- `adversarial`: the n adversarial examples of each of them, a tuple of n tensors like `x`, empty for n = 0.
+- `num`: m >= 0, how many companions of each image to make.
+- `seed`: the whole of the draw's randomness, as `seeds.fold` takes it.
+- Result: a tuple of m tensors like `x`, without gradient.
+
+The kinds of this module are frozen dataclasses, which Keras can save. Radius, norm and pixel range are those of the
+attack: fields that are not set are taken from it by `threat.adopt`, which `AdversarialTraining` calls, and one that
+contradicts it is refused. That holds for every dataclass with fields of these names.
 """
 
 import dataclasses
@@ -10,10 +18,11 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from pineat_tf.checks import check_bounds, check_choice, check_epsilon
-from pineat_tf.projections import clip_to_bounds, project_linf, uniform_in_linf_ball
+from pineat_tf.checks import check_choice
+from pineat_tf.projections import clip_to_bounds, in_single, project, rounded_towards, uniform_in_ball
 from pineat_tf.seeds import fold, uniform_like
 from pineat_tf.serialization import serializable
+from pineat_tf.threat import FROM_ATTACK, InBall, InBallAndRange
 from pineat_tf.types import Bounds, Seed
 
 
@@ -34,7 +43,13 @@ def aggregate_noise(x: tf.Tensor, adversarial: Sequence[tf.Tensor]) -> tf.Tensor
 
 
 def reverse_symmetry(
-    x: tf.Tensor, noise: tf.Tensor, parts: Sequence[tf.Tensor], *, epsilon: float, clip: bool = True
+    x: tf.Tensor,
+    noise: tf.Tensor,
+    parts: Sequence[tf.Tensor],
+    *,
+    epsilon: float | None = None,
+    norm: str = "linf",
+    clip: bool = True,
 ) -> tuple[tf.Tensor, ...]:
     """Decomposes the mirrored noise into parts that are given and a last one that completes the sum.
 
@@ -42,7 +57,8 @@ def reverse_symmetry(
         x: natural images, shape `(batch, ...)`.
         noise: aggregated adversarial noise, like `x`.
         parts: the noises of the first m - 1 companions, each like `x`.
-        epsilon: radius of the L-inf ball.
+        epsilon: radius of the ball; needed to clip only.
+        norm: of the ball, "linf" or "l2".
         clip: clip the last companion to the ball (section 3.3, "Variants"); without, the noises of all companions
             add up to `-noise` exactly.
 
@@ -53,7 +69,7 @@ def reverse_symmetry(
         PINEAT, section 3.3 and Fig. 4 (reading A7 in BUILD_NOTES.md: noises are decomposed, not images).
     """
     last = x - noise - (tf.add_n(list(parts)) if parts else 0.0)
-    last = project_linf(last, x, epsilon) if clip else last
+    last = project(last, x, epsilon=epsilon, norm=norm) if clip else last
     return tuple(x + part for part in parts) + (last,)
 
 
@@ -86,69 +102,73 @@ class NaturalCompanions:
 
 @serializable
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RandomCompanions:
+class RandomCompanions(InBallAndRange):
     """Uniformly random points of the ball, clipped to the pixel range (the paper's AdvRan).
 
     Attributes:
-        epsilon: radius of the L-inf ball, > 0.
-        bounds: the pixel range, or None for no limits.
+        epsilon: radius of the ball, > 0; None takes that of the attack.
+        norm: "linf" or "l2"; None takes that of the attack, and "linf" where there is none.
+        bounds: the pixel range, or None for no limits; "attack" takes that of the attack, and `(0.0, 1.0)` where
+            nothing is known of it. Images outside it raise `ValueError`.
+
+    Example:
+        >>> RandomCompanions(epsilon=0.1)(x, (), num=2, seed=0)  # without an attack
     """
 
-    epsilon: float
-    bounds: Bounds | None = (0.0, 1.0)
     is_natural = False
 
-    def __post_init__(self) -> None:
-        check_epsilon(self.epsilon)
-        check_bounds(self.bounds)
-
     def __call__(self, x, adversarial, *, num: int, seed: Seed = 0) -> tuple[tf.Tensor, ...]:
-        noises = [uniform_in_linf_ball(x, self.epsilon, fold(seed, j)) for j in range(num)]
-        return tuple(tf.stop_gradient(clip_to_bounds(x + noise, self.bounds)) for noise in noises)
+        x = self._check_range(x)
+        noises = [uniform_in_ball(in_single(x), fold(seed, j), **self._ball()) for j in range(num)]
+        return tuple(_companion(clip_to_bounds(in_single(x) + noise, self._range()), x) for noise in noises)
 
 
 @serializable
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ShuffledSigns:
+class ShuffledSigns(InBall):
     """Points as far from the natural image as reverse-symmetry examples, pixel by pixel, in a random direction.
 
     Each companion has the noise of `ReverseSymmetry` for m = 1 with the sign of every pixel drawn anew: what it does
     not do as well as `ReverseSymmetry` is due to the direction of the mirrored noise. An ablation, not in the paper.
 
     Attributes:
-        epsilon: radius of the L-inf ball that the noise is clipped to, > 0.
+        epsilon: radius of the ball that the noise is clipped to, > 0; None takes that of the attack.
+        norm: "linf" or "l2"; None takes that of the attack, and "linf" where there is none.
     """
 
-    epsilon: float
     is_natural = False
-
-    def __post_init__(self) -> None:
-        check_epsilon(self.epsilon)
 
     def __call__(self, x, adversarial, *, num: int, seed: Seed = 0) -> tuple[tf.Tensor, ...]:
         _check_mirrors(adversarial)
         if not num:
             return ()
-        (mirrored,) = reverse_symmetry(x, aggregate_noise(x, adversarial), (), epsilon=self.epsilon)
-        signs = [tf.sign(uniform_like(x, fold(seed, j), -1.0, 1.0)) for j in range(num)]
-        return tuple(tf.stop_gradient(x + sign * (mirrored - x)) for sign in signs)
+        precise, noise = _noise(x, adversarial)
+        (mirrored,) = reverse_symmetry(precise, noise, (), **self._ball())
+        signs = [tf.sign(uniform_like(precise, fold(seed, j), -1.0, 1.0)) for j in range(num)]
+        return tuple(_companion(precise + sign * (mirrored - precise), x) for sign in signs)
 
 
 @serializable
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ReverseSymmetry:
+class ReverseSymmetry(InBallAndRange):
     """Reverse-symmetry examples: their noises mirror the sum of the adversarial noises (the paper's PINEAT).
 
+    By default they are clipped to the ball only, as the paper writes, so that x_rs + x_adv = 2 x holds for ratio 1/1
+    while pixels may leave the valid range.
+
     Attributes:
-        epsilon: radius of the L-inf ball, > 0.
-        bounds: "paper" clips to the ball only, as the paper writes, so that x_rs + x_adv = 2 x holds exactly for
-            ratio 1/1 but pixels may leave the valid range; "valid" clips to `pixel_range` as well.
+        epsilon: radius of the ball, > 0; None takes that of the attack.
+        norm: "linf" or "l2"; None takes that of the attack, and "linf" where there is none.
+        bounds: the pixel range, or None for no limits; "attack" takes that of the attack, and `(0.0, 1.0)` where
+            nothing is known of it. It counts where `keep_in_range`; images outside it raise `ValueError` then.
+        keep_in_range: clip to `bounds` as well.
         decomposition: how the mirrored noise is shared out for m >= 2. "random" draws the first m - 1 noises
             uniformly from the ball and lets the last complete the sum; "split" gives each companion a random
             share of the mirrored noise (uniform on the simplex, one draw an image).
         clip: clip to the ball, which the last companion needs wherever the adversarial noise leaves the ball
             (Dist) or several noises add up. False is the literal section 3.3 for ratio 1/1.
-        pixel_range: what "valid" clips to.
+        pixel_range: the earlier name of `bounds`, which held the words "paper" and "valid" for `keep_in_range` False
+            and True. Both are still understood.
 
     Example:
         >>> companions = ReverseSymmetry(epsilon=0.1)
@@ -158,31 +178,32 @@ class ReverseSymmetry:
         PINEAT, section 3.3, Figs. 2 to 4.
     """
 
-    epsilon: float
-    bounds: str = "paper"
+    keep_in_range: bool = False
     decomposition: str = "random"
     clip: bool = True
-    pixel_range: Bounds = (0.0, 1.0)
+    pixel_range: dataclasses.InitVar[Bounds | None] = None
     is_natural = False
 
-    def __post_init__(self) -> None:
-        check_epsilon(self.epsilon)
-        check_choice("bounds", self.bounds, ("paper", "valid"))
+    def __post_init__(self, pixel_range: Bounds | None) -> None:
+        translate_earlier_bounds(self, pixel_range)
+        super().__post_init__()
         check_choice("decomposition", self.decomposition, ("random", "split"))
-        check_bounds(self.pixel_range)
 
     def __call__(self, x, adversarial, *, num: int, seed: Seed = 0) -> tuple[tf.Tensor, ...]:
         _check_mirrors(adversarial)
         if not num:
             return ()
-        noise = aggregate_noise(x, adversarial)
+        if self.keep_in_range:
+            x = self._check_range(x)
+        precise, noise = _noise(x, adversarial)
         parts = self._random_parts if self.decomposition == "random" else self._split_parts
-        companions = reverse_symmetry(x, noise, parts(noise, num, seed), epsilon=self.epsilon, clip=self.clip)
-        pixel_range = self.pixel_range if self.bounds == "valid" else None
-        return tuple(tf.stop_gradient(clip_to_bounds(companion, pixel_range)) for companion in companions)
+        ball = self._ball() if self.clip else {}
+        companions = reverse_symmetry(precise, noise, parts(noise, num, seed), clip=self.clip, **ball)
+        bounds = self._range() if self.keep_in_range else None
+        return tuple(_companion(clip_to_bounds(companion, bounds), x) for companion in companions)
 
     def _random_parts(self, noise: tf.Tensor, num: int, seed: Seed) -> list[tf.Tensor]:
-        return [uniform_in_linf_ball(noise, self.epsilon, fold(seed, j)) for j in range(num - 1)]
+        return [uniform_in_ball(noise, fold(seed, j), **self._ball()) for j in range(num - 1)]
 
     def _split_parts(self, noise: tf.Tensor, num: int, seed: Seed) -> list[tf.Tensor]:
         one_an_image = tf.reshape(noise, [tf.shape(noise)[0], -1])[:, :1]
@@ -190,9 +211,46 @@ class ReverseSymmetry:
         # Exponential draws divided by their sum are uniform on the simplex.
         draws = [-tf.math.log1p(-uniform_like(one_an_image, fold(seed, j), 0.0, 1.0)) for j in range(num)]
         parts = [-noise * draw / tf.add_n(draws) for draw in draws[:-1]]
-        if self.clip:
-            parts = [tf.clip_by_value(part, -self.epsilon, self.epsilon) for part in parts]
-        return parts
+        return [project(part, tf.zeros_like(part), **self._ball()) for part in parts] if self.clip else parts
+
+
+def translate_earlier_bounds(strategy: InBallAndRange, pixel_range: Bounds | None) -> None:
+    """Reads the earlier spelling of a strategy with `keep_in_range`, in its `__post_init__`.
+
+    `bounds` was one of the words "paper" and "valid", of which only the latter looked at `pixel_range`.
+    """
+    if isinstance(strategy.bounds, str) and strategy.bounds in ("paper", "valid"):
+        keep_in_range = strategy.bounds == "valid"
+        if strategy.keep_in_range and not keep_in_range:
+            raise ValueError(
+                "bounds='paper' is the earlier spelling of keep_in_range=False. Received: bounds='paper', "
+                "keep_in_range=True. Leave `bounds` out."
+            )
+        bounds = pixel_range if keep_in_range and pixel_range is not None else FROM_ATTACK
+        object.__setattr__(strategy, "keep_in_range", keep_in_range)
+    elif pixel_range is None:
+        if isinstance(strategy.bounds, str):
+            check_choice("bounds", strategy.bounds, (FROM_ATTACK, "valid", "paper"))
+        return
+    elif isinstance(strategy.bounds, str):
+        bounds = pixel_range
+    else:
+        raise ValueError(
+            "`pixel_range` is the earlier name of `bounds`, so only one of them can be given. Received: "
+            f"pixel_range={pixel_range!r}, bounds={strategy.bounds!r}. Leave `pixel_range` out."
+        )
+    object.__setattr__(strategy, "bounds", bounds)
+
+
+def _noise(x, adversarial: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    """The images and the sum of the adversarial noises, in float32 where they come in half precision."""
+    precise = in_single(x)
+    return precise, aggregate_noise(precise, [in_single(x_adv) for x_adv in adversarial])
+
+
+def _companion(value: tf.Tensor, x) -> tf.Tensor:
+    """A companion of the images `x` in their dtype, rounded so that it stays in the ball and the range."""
+    return tf.stop_gradient(rounded_towards(value, tf.convert_to_tensor(x)))
 
 
 def _check_mirrors(adversarial: Sequence[tf.Tensor]) -> None:

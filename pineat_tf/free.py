@@ -5,6 +5,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
+from pineat_tf import threat
 from pineat_tf.checks import check_batch, check_batch_size, check_bounds, check_count, check_epsilon, check_positive
 from pineat_tf.companions import NoCompanions
 from pineat_tf.objectives import CrossEntropy
@@ -33,7 +34,7 @@ class FreeAdversarialTraining(AdversarialTraining):
         step_size: length of a replay's step, > 0, on the scale of the pixels; None for the authors' epsilon.
         bounds: the pixel range to which perturbed images are clipped, or None for no limits.
         objective: `CrossEntropy()`, the only one whose pass gives both gradients.
-        companions: what stands beside the perturbed images.
+        companions: what stands beside the perturbed images, by this radius and range, in the L-inf norm.
         ratio: n/m as `"8/0"` or `(8, 0)`, n >= 1 (the authors' m is this n: 8 on CIFAR-10, 4 on ImageNet).
         seed: of the companions' randomness; replays have none.
         **kwargs: as for `keras.Model`.
@@ -70,6 +71,8 @@ class FreeAdversarialTraining(AdversarialTraining):
         step_size = epsilon if step_size is None else step_size
         check_positive("step_size", step_size, "Give the length of a step on the scale of the pixels, e.g. 8/255.")
         check_bounds(bounds)
+        threat.check_scale(epsilon, bounds, step_size=step_size)
+        companions = threat.adopt(companions, threat.ThreatModel(epsilon, "linf", bounds))
         _check_method(objective, Ratio.parse(ratio))
         _check_one_replica()
         super().__init__(

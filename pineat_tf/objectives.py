@@ -1,8 +1,15 @@
 """Objectives: the loss of one update of the weights.
 
-Every kind is called as `objective(logits_fn, x_nat, x, y)`: `x` is the example that the update is about (an
-adversarial one or a companion) of the natural image `x_nat`. The result is the loss of each example, shape
-`(batch,)`, and the logits of `x`. `on_natural()` is the same objective where `x` is `x_nat` itself.
+The protocol is one call, `objective(logits_fn, x_nat, x, y)`, and a plain function will do:
+
+- `logits_fn`: maps images to logits of shape `(batch, num_classes)`, by the network in training mode.
+- `x`: the example that the update is about, an adversarial one or a companion; shape `(batch, ...)`.
+- `x_nat`: the natural image that it belongs to, like `x`.
+- `y`: class numbers of shape `(batch,)`, or rows of shape `(batch, num_classes)`.
+- Result: the loss of each example, shape `(batch,)`, and the logits of `x`, which metrics see.
+
+The kinds of this module are frozen dataclasses, which Keras can save; their `on_natural()` is the same objective where
+`x` is `x_nat` itself.
 """
 
 import dataclasses

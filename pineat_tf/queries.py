@@ -1,8 +1,9 @@
 """Queries: what an attacker who knows the training shows the network in place of an image.
 
 Networks are trained on adversarial examples, reverse-symmetry examples and random points of the ball, so an attacker
-who knows that asks for these as well. Every kind is called like an attack, `query(logits_fn, x, y, seed=0)`, and gives
-images of the shape and dtype of `x` without gradient; so `Predictor(network, query)` streams it.
+who knows that asks for these as well. The protocol is that of attacks, `query(logits_fn, x, y, seed=0)`, which gives
+images of the shape and dtype of `x` without gradient; so `Predictor(network, query)` streams it, and a plain function
+will do. `logits_fn` maps images to logits, for queries that need them.
 """
 
 import dataclasses
@@ -12,10 +13,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from pineat_tf import threat
 from pineat_tf.checks import check_batch, check_bounds, check_choice, check_epsilon, check_positive
-from pineat_tf.companions import ReverseSymmetry
+from pineat_tf.companions import ReverseSymmetry, translate_earlier_bounds
 from pineat_tf.predictions import Data, Predictions, Predictor
-from pineat_tf.projections import clip_to_bounds, uniform_in_l2_ball, uniform_in_linf_ball
+from pineat_tf.projections import clip_to_bounds, in_single, rounded_towards, uniform_in_ball
 from pineat_tf.seeds import normal_like
 from pineat_tf.serialization import serializable
 from pineat_tf.types import Bounds, LogitsFn, Seed
@@ -55,11 +57,12 @@ class RandomInBall:
         check_epsilon(self.epsilon)
         check_choice("norm", self.norm, ("linf", "l2"))
         check_bounds(self.bounds)
+        threat.check_scale(self.epsilon, self.bounds, norm=self.norm)
 
     def __call__(self, logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor, *, seed: Seed = 0) -> tf.Tensor:
         x, _ = check_batch(x, y, bounds=self.bounds)
-        uniform = uniform_in_linf_ball if self.norm == "linf" else uniform_in_l2_ball
-        return tf.stop_gradient(clip_to_bounds(x + uniform(x, self.epsilon, seed), self.bounds))
+        noise = uniform_in_ball(in_single(x), seed, epsilon=self.epsilon, norm=self.norm)
+        return _noisy(x, noise, self.bounds)
 
 
 @serializable
@@ -81,39 +84,44 @@ class GaussianNoise:
 
     def __call__(self, logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor, *, seed: Seed = 0) -> tf.Tensor:
         x, _ = check_batch(x, y, bounds=self.bounds)
-        return tf.stop_gradient(clip_to_bounds(x + normal_like(x, seed, self.stddev), self.bounds))
+        return _noisy(x, normal_like(in_single(x), seed, self.stddev), self.bounds)
 
 
 @serializable
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ReverseSymmetryQuery:
+class ReverseSymmetryQuery(threat.InBallAndRange):
     """The mirror image of an adversarial example, `x - (x_adv - x)`: what PINEAT-1/1 is trained on.
 
     With the same seed it mirrors the very examples that `attack` itself would show.
 
     Attributes:
         attack: makes the adversarial examples that are mirrored.
-        epsilon: radius of the L-inf ball that mirror images are clipped to, > 0.
-        bounds: "paper" clips to the ball only; "valid" to the pixel range as well.
-        pixel_range: what "valid" clips to.
+        epsilon, norm, bounds, keep_in_range, pixel_range: as `companions.ReverseSymmetry` takes them. Where they are
+            not set, they are those of the attack once the query is made.
+
+    Raises:
+        ValueError: if one of them contradicts the attack, or neither gives a radius.
 
     Example:
         >>> attack = pgd(epsilon=0.1, step_size=0.0125, num_steps=20)
-        >>> predict_logits(network, train, attack=ReverseSymmetryQuery(attack=attack, epsilon=0.1))
+        >>> predict_logits(network, train, attack=ReverseSymmetryQuery(attack=attack))
 
     Reference:
         PINEAT, section 3.3; `companions.ReverseSymmetry`.
     """
 
     attack: Callable[..., tf.Tensor]
-    epsilon: float
-    bounds: str = "paper"
-    pixel_range: Bounds = (0.0, 1.0)
+    keep_in_range: bool = False
+    pixel_range: dataclasses.InitVar[Bounds | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, pixel_range: Bounds | None) -> None:
         if not callable(self.attack):
             raise ValueError(f"`attack` must be an attack. Received: attack={self.attack!r}. Give e.g. `pgd(...)`.")
-        self._companions()  # checks the rest
+        translate_earlier_bounds(self, pixel_range)
+        super().__post_init__()
+        adopted = threat.adopt(self._companions(), self.attack)
+        for name in ("epsilon", "norm", "bounds"):
+            object.__setattr__(self, name, getattr(adopted, name))
 
     def __call__(self, logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor, *, seed: Seed = 0) -> tf.Tensor:
         x, y = check_batch(x, y)
@@ -122,7 +130,8 @@ class ReverseSymmetryQuery:
         return x_rs
 
     def _companions(self) -> ReverseSymmetry:
-        return ReverseSymmetry(epsilon=self.epsilon, bounds=self.bounds, pixel_range=self.pixel_range)
+        ball = {"epsilon": self.epsilon, "norm": self.norm, "bounds": self.bounds}
+        return ReverseSymmetry(keep_in_range=self.keep_in_range, **ball)
 
 
 def predict_queries(
@@ -154,7 +163,7 @@ def predict_queries(
 
     Example:
         >>> attack = pgd(epsilon=0.1, step_size=0.0125, num_steps=20)
-        >>> mirrored = ReverseSymmetryQuery(attack=attack, epsilon=0.1)
+        >>> mirrored = ReverseSymmetryQuery(attack=attack)
         >>> seen = predict_queries(network, train, {"adversarial": attack, "reverse_symmetry": mirrored})
         >>> scores = mean_scores([logit_score(p.labels, p.logits) for p in seen.values()])
     """
@@ -204,3 +213,8 @@ def check_same_order(labels: np.ndarray, first: np.ndarray | None) -> np.ndarray
             "pass, e.g. by `shuffle`. Give it unshuffled, or with `reshuffle_each_iteration=False`."
         )
     return labels
+
+
+def _noisy(x: tf.Tensor, noise: tf.Tensor, bounds: Bounds | None) -> tf.Tensor:
+    """The images plus noise of float32 or finer, within the pixel range and in their own dtype."""
+    return tf.stop_gradient(rounded_towards(clip_to_bounds(in_single(x) + noise, bounds), x))

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pineat_tf import distribution
+from pineat_tf import distribution, pixel_scale, threat
 from pineat_tf.checks import check_batch, check_choice, check_logits_head, data_errors_as_value_errors
 from pineat_tf.companions import NoCompanions
 from pineat_tf.cpu import NetworkCall
@@ -41,7 +41,8 @@ class AdversarialTraining(keras.Model):
         attack: generates adversarial examples, called as `attack(logits_fn, x, y, seed=...)` with the network in
             inference mode. May be None with ratio 0/m.
         objective: loss of one update.
-        companions: what stands beside the adversarial examples.
+        companions: what stands beside the adversarial examples. Their radius, norm and pixel range are the attack's
+            where they are not set, and may not contradict it.
         ratio: n/m as `"1/1"` or `(1, 1)`.
         seed: the one source of the attack's and companions' randomness. Together with the number of rounds done
             it fixes every draw, so training that goes on after a restart draws what it would have drawn.
@@ -52,8 +53,8 @@ class AdversarialTraining(keras.Model):
         **kwargs: as for `keras.Model`.
 
     Raises:
-        ValueError: if the parts do not fit together, or the network ends in a softmax. Bad images or labels
-            raise it in `fit`.
+        ValueError: if the parts do not fit together or contradict each other, or the network ends in a softmax. Bad
+            images or labels raise it in `fit`.
 
     Example:
         >>> model = AdversarialTraining(
@@ -93,7 +94,8 @@ class AdversarialTraining(keras.Model):
         self._network_call = NetworkCall(network)
         self.attack = attack
         self.objective = objective
-        self.companions = companions
+        self.companions = threat.adopt(companions, attack)
+        pixel_scale.warn_of_scale(network, bounds=threat.ThreatModel.of(attack).bounds)
         self.ratio = Ratio.parse(ratio)
         self.seed = seed
         self.generation = generation

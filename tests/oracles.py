@@ -302,8 +302,9 @@ def reverse_symmetry(
     epsilon: float,
     bounds: Bounds = None,
     clip: bool = True,
+    norm: str = "linf",
 ) -> tuple[Array, ...]:
-    """Return x + d_j for each draw, then x + (-noise - sum_j d_j) clipped to the ball.
+    """Return x + d_j for each draw, then x + (-noise - sum_j d_j) projected on the ball.
 
     `clip=False` leaves the last one outside the ball; `bounds` clips all of
     them to the pixel range, after the last was computed from the draws as
@@ -314,7 +315,11 @@ def reverse_symmetry(
     last = -aggregate_noise(x, adversarial)
     for draw in draws:
         last = last - draw
-    if clip:
+    if clip and norm == "l2":
+        length = np.linalg.norm(flatten(last), axis=1)
+        shrinkage = np.where(length > epsilon, epsilon / np.maximum(length, NORM_FLOOR), 1.0)
+        last = last * shrinkage.reshape((-1,) + (1,) * (x.ndim - 1))
+    elif clip:
         last = np.clip(last, -epsilon, epsilon)
     return tuple(clip_to_bounds(x + noise, bounds) for noise in [*draws, last])
 

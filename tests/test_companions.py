@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from pineat_tf.companions import (
     NaturalCompanions,
@@ -36,17 +37,17 @@ def test_one_to_one_mirrors_the_adversarial_example(images):
 
 
 @settings(max_examples=40, deadline=None)
-@given(n=st.integers(1, 4), m=st.integers(1, 4), seed=st.integers(0, 1000), bounds=st.sampled_from(["paper", "valid"]),
+@given(n=st.integers(1, 4), m=st.integers(1, 4), seed=st.integers(0, 1000), keep=st.booleans(),
        decomposition=st.sampled_from(["random", "split"]))  # fmt: skip
-def test_companions_stay_in_the_ball_and_where_asked_in_the_pixel_range(n, m, seed, bounds, decomposition):
+def test_companions_stay_in_the_ball_and_where_asked_in_the_pixel_range(n, m, seed, keep, decomposition):
     x = np.random.default_rng(seed).uniform(size=(3, 5)).astype(np.float32)
-    companions = ReverseSymmetry(epsilon=EPSILON, bounds=bounds, decomposition=decomposition)(
+    companions = ReverseSymmetry(epsilon=EPSILON, keep_in_range=keep, decomposition=decomposition)(
         x, as_tensors(adversarial_examples(x, n, seed=seed)), num=m, seed=seed
     )
     assert len(companions) == m
     for companion in companions:
         assert np.abs(companion - x).max() <= EPSILON + 1e-6
-        if bounds == "valid":
+        if keep:
             assert companion.numpy().min() >= 0.0 and companion.numpy().max() <= 1.0
 
 
@@ -64,15 +65,17 @@ def test_noises_of_companions_add_up_to_minus_those_of_adversarial_examples(n, m
 
 
 @pytest.mark.parametrize("n, m", [(1, 1), (2, 1), (1, 2), (3, 2), (2, 3), (1, 4)])
-@pytest.mark.parametrize("bounds", ["paper", "valid"])
-def test_random_decomposition_equals_its_numpy_twin(n, m, bounds, images):
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("epsilon, norm", [(EPSILON, "linf"), (0.2, "l2")])
+def test_random_decomposition_equals_its_numpy_twin(n, m, keep, epsilon, norm, images):
     adversarial = adversarial_examples(images, n)
-    companions = ReverseSymmetry(epsilon=EPSILON, bounds=bounds)(images, as_tensors(adversarial), num=m, seed=5)
-    # The first m - 1 noises are the draws (where bounds do not clip them); the twin is given the same ones.
-    free = ReverseSymmetry(epsilon=EPSILON)(images, as_tensors(adversarial), num=m, seed=5)
+    ball = {"epsilon": epsilon, "norm": norm}
+    companions = ReverseSymmetry(**ball, keep_in_range=keep)(images, as_tensors(adversarial), num=m, seed=5)
+    # The first m - 1 noises are the draws (where the range does not clip them); the twin is given the same ones.
+    free = ReverseSymmetry(**ball)(images, as_tensors(adversarial), num=m, seed=5)
     draws = [companion.numpy() - images for companion in free[:-1]]
     expected = oracles.reverse_symmetry(
-        images, adversarial, draws, EPSILON, bounds=(0.0, 1.0) if bounds == "valid" else None
+        images, adversarial, draws, epsilon, bounds=(0.0, 1.0) if keep else None, norm=norm
     )
     np.testing.assert_allclose(companions, expected, atol=1e-6)
 
@@ -121,11 +124,68 @@ def test_one_to_two_by_hand():
         np.testing.assert_allclose(companions, [[[0.5 + part]], [[last]]], atol=1e-6)
 
 
-def test_valid_bounds_clip_and_paper_bounds_do_not():
+def test_companions_are_kept_in_the_range_where_asked():
     x, x_adv = tf.constant([[0.0, 1.0]]), tf.constant([[0.1, 0.9]])
     np.testing.assert_allclose(ReverseSymmetry(epsilon=0.1)(x, (x_adv,), num=1)[0], [[-0.1, 1.1]], atol=1e-6)
-    valid = ReverseSymmetry(epsilon=0.1, bounds="valid")
-    np.testing.assert_allclose(valid(x, (x_adv,), num=1)[0], [[0.0, 1.0]], atol=1e-6)
+    kept = ReverseSymmetry(epsilon=0.1, keep_in_range=True)
+    np.testing.assert_allclose(kept(x, (x_adv,), num=1)[0], [[0.0, 1.0]], atol=1e-6)
+    wider = ReverseSymmetry(epsilon=0.1, keep_in_range=True, bounds=(-0.05, 1.2))
+    np.testing.assert_allclose(wider(x, (x_adv,), num=1)[0], [[-0.05, 1.1]], atol=1e-6)
+
+
+def test_the_l2_ball_by_hand():
+    # The mirrored noise (-0.3, -0.4) has length 0.5: in the ball of 0.25 it is half as long.
+    x, x_adv = tf.constant([[0.5, 0.5], [0.5, 0.5]]), tf.constant([[0.8, 0.9], [0.53, 0.54]])
+    companions = ReverseSymmetry(epsilon=0.25, norm="l2")
+    np.testing.assert_allclose(companions(x, (x_adv,), num=1)[0], [[0.35, 0.3], [0.47, 0.46]], atol=1e-6)
+    signs = ShuffledSigns(epsilon=0.25, norm="l2")(x, (x_adv,), num=1)[0]
+    np.testing.assert_allclose(np.abs(signs - x), [[0.15, 0.2], [0.03, 0.04]], atol=1e-6)
+
+
+def test_shares_of_a_split_stay_in_the_l2_ball():
+    x = np.full((50, 6), 0.5, np.float32)
+    adversarial = as_tensors(adversarial_examples(x, 3, reach=0.3))
+    options = {"epsilon": 0.2, "norm": "l2", "decomposition": "split"}
+    whole = ReverseSymmetry(**options, clip=False)(x, adversarial, num=3, seed=1)
+    clipped = ReverseSymmetry(**options)(x, adversarial, num=3, seed=1)
+    for share, companion in list(zip(whole, clipped))[:-1]:
+        expected = oracles.reverse_symmetry(x, [2 * x - share.numpy()], [], 0.2, norm="l2")[0]  # the share, projected
+        np.testing.assert_allclose(companion, expected, atol=1e-6)
+    assert max(np.linalg.norm(companion - x, axis=1).max() for companion in clipped) <= 0.2 + 1e-6
+
+
+def test_random_companions_are_uniform_in_the_l2_ball():
+    x = np.full((4000, 3), 0.5, np.float32)
+    (shown,) = RandomCompanions(epsilon=0.2, norm="l2")(x, (), num=1, seed=1)
+    radii = np.linalg.norm(shown - x, axis=1) / 0.2
+    assert stats.kstest(radii**3, "uniform").pvalue > 1e-3  # the share of the ball within radius r is r^3
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)])
+def test_every_precision_stays_in_ball_and_range_and_near_float64(dtype, norm, bounds):
+    low, width = bounds[0], bounds[1] - bounds[0]
+    epsilon = width * (0.05 if norm == "linf" else 0.3)
+    rng = np.random.default_rng(0)
+    x = tf.cast(low + width * np.clip(rng.uniform(-0.1, 1.1, (8, 4, 4, 1)), 0, 1), dtype)
+    x_adv = tf.cast(tf.clip_by_value(x + tf.cast(width * rng.uniform(-0.05, 0.05, x.shape), dtype), *bounds), dtype)
+    exact = [tf.cast(part, tf.float64) for part in (x, x_adv)]
+    ball = {"epsilon": epsilon, "norm": norm, "bounds": bounds}
+    spacing = np.maximum(np.abs(exact[0]), width / 2) * {"float16": 2**-10, "bfloat16": 2**-7}.get(dtype, 2**-20)
+    split = ReverseSymmetry(**ball, keep_in_range=True, decomposition="split")
+    for kind in (RandomCompanions(**ball), ReverseSymmetry(**ball, keep_in_range=True), split,
+                 ShuffledSigns(epsilon=epsilon, norm=norm)):  # fmt: skip
+        companions, expected = (kind(part, (adv,), num=2, seed=3) for part, adv in ((x, x_adv), exact))
+        for companion, other in zip(companions, expected):
+            assert companion.dtype == x.dtype
+            found = tf.cast(companion, tf.float64)
+            assert np.all(np.abs(found - other) <= spacing)
+            noise = np.reshape(found - exact[0], (8, -1))
+            order = np.inf if norm == "linf" else 2
+            assert np.linalg.norm(noise, ord=order, axis=1).max() <= epsilon * (1 + 1e-6)
+            if not isinstance(kind, ShuffledSigns):
+                assert np.min(found) >= bounds[0] and np.max(found) <= bounds[1]
 
 
 def test_random_companions_equal_their_numpy_twin_and_fill_the_ball(images):
@@ -156,7 +216,10 @@ def test_a_permuted_batch_gives_the_permuted_result(images):
     [
         (lambda: ReverseSymmetry(epsilon=0), "`epsilon` must be positive"),
         (lambda: ReverseSymmetry(epsilon=-0.1), "`epsilon` must be positive"),
+        (lambda: ReverseSymmetry(epsilon=0.1, norm="l1"), "`norm` must be one of"),
         (lambda: ReverseSymmetry(epsilon=0.1, bounds="pixels"), "`bounds` must be one of"),
+        (lambda: ReverseSymmetry(epsilon=0.1, bounds="paper", keep_in_range=True), "earlier spelling"),
+        (lambda: ReverseSymmetry(epsilon=0.1, bounds=(0, 1), pixel_range=(0, 1)), "earlier name of `bounds`"),
         (lambda: ReverseSymmetry(epsilon=0.1, bounds="vaild"), "Did you mean 'valid'"),
         (lambda: ReverseSymmetry(epsilon=0.1, decomposition="randon"), "Did you mean 'random'"),
         (lambda: ReverseSymmetry(epsilon=0.1, pixel_range=(1, 0)), "`bounds` must be a pair"),

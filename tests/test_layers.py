@@ -12,8 +12,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 # From the bottom up: a module imports only from lines above its own (or its own package).
 LAYERS = [
     ["types", "distribution"],
-    ["checks", "seeds", "serialization"],
-    ["losses", "projections", "schedules", "cpu"],
+    ["checks", "heads", "seeds", "serialization"],
+    ["losses", "projections", "schedules", "cpu", "threat", "pixel_scale"],
     ["attacks.parts"],
     ["attacks.gradient", "attacks.apgd", "attacks.square"],
     ["attacks.fast", "attacks.fab", "attacks.deepfool"],

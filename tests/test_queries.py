@@ -24,7 +24,7 @@ QUERIES = {
     "gaussian unbounded": (GaussianNoise(stddev=EPSILON, bounds=None), None, False, True),
     "reverse symmetry": (ReverseSymmetryQuery(attack=PGD, epsilon=EPSILON), (EPSILON, np.inf), False, True),
     "reverse symmetry valid": (
-        ReverseSymmetryQuery(attack=PGD, epsilon=EPSILON, bounds="valid"),
+        ReverseSymmetryQuery(attack=PGD, epsilon=EPSILON, keep_in_range=True),
         (EPSILON, np.inf),
         True,
         True,
@@ -90,9 +90,13 @@ def test_the_mirror_image_by_hand():
     np.testing.assert_allclose(attack(network, x, y), [[0.4], [0.87]], atol=1e-6)
     mirrored = ReverseSymmetryQuery(attack=attack, epsilon=0.1)(network, x, y)
     np.testing.assert_allclose(mirrored, [[0.6], [1.07]], atol=1e-6)  # x - (x_adv - x), which leaves the pixel range
-    valid = ReverseSymmetryQuery(attack=attack, epsilon=0.1, bounds="valid")(network, x, y)
-    np.testing.assert_allclose(valid, [[0.6], [1.0]], atol=1e-6)
-    nearer = ReverseSymmetryQuery(attack=attack, epsilon=0.04)(network, x, y)
+    kept = ReverseSymmetryQuery(attack=attack, epsilon=0.1, keep_in_range=True)(network, x, y)
+    np.testing.assert_allclose(kept, [[0.6], [1.0]], atol=1e-6)
+
+    def unlimited(logits_fn, x, y, *, seed):  # says nothing of a ball
+        return attack(logits_fn, x, y, seed=seed)
+
+    nearer = ReverseSymmetryQuery(attack=unlimited, epsilon=0.04)(network, x, y)
     np.testing.assert_allclose(nearer, [[0.54], [1.01]], atol=1e-6)  # clipped to the smaller ball
 
 
