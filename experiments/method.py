@@ -127,6 +127,7 @@ def trainer(config: ExperimentConfig, network: keras.Model) -> pt.AdversarialTra
         "companions": companions[config.variant](),
         "ratio": config.round_ratio,
         "seed": config.seed,
+        "forward": pt.accelerate.compute_twin(network),
     }
     if _is_free(config):
         model = pt.FreeAdversarialTraining(network, epsilon=config.epsilon, batch_size=config.batch_size, **options)

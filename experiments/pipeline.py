@@ -15,11 +15,10 @@ import tensorflow as tf
 from tqdm.auto import tqdm
 
 import pineat_tf as pt
-from experiments import command_line, datasets, distribution, export, files, method, networks, tracking
+from experiments import command_line, datasets, distribution, export, files, machine, method, networks, tracking
 from experiments.audit import QUERIES
 from experiments.config import ExperimentConfig
 from experiments.figures import examples
-from pineat_tf import cpu
 
 METRICS, PREDICTIONS, HISTORY, EXAMPLES = "metrics.json", "predictions.npz", "history.csv", "examples.png"
 
@@ -308,7 +307,7 @@ def _print_estimate(
 
 def precision_note(config: ExperimentConfig) -> str:
     """A line for the estimate if this machine computes the wanted precision slowly, else nothing."""
-    if config.precision != "mixed_bfloat16" or not cpu.emulates_bfloat16():
+    if config.precision != "mixed_bfloat16" or not machine.emulates_bfloat16():
         return ""
     return (
         "\nThis CPU has no bfloat16 instructions: --precision=float32 is several times as fast here (in a sweep, in a "
@@ -345,7 +344,7 @@ def _predict(config: ExperimentConfig, data: datasets.Dataset, network: keras.Mo
     predictions = {}
     with tqdm(total=total, unit=" images", desc="evaluation", dynamic_ncols=True) as bar:
         for queries, attack in attacks.items():
-            predict = pt.Predictor(network, attack)
+            predict = pt.Predictor(pt.accelerate.compute_twin(network), attack)
             predictions[queries] = {
                 split: predict(tuple(data), batch_size=config.eval_batch_size, on_batch=bar.update)
                 for split, data in splits.items()

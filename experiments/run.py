@@ -10,7 +10,7 @@ import sys
 from absl import flags
 
 from experiments import command_line, paper, pipeline
-from pineat_tf import cpu
+from pineat_tf import accelerate
 
 _SEVERAL = "variant"
 
@@ -46,5 +46,5 @@ def _run(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cpu.set_threads()
+    accelerate.set_threads()
     sys.exit(main())

@@ -1,10 +1,10 @@
 """Image classifiers that resist adversarial examples and membership inference at once, in Keras 3."""
 
 from pineat_tf import (
+    accelerate,
     attacks,
     callbacks,
     companions,
-    cpu,
     losses,
     masking,
     membership,
@@ -23,6 +23,9 @@ from pineat_tf.robust_accuracy import Robustness, robustness
 from pineat_tf.training import AdversarialTraining
 from pineat_tf.types import Ratio
 
+cpu = accelerate
+"""The name of `accelerate` up to version 0.1.0."""
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -34,6 +37,7 @@ __all__ = [
     "Report",
     "Robustness",
     "SelfDistilledTraining",
+    "accelerate",
     "attacks",
     "callbacks",
     "companions",

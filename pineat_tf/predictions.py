@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from pineat_tf.checks import check_batch, check_count, check_logits_head, data_errors_as_value_errors
-from pineat_tf.cpu import NetworkCall
+from pineat_tf.heads import class_logits
 from pineat_tf.losses import class_numbers
 from pineat_tf.seeds import as_seed, fold
 from pineat_tf.types import Seed
@@ -91,10 +91,8 @@ class Predictor:
         return Predictions(np.concatenate(logits), np.concatenate(labels))
 
     def _compile(self, x_spec: tf.TensorSpec, y_spec: tf.TensorSpec) -> Callable:
-        network_call = NetworkCall(self.network)
-
         def logits_fn(images: tf.Tensor) -> tf.Tensor:
-            return network_call(images, training=False)
+            return class_logits(self.network(images, training=False))
 
         @tf.function(autograph=False, input_signature=[x_spec, y_spec, tf.TensorSpec([2], tf.int64)])
         def step(x, y, seed):

@@ -24,7 +24,7 @@ from pineat_tf.checks import (
     check_positive,
     data_errors_as_value_errors,
 )
-from pineat_tf.cpu import NetworkCall
+from pineat_tf.heads import class_logits
 from pineat_tf.losses import class_numbers
 from pineat_tf.membership.bounds import Interval, clopper_pearson
 from pineat_tf.predictions import Data, as_batches
@@ -246,11 +246,11 @@ class _Evaluation:
 
     def __init__(self, network: keras.Model, stream: _Stream, norm: str, seed: tf.Tensor, keep_images: bool):
         self.stream, self.norm, self.seed = stream, norm, seed
-        self._call = NetworkCall(network)
+        self.network = network
         self._keep_images = keep_images
         self._images: dict[float, list[np.ndarray]] = {}
         self.fooled_at, self.fooled_by = (np.full(len(stream.labels), _NEVER) for _ in range(2))
-        predict = tf.function(lambda x: self._call(x, training=False), reduce_retracing=True)
+        predict = tf.function(self._logits, reduce_retracing=True)
         logits = np.concatenate([predict(tf.constant(x)).numpy() for x, _ in stream.batches()])
         _check_logits(logits, stream.labels)
         self.fooled_at[np.argmax(logits, axis=1) != stream.labels] = 0
@@ -305,20 +305,20 @@ class _Evaluation:
                 on_batch(done, len(robust))
         state.keep(self, (stage[0], stage[1] + 1), 0, now=True)
 
+    def _logits(self, images: tf.Tensor) -> tf.Tensor:
+        return class_logits(self.network(images, training=False))
+
     def _compile(self, attack: Callable, epsilon: float) -> Callable:
         x, y = next(self.stream.batches())
         project = project_linf if self.norm == "linf" else project_l2
-
-        def logits_fn(images: tf.Tensor) -> tf.Tensor:
-            return self._call(images, training=False)
 
         specs = [tf.TensorSpec([None, *part.shape[1:]], part.dtype) for part in (x, y)]
 
         @tf.function(autograph=False, input_signature=[*specs, tf.TensorSpec([2], tf.int64)])
         def step(x, y, seed):
-            raw = attack(logits_fn, x, y, seed=seed)
+            raw = attack(self._logits, x, y, seed=seed)
             clipped = clip_to_bounds(project(raw, x, epsilon), self.stream.bounds)
-            logits = logits_fn(clipped)
+            logits = self._logits(clipped)
             finite = tf.reduce_all(tf.math.is_finite(logits), axis=1)
             return raw, clipped, (tf.argmax(logits, axis=1) != y) | ~finite
 

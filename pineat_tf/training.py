@@ -9,7 +9,7 @@ import tensorflow as tf
 from pineat_tf import distribution, pixel_scale, threat
 from pineat_tf.checks import check_batch, check_choice, check_logits_head, data_errors_as_value_errors
 from pineat_tf.companions import NoCompanions
-from pineat_tf.cpu import NetworkCall
+from pineat_tf.heads import class_logits
 from pineat_tf.losses import cross_entropy
 from pineat_tf.objectives import CrossEntropy
 from pineat_tf.seeds import as_seed, fold
@@ -50,6 +50,8 @@ class AdversarialTraining(keras.Model):
             generates each by the weights at its own update.
         order: which updates of a round come first, "adversarial" or "companions". The latter needs generation
             "round".
+        forward: calls the network while training, `forward(images, training=...)`; None for the network itself.
+            `accelerate.compute_twin(network)` is faster on CPUs. It is not saved.
         **kwargs: as for `keras.Model`.
 
     Raises:
@@ -81,6 +83,7 @@ class AdversarialTraining(keras.Model):
         seed: Seed = 0,
         generation: str = "round",
         order: str = "adversarial",
+        forward: Callable | None = None,
         **kwargs,
     ):
         check_logits_head(network)
@@ -91,7 +94,7 @@ class AdversarialTraining(keras.Model):
         check_choice("order", order, ("adversarial", "companions"))
         _check_order(order, generation)
         self.network = network
-        self._network_call = NetworkCall(network)
+        self._forward = forward
         self.attack = attack
         self.objective = objective
         self.companions = threat.adopt(companions, attack)
@@ -299,10 +302,13 @@ class AdversarialTraining(keras.Model):
                 metric.update_state(loss, sample_weight=batch_size)
 
     def _inference_logits(self, images: tf.Tensor) -> tf.Tensor:
-        return self._network_call(images, training=False)
+        return self._class_logits(images, training=False)
 
     def _training_logits(self, images: tf.Tensor) -> tf.Tensor:
-        return self._network_call(images, training=True)
+        return self._class_logits(images, training=True)
+
+    def _class_logits(self, images: tf.Tensor, training: bool) -> tf.Tensor:
+        return class_logits((self._forward or self.network)(images, training=training))
 
     def _with_regularisation(self, loss: tf.Tensor) -> tf.Tensor:
         terms = [tf.cast(term, loss.dtype) for term in self.losses]

@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = [
     ["types", "distribution"],
     ["checks", "heads", "seeds", "serialization"],
-    ["losses", "projections", "schedules", "cpu", "threat", "pixel_scale"],
+    ["losses", "projections", "schedules", "accelerate", "threat", "pixel_scale"],
     ["attacks.parts"],
     ["attacks.gradient", "attacks.apgd", "attacks.square"],
     ["attacks.fast", "attacks.fab", "attacks.deepfool"],

@@ -526,8 +526,8 @@ def test_averaged_weights_are_put_in_place_once_at_the_end_of_all_passes(tmp_pat
 
 def test_the_estimate_says_where_bfloat16_is_slow(monkeypatch):
     config = ExperimentConfig(precision="mixed_bfloat16")
-    monkeypatch.setattr(pipeline.cpu, "emulates_bfloat16", lambda: True)
+    monkeypatch.setattr(pipeline.machine, "emulates_bfloat16", lambda: True)
     assert "--precision=float32 is several times as fast here" in pipeline.precision_note(config)
     assert pipeline.precision_note(ExperimentConfig(precision="float32")) == ""
-    monkeypatch.setattr(pipeline.cpu, "emulates_bfloat16", lambda: False)
+    monkeypatch.setattr(pipeline.machine, "emulates_bfloat16", lambda: False)
     assert pipeline.precision_note(config) == ""

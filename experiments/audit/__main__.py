@@ -14,7 +14,7 @@ from absl import flags
 from experiments import command_line, files
 from experiments.audit import attackers, networks, predictions
 from experiments.datasets import load_source, sources
-from pineat_tf import cpu
+from pineat_tf import accelerate
 from pineat_tf.checks import check_choice, check_count, check_positive
 from pineat_tf.report import Report
 
@@ -177,5 +177,5 @@ def _parse(argv: list[str]) -> tuple[flags.FlagValues, list[str]]:
 
 
 if __name__ == "__main__":
-    cpu.set_threads()
+    accelerate.set_threads()
     sys.exit(main(sys.argv))

@@ -31,6 +31,7 @@ def audit(
     Yields:
         A record for each, with 95 % bootstrap intervals and p-values.
     """
+    network = pt.accelerate.compute_twin(network)
     predictions = [pt.predict_logits(network, tuple(split)) for split in (members, non_members)]
     for kind in ("logistic", "mlp"):
         scores = membership.cross_fitted_scores(*predictions, kind=kind, seed=seed)

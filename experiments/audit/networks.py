@@ -85,6 +85,7 @@ def audit_network(
         attacks: by what it is attacked.
         state_path: where the ensemble keeps what is done; None for nowhere.
     """
+    network = pt.accelerate.compute_twin(network)
     attack = _pgd(attacks) if attacks.epsilon else None
     robustness = _robustness(network, non_members, attacks, state_path) if attacks.epsilons else None
     num = len(members.labels) + len(non_members.labels)

@@ -45,7 +45,7 @@ class PineatTF:
     """This library, as the runner uses it: `fit` over the runner's batches."""
 
     def __init__(self, width: int, precision: str):
-        pt.cpu.set_threads()
+        pt.accelerate.set_threads()
         self.width, self.precision = width, precision
 
     def training(self, task: str) -> Callable[[int], int]:
@@ -71,7 +71,7 @@ class PineatTF:
         else:
             attack = method.evaluation_attack(config)
         network = network_of(config)
-        predict, data = pt.Predictor(network, attack), _evaluation_batch(network)
+        predict, data = pt.Predictor(pt.accelerate.compute_twin(network), attack), _evaluation_batch(network)
 
         def run(rounds: int) -> int:
             for _ in range(rounds):

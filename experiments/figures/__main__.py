@@ -12,7 +12,7 @@ import sys
 from experiments import command_line, files
 from experiments.figures import clusters
 from experiments.sweep import plan, training
-from pineat_tf import cpu
+from pineat_tf import accelerate
 from pineat_tf.report import markdown_table
 
 
@@ -70,5 +70,5 @@ _NOTE = (
 
 
 if __name__ == "__main__":
-    cpu.set_threads()
+    accelerate.set_threads()
     sys.exit(main())

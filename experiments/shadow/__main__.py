@@ -20,7 +20,7 @@ from experiments import command_line
 from experiments.shadow import attackers, outputs
 from experiments.shadow.models import Shadows
 from experiments.sweep import plan, records, training
-from pineat_tf import cpu
+from pineat_tf import accelerate
 from pineat_tf.checks import check_count
 
 _LEAST = 3  # models; in an audit of one the others are two
@@ -107,5 +107,5 @@ def _study(shadows: Shadows, sweep: plan.Sweep) -> outputs.Study:
 
 
 if __name__ == "__main__":
-    cpu.set_threads()
+    accelerate.set_threads()
     sys.exit(main())

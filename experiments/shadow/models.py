@@ -98,7 +98,10 @@ class Shadows:
             num_classes=pool.data.num_classes,
             precision=config.eval_precision or config.precision,
         )
-        predictors = {name: pt.Predictor(network, query) for name, query in method.queries(config).items()}
+        predictors = {
+            name: pt.Predictor(pt.accelerate.compute_twin(network), query)
+            for name, query in method.queries(config).items()
+        }
         total = len(unasked) * len(predictors) * len(images)
         with tqdm(total=total, unit=" images", desc=f"queries, {self.row.title}", dynamic_ncols=True) as bar:
             for config, path in unasked:

@@ -11,7 +11,7 @@ import sys
 
 from experiments import command_line
 from experiments.sweep import outputs, plan, tables, training
-from pineat_tf import cpu
+from pineat_tf import accelerate
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -53,5 +53,5 @@ def _run(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cpu.set_threads()
+    accelerate.set_threads()
     sys.exit(main())

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import random
 import subprocess
 import sys
 
@@ -11,7 +12,9 @@ import pytest
 import tensorflow as tf
 from conftest import dense_network
 
-from pineat_tf import cpu
+import pineat_tf as pt
+from experiments import machine
+from pineat_tf import accelerate
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -21,7 +24,7 @@ import json, sys, keras, numpy as np, tensorflow as tf
 import pineat_tf as pt
 parts = int(sys.argv[1])
 if parts:
-    assert pt.cpu.set_threads(parts) == parts
+    assert pt.accelerate.set_threads(parts) == parts
 keras.utils.set_random_seed(0)
 layers = keras.layers
 kinds = {
@@ -35,16 +38,16 @@ results = {}
 for kind, extra in kinds.items():
     network = keras.Sequential([keras.Input((6, 6, 1)), layers.Conv2D(4, 3, use_bias=False, activation="relu"), *extra,
                                 layers.Flatten(), layers.Dense(3)])
-    call, count = pt.cpu.NetworkCall(network), lambda f, *shape: len([op for op in f.get_concrete_function(
+    call, count = pt.accelerate.compute_twin(network), lambda f, *shape: len([op for op in f.get_concrete_function(
         tf.TensorSpec(shape)).graph.get_operations() if op.type == "Conv2D"])
     inference = tf.function(lambda x, call=call: call(x, training=False), autograph=False)
     training = tf.function(lambda x, call=call: call(x, training=True), autograph=False)
     attack = pt.attacks.pgd(epsilon=0.1, step_size=0.05, num_steps=3)
-    model = pt.AdversarialTraining(network, attack=attack, ratio="1/1",
+    model = pt.AdversarialTraining(network, attack=attack, ratio="1/1", forward=call,
                                    companions=pt.companions.ReverseSymmetry(epsilon=0.1))
     model.compile(optimizer=keras.optimizers.SGD(0.1))
     model.fit(x, y, batch_size=36, epochs=2, shuffle=False, verbose=0)
-    some = {num: pt.predict_logits(network, (x[:num], y[:num]), attack=attack).logits.tolist() for num in (1, 5, 36)}
+    some = {num: pt.predict_logits(call, (x[:num], y[:num]), attack=attack).logits.tolist() for num in (1, 5, 36)}
     results[kind] = {
         "inference": [count(inference, 36, 6, 6, 1), count(inference, 12, 6, 6, 1), count(inference, None, 6, 6, 1)],
         "training": count(training, 36, 6, 6, 1),
@@ -94,9 +97,9 @@ def test_weights_and_predictions_are_those_of_whole_batches(kind, whole, in_part
 def test_threads_cannot_change_after_the_start():
     tf.constant(1) + 1
     with pytest.raises(ValueError, match="before TensorFlow computes anything"):
-        cpu.set_threads(3)
+        accelerate.set_threads(3)
     with pytest.raises(ValueError, match="num_parts"):
-        cpu.set_threads(-1)
+        accelerate.set_threads(-1)
 
 
 @pytest.fixture
@@ -113,7 +116,7 @@ def convolution():
 
 def test_convolutions_without_bias_add_one_of_zero_while_called(convolution):
     x = tf.constant(np.random.default_rng(0).normal(size=(2, 6, 6, 1)), tf.float32)
-    call = cpu.NetworkCall(convolution)
+    call = accelerate.compute_twin(convolution)
 
     def biases(function):
         graph = tf.function(lambda x: function(x, training=False), autograph=False).get_concrete_function(x).graph
@@ -123,18 +126,102 @@ def test_convolutions_without_bias_add_one_of_zero_while_called(convolution):
     np.testing.assert_array_equal(call(x, training=False), convolution(x, training=False))
 
 
-def test_the_network_is_left_as_it_was(convolution):
-    config, weights = convolution.get_config(), len(convolution.variables)
-    call = cpu.NetworkCall(convolution)
-    call(tf.zeros((1, 6, 6, 1)), training=False)
-    with pytest.raises(ValueError, match="incompatible|expected"):
-        call(tf.zeros((1, 6, 6, 3)), training=False)
-    assert "convolution_op" not in vars(convolution.get_layer("bare"))
-    assert convolution.get_config() == config and len(convolution.variables) == weights
+def everything_of(network):
+    """What can be seen of all layers, to the last attribute."""
+    layers = [network]
+    for layer in layers:
+        layers += getattr(layer, "layers", ())
+    return [{name: repr(value) for name, value in vars(layer).items()} for layer in layers]
+
+
+def shared_network():
+    """A convolution that the network reaches in a sub-model and directly."""
+    convolution, images = keras.layers.Conv2D(4, 3, use_bias=False), keras.Input((6, 6, 1))
+    inner = keras.Sequential([keras.Input((6, 6, 1)), convolution])
+    both = keras.layers.Add()([inner(images), convolution(images)])
+    return keras.Model(images, keras.layers.Dense(3)(keras.layers.Flatten()(both)))
+
+
+def with_operations():
+    images = keras.Input((6, 6, 1))
+    return keras.Model(images, keras.layers.Dense(3)(keras.layers.Flatten()(keras.ops.tanh(images - 0.5))))
+
+
+def own_class():
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.convolution, self.flatten = keras.layers.Conv2D(4, 3, use_bias=False), keras.layers.Flatten()
+            self.head = keras.layers.Dense(3)
+
+        def call(self, inputs, training=None):
+            return self.head(self.flatten(self.convolution(inputs)))
+
+    network = Own()
+    network(np.zeros((1, 6, 6, 1), np.float32))
+    return network
+
+
+def stateful():
+    layers = [keras.layers.BatchNormalization(), keras.layers.Dropout(0.5), keras.layers.Flatten()]
+    return keras.Sequential([keras.Input((6, 6, 1)), *layers, keras.layers.Dense(3)])
+
+
+def user_activation():
+    first = keras.layers.Conv2D(4, 3, use_bias=False, activation=lambda x: x * tf.sigmoid(x))
+    return keras.Sequential([keras.Input((6, 6, 1)), first, keras.layers.Flatten(), keras.layers.Dense(3)])
+
+
+NETWORKS = [shared_network, with_operations, own_class, stateful, user_activation]
+
+
+@pytest.mark.parametrize("make", NETWORKS, ids=lambda make: make.__name__)
+def test_a_twin_computes_what_its_network_does_and_leaves_it_as_it_is(make):
+    network, x = make(), np.random.default_rng(0).random((16, 6, 6, 1), np.float32)
+    network(x)
+    before, weights = everything_of(network), network.get_weights()
+    draws = random.getstate()
+    twin = accelerate.compute_twin(network)
+    assert random.getstate() == draws
+    np.testing.assert_allclose(twin(x, training=False), network(x, training=False), atol=1e-6)
+    graph = tf.function(lambda x: twin(x, training=False), autograph=False)
+    np.testing.assert_allclose(graph(x), network(x, training=False), atol=1e-6)
+    network.set_weights([weight + 0.5 for weight in network.get_weights()])  # it follows the network
+    np.testing.assert_allclose(graph(x), network(x, training=False), atol=1e-5)
+    network.set_weights(weights)
+    assert everything_of(network) == before
+
+
+@pytest.mark.parametrize("make", NETWORKS, ids=lambda make: make.__name__)
+def test_training_by_a_twin_is_training(make):
+    x, y = np.random.default_rng(0).random((16, 6, 6, 1), np.float32), np.arange(16) % 3
+
+    def trained(accelerated):
+        keras.utils.set_random_seed(0)
+        network = make()
+        network(x)
+        forward = accelerate.compute_twin(network) if accelerated else None
+        attack = pt.attacks.pgd(epsilon=0.1, step_size=0.05, num_steps=2)
+        model = pt.AdversarialTraining(network, attack=attack, forward=forward)
+        model.compile(keras.optimizers.SGD(0.1))
+        model.fit(x, y, batch_size=16, epochs=2, shuffle=False, verbose=0)
+        return network, len(model.weights)
+
+    (one, num), (other, as_many) = trained(False), trained(True)
+    assert num == as_many  # the twin's weights are none of the trainer's
+    for got, wanted in zip(other.variables, one.variables, strict=True):
+        np.testing.assert_allclose(got, wanted, atol=1e-5)
+
+
+def test_the_twin_answers_for_its_network(convolution):
+    twin = accelerate.compute_twin(convolution)
+    assert twin.input_shape == (None, 6, 6, 1) and twin.name == convolution.name and twin.network is convolution
+    with pytest.raises(AttributeError):
+        _ = twin.nothing_of_the_kind
 
 
 def test_frozen_weights_and_own_layers_keep_training_whole():
-    assert cpu._is_per_example(dense_network())
+    assert accelerate._is_per_example(dense_network())
     frozen = dense_network()
     frozen.layers[1].trainable = False
 
@@ -145,7 +232,7 @@ def test_frozen_weights_and_own_layers_keep_training_whole():
     own = keras.Sequential([keras.Input((4, 4, 1)), Own(), keras.layers.Flatten(), keras.layers.Dense(3)])
     inner = keras.Sequential([keras.Input((4, 4, 1)), own])
     regularised = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activity_regularizer="l2")])
-    assert not any(map(cpu._is_per_example, (frozen, own, inner, regularised)))
+    assert not any(map(accelerate._is_per_example, (frozen, own, inner, regularised)))
 
 
 @pytest.mark.parametrize(
@@ -161,5 +248,5 @@ def test_frozen_weights_and_own_layers_keep_training_whole():
 def test_bfloat16_without_instructions_is_noticed(tmp_path, features, emulates):
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text(f"processor\t: 0\n{features}\n\nprocessor\t: 1\n{features}\n", encoding="utf-8")
-    assert cpu.emulates_bfloat16(str(cpuinfo)) is emulates
-    assert not cpu.emulates_bfloat16(str(tmp_path / "absent"))
+    assert machine.emulates_bfloat16(str(cpuinfo)) is emulates
+    assert not machine.emulates_bfloat16(str(tmp_path / "absent"))
