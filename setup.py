@@ -32,6 +32,7 @@ setup(
         "absl-py>=1.4",
         "tqdm>=4.62",
         "matplotlib>=3.8",
+        "pillow>=10.3",
         "jinja2>=3.1",
         "plotly>=5.20",
         "tensorboard>=2.17",  # what tf.summary writes with; recent TensorFlow no longer brings it

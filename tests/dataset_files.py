@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from experiments.datasets import published, raw
+from experiments.datasets import published
 
 RNG = np.random.default_rng(0)
 FEW = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -18,10 +18,10 @@ def bare_machine(monkeypatch, tmp_path):
     """No TFDS copy, no Debian package, no download: what a test finds is what it wrote."""
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "no-tfds"))
     monkeypatch.setattr(published, "DEBIAN_FMNIST", str(tmp_path / "no-debian"))
-    monkeypatch.setattr(published, "_download", _no_download)
+    monkeypatch.setattr(published, "_check_network", _no_network)
 
 
-def _no_download(tfds_name, url, data_dir):
+def _no_network(*urls):
     raise ConnectionError("no network in tests")
 
 
@@ -43,7 +43,7 @@ def write_fmnist(directory, zipped=False, **changed):
     x, y, u, v = pixels(7, (28, 28)), labels(7), pixels(4, (28, 28)), labels(4)
     short = dict(zip(("train_images", "train_labels", "test_images", "test_labels"), map(idx, (x, y, u, v))))
     directory.mkdir(exist_ok=True)
-    for name, content in zip(raw.FMNIST_FILES, {**short, **changed}.values()):
+    for name, content in zip(published.FMNIST_FILES, {**short, **changed}.values()):
         path = directory / (name + (".gz" if zipped else ""))
         path.write_bytes(gzip.compress(content) if zipped else content)
     return x, y, u, v
@@ -58,6 +58,16 @@ def write_cifar10(directory):
         (directory / f"data_batch_{n + 1}.bin").write_bytes(records[3 * n : 3 * n + 3].tobytes())
     (directory / "test_batch.bin").write_bytes(records[15:].tobytes())
     return x[:15], y[:15], x[15:], y[15:]
+
+
+def npz_arrays(**changed):
+    arrays = {
+        "x_train": pixels(6, (5, 4, 3)),
+        "y_train": labels(6),
+        "x_test": pixels(3, (5, 4, 3)),
+        "y_test": labels(3),
+    }
+    return {k: v for k, v in {**arrays, **changed}.items() if v is not None}
 
 
 def assert_is(split, images, numbers):

@@ -148,3 +148,23 @@ def test_bad_arguments_of_training_batches(changed, message):
     arguments = {"batch_size": 3, "seed": 0, "first_round": 0, "num_rounds": 4, **changed}
     with pytest.raises(ValueError, match=message):
         datasets.training_batches(numbered(10), **arguments)
+
+
+@pytest.mark.parametrize("augmentation", [{"pad": 1}, {"flip": True}, {"pad": 2, "flip": True}])
+def test_channels_first_is_the_transpose_of_channels_last(augmentation):
+    last = datasets.Split(pixels(8, (6, 5, 3)).astype(np.float32) / 255, np.arange(8))
+    first = datasets.Split(np.ascontiguousarray(last.images.transpose(0, 3, 1, 2)), last.labels)
+    for (a, _), (b, _) in zip(batches(last, 0, 6, **augmentation), batches(first, 0, 6, **augmentation, **FIRST)):
+        np.testing.assert_array_equal(a.transpose(0, 3, 1, 2), b)
+
+
+FIRST = {"data_format": "channels_first"}
+
+
+@pytest.mark.parametrize("shape, options", [((3, 8, 8), {}), ((8, 8, 1), FIRST)])
+def test_channels_in_the_other_place_are_refused(shape, options):
+    """Height would be cut off the colours; without crops and flips the order does not matter."""
+    split = datasets.Split(np.zeros((8, *shape), np.float32), np.arange(8))
+    with pytest.raises(ValueError, match="do not look like channels_.*Transpose them"):
+        batches(split, 0, 2, flip=True, **options)
+    assert len(batches(split, 0, 2, **options)) == 2

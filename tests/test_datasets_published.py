@@ -1,18 +1,23 @@
-"""Fashion-MNIST and CIFAR-10: which copy is read, and what is said where there is none.
+"""Fashion-MNIST and CIFAR-10: which copy is read, what is refused, and what is said where there is none.
 
-No test uses the network. Where `load` would download, the one function that does, `published._download`, or the request
-below it, is replaced; every test runs with an empty TFDS directory and without the Debian package unless it says so.
+No test uses the network: the function that asks for it is replaced, or the request below it. Every test runs with an
+empty TFDS directory and without the Debian package unless it says so.
 """
 
+import gzip
 import os
-import time
+import pickle
+import struct
+import tracemalloc
 
 import numpy as np
 import pytest
 from dataset_files import (  # noqa: F401 (a fixture for every test)
+    Bomb,
     assert_is,
     bare_machine,
     flipped,
+    idx,
     labels,
     pixels,
     write_cifar10,
@@ -20,9 +25,9 @@ from dataset_files import (  # noqa: F401 (a fixture for every test)
 )
 
 from experiments import datasets
-from experiments.datasets import published, raw
+from experiments.datasets import published
 
-DEBIAN_FMNIST = published.DEBIAN_FMNIST  # of this machine, which no other test reads
+DEBIAN_FMNIST, CHECK_NETWORK = published.DEBIAN_FMNIST, published._check_network  # which no other test uses
 
 
 def test_the_real_fmnist(monkeypatch):
@@ -135,63 +140,27 @@ def test_damaged_tfds_copy(tmp_path, damage):
         datasets.load("fmnist", data_dir=str(tmp_path))
 
 
-def test_tfds_download(tmp_path, monkeypatch):
-    """Step 4, with the function that downloads replaced by one that writes a copy to where it was asked to."""
-    import tensorflow_datasets as tfds
-
-    train, test = (pixels(3, (28, 28, 1)), labels(3)), (pixels(2, (28, 28, 1)), labels(2))
-
-    def download(tfds_name, url, data_dir):
-        assert url.startswith("http")
-        write_tfds(tmp_path, tfds_name, (28, 28, 1), train, test)
-        return tfds.builder(tfds_name, data_dir=data_dir)
-
-    monkeypatch.setattr(published, "_download", download)
-    assert_is(datasets.load("fmnist", data_dir=str(tmp_path)).train, *train)
-
-
 @pytest.mark.parametrize(
     "name, ways",
     [
-        ("fmnist", ["pip install tensorflow-datasets", "apt install dataset-fashion-mnist", *raw.FMNIST_FILES]),
+        ("fmnist", ["pip install tensorflow-datasets", "apt install dataset-fashion-mnist", *published.FMNIST_FILES]),
         ("cifar10", ["pip install tensorflow-datasets", "data_batch_1.bin", "test_batch.bin", "cifar-10-binary"]),
     ],
 )
 @pytest.mark.parametrize("given_dir", [False, True])
 def test_no_data_and_no_network(tmp_path, monkeypatch, name, ways, given_dir):
-    """Quick, and names all the ways. The real `_download` runs, on a machine where no server answers."""
+    """Names all the ways, and does not ask TFDS, which retries for two minutes where no server answers."""
     import requests
 
     def no_answer(url, timeout):
         raise requests.ConnectionError("Name or service not known")
 
-    monkeypatch.undo()
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "no-tfds"))
-    monkeypatch.setattr(published, "DEBIAN_FMNIST", str(tmp_path / "no-debian"))
+    monkeypatch.setattr(published, "_check_network", CHECK_NETWORK)
     monkeypatch.setattr(requests, "head", no_answer)
-    began = time.perf_counter()
     with pytest.raises(ValueError, match="not on this machine.*Name or service not known") as caught:
         datasets.load(name, data_dir=str(tmp_path) if given_dir else None)
-    assert time.perf_counter() - began < 10  # TFDS itself retries for two minutes
     for way in (*ways, "--data_dir"):
         assert way in str(caught.value)
-
-
-def test_download_is_tfds(tmp_path, monkeypatch):
-    """The real `_download` with both ends replaced: the server that is asked, and the builder of TFDS."""
-    import requests
-    import tensorflow_datasets as tfds
-
-    class Builder:
-        prepared = False
-
-        def download_and_prepare(self):
-            self.prepared = True
-
-    monkeypatch.undo()
-    monkeypatch.setattr(requests, "head", lambda url, timeout: None)
-    monkeypatch.setattr(tfds, "builder", lambda name, data_dir: Builder())
-    assert published._download("cifar10", "http://a.invalid", str(tmp_path)).prepared
 
 
 def test_a_server_that_answers_is_enough(monkeypatch):
@@ -206,5 +175,134 @@ def test_a_server_that_answers_is_enough(monkeypatch):
             raise requests.Timeout
 
     monkeypatch.setattr(requests, "head", head)
-    published._check_network("http://a.invalid", "http://b.invalid", "http://c.invalid")
+    CHECK_NETWORK("http://a.invalid", "http://b.invalid", "http://c.invalid")
     assert asked == ["http://a.invalid", "http://b.invalid"]
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_fmnist_files(tmp_path, zipped):
+    x, y, u, v = write_fmnist(tmp_path / "raw", zipped)
+    dataset = datasets.load("fmnist", data_dir=str(tmp_path / "raw"))
+    assert (dataset.name, dataset.num_classes, dataset.train.images.shape) == ("fmnist", 10, (7, 28, 28, 1))
+    assert_is(dataset.train, x, y)
+    assert_is(dataset.test, u, v)
+
+
+IMAGES = idx(np.zeros((7, 28, 28), np.uint8))
+LABELS = idx(np.arange(7, dtype=np.uint8))
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize(
+    "file, content, message",
+    [
+        ("train_images", b"", "must be 2051"),
+        ("train_images", IMAGES[:15], "must be 2051"),
+        ("train_images", LABELS, "must be 2051"),
+        ("train_images", b"<html>404 not found</html>", "must be 2051"),
+        ("train_images", b"\0\0\x0d\x03" + IMAGES[4:], "must be 2051"),  # floats
+        ("train_labels", IMAGES, "must be 2049"),
+        ("train_labels", LABELS[:4], "must be 2049"),
+        ("train_images", IMAGES[:-1], "fewer bytes than its header states"),
+        ("train_images", IMAGES + b"\0", "more bytes than its header states"),
+        ("test_labels", LABELS + b"\0" * 10_000, "more bytes than its header states"),
+        ("train_images", struct.pack(">4I", 2051, 2**31, 28, 28) + IMAGES[16:], "states more than it can hold"),
+        ("train_images", struct.pack(">4I", 2051, *[2**32 - 1] * 3) + IMAGES[16:], "states more than it can hold"),
+        ("train_labels", struct.pack(">2I", 2049, 2**31) + LABELS[8:], "states more than it can hold"),
+        ("train_images", struct.pack(">4I", 2051, 0, 28, 28), "at least 1 image"),
+        ("train_images", struct.pack(">4I", 2051, 2**31, 0, 28), "another size"),
+        ("train_images", idx(np.zeros((7, 32, 32), np.uint8)), "another size.*expected .num, 28, 28, 1"),
+        ("train_labels", idx(np.array([0, 1, 2, 200, 4, 5, 6], np.uint8)), "label 200 of image 3"),
+        ("test_labels", idx(np.array([0, 1, 2, 10], np.uint8)), "outside 0 .. 9"),
+        ("test_labels", LABELS, "one label an image.*4, 28.*and labels of shape .7"),
+        ("train_labels", LABELS[:4] + struct.pack(">I", 0), "one label an image"),
+    ],
+)
+def test_bad_idx(tmp_path, zipped, file, content, message):
+    write_fmnist(tmp_path / "raw", zipped, **{file: content})
+    with pytest.raises(ValueError, match=message):
+        datasets.load("fmnist", data_dir=str(tmp_path / "raw"))
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda z: z[: len(z) // 2], "could not be read.*EOFError"),
+        (lambda z: z[:-4], "could not be read.*EOFError"),
+        (lambda z: z[:10], "could not be read.*EOFError"),
+        (lambda z: b"", "not an IDX file"),
+        (lambda z: IMAGES, "could not be read.*BadGzipFile"),
+        (lambda z: z + b"garbage", "could not be read.*BadGzipFile"),
+        (lambda z: flipped(z, -8 % len(z)), "could not be read.*CRC"),
+        (lambda z: flipped(z, 10), "could not be read.*error"),
+        (lambda z: z + z, "more bytes than its header states"),  # gzip files may follow one another
+    ],
+)
+def test_bad_gzip(tmp_path, damage, message):
+    write_fmnist(tmp_path / "raw", zipped=True)
+    path = tmp_path / "raw" / "train-images-idx3-ubyte.gz"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=message):
+        datasets.load("fmnist", data_dir=str(tmp_path / "raw"))
+
+
+def test_a_gzip_bomb_is_not_unpacked(tmp_path):
+    """16 MB of zeros behind a header of one image: 785 bytes are asked for."""
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(idx(np.zeros((1, 28, 28), np.uint8)) + bytes(16 << 20), 1))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="more bytes than its header states"):
+        published._read_idx(str(path), 3)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2 << 20
+
+
+@pytest.mark.parametrize("missing", published.FMNIST_FILES)
+def test_fmnist_with_a_file_missing(tmp_path, missing):
+    write_fmnist(tmp_path / "raw")
+    (tmp_path / "raw" / missing).unlink()
+    (tmp_path / "raw" / missing).mkdir()  # a directory of that name is not the file
+    with pytest.raises(ValueError, match=f"without {missing}. Add what is missing"):
+        datasets.load("fmnist", data_dir=str(tmp_path / "raw"))
+
+
+@pytest.mark.parametrize("folder", ["", "cifar-10-batches-bin"])
+def test_cifar10_files(tmp_path, folder):
+    x, y, u, v = write_cifar10(tmp_path / folder)
+    dataset = datasets.load("cifar10", data_dir=str(tmp_path))
+    assert (dataset.name, dataset.num_classes, dataset.train.images.shape) == ("cifar10", 10, (15, 32, 32, 3))
+    assert_is(dataset.train, x, y)
+    assert_is(dataset.test, u, v)
+
+
+@pytest.mark.parametrize(
+    "file, content, message",
+    [
+        ("data_batch_3.bin", b"", "at least 1 image"),
+        ("data_batch_3.bin", bytes(3072), "records of 3073 bytes.*Received: 3072"),
+        ("test_batch.bin", bytes(3074), "records of 3073 bytes"),
+        ("test_batch.bin", bytes(3073) + b"\xc8" + bytes(3072), "label 200 of image 1"),
+        ("data_batch_5.bin", None, "without data_batch_5.bin"),
+        ("test_batch.bin", None, "without test_batch.bin"),
+    ],
+)
+def test_bad_cifar10(tmp_path, file, content, message):
+    write_cifar10(tmp_path)
+    (tmp_path / file).unlink()
+    if content is not None:
+        (tmp_path / file).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        datasets.load("cifar10", data_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize("folder", ["", "cifar-10-batches-py"])
+def test_pickled_cifar10_is_not_opened(tmp_path, folder):
+    directory = tmp_path / folder
+    directory.mkdir(exist_ok=True)
+    for name in (*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"):
+        (directory / name).write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(ValueError, match="Python version.*pickle can run code.*cifar-10-binary.tar.gz"):
+        datasets.load("cifar10", data_dir=str(tmp_path))
+    x, y, _, _ = write_cifar10(tmp_path / "cifar-10-batches-bin")  # beside the binary version it does not matter
+    assert_is(datasets.load("cifar10", data_dir=str(tmp_path)).train, x, y)

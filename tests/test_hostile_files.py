@@ -7,7 +7,6 @@ import os
 import pathlib
 import pickle
 import socket
-import stat
 import struct
 import threading
 import warnings
@@ -48,7 +47,7 @@ def test_no_source_opens_files_in_a_way_that_can_run_code(path):
         if isinstance(node, ast.Call):
             flags = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
             assert flags.get("allow_pickle", "False") == "False" and flags.get("safe_mode", "True") == "True"
-            assert ast.unparse(node.func) not in ("np.load", "numpy.load"), "see experiments/datasets/archive.py"
+            assert ast.unparse(node.func) not in ("np.load", "numpy.load"), "see experiments/datasets/reading.py"
 
 
 def npz_sets(**changed):
@@ -131,16 +130,6 @@ def test_two_members_of_one_name(reader, tmp_path):
         read(tmp_path / "d.npz")
 
 
-def test_a_member_that_is_a_link(reader, tmp_path):
-    read, arrays, name = reader
-    link = zipfile.ZipInfo(f"{name}.npy")
-    link.external_attr = (stat.S_IFLNK | 0o777) << 16
-    others = {key: array for key, array in arrays().items() if key != name}
-    write_archive(tmp_path / "d.npz", others, (link, b"/etc/passwd"))
-    with pytest.raises(ValueError, match=f"`{name}` of .* is a link"):
-        read(tmp_path / "d.npz")
-
-
 @pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_a_compression_that_numpy_does_not_write(reader, tmp_path, compression):
     read, arrays, _ = reader
@@ -202,7 +191,7 @@ def test_shapes_in_headers(reader, tmp_path, shape):
     count = abs(int(np.prod(shape, dtype=object)))
     others = {key: array for key, array in arrays().items() if key != name}
     write_archive(tmp_path / "d.npz", others, (f"{name}.npy", content + bytes(count if count < 100 else 9)))
-    with peak_below(100 << 20), pytest.raises(ValueError, match=f"`{name}` of .*(as long as|shape|in NumPy's format)"):
+    with peak_below(100 << 20), pytest.raises(ValueError, match=f"`{name}` of .*(shape|in NumPy's format)"):
         read(tmp_path / "d.npz")
 
 
@@ -350,6 +339,7 @@ IMAGES = {
     "bmp": bmp_header(30_000, 30_000) + bytes(100),
     "bmp upside down": bmp_header(30_000, -(2**31)) + bytes(100),
     "gif": b"GIF89a" + struct.pack("<HH", 5, 6) + bytes(20),
+    "gif of a terabyte": b"GIF89a" + struct.pack("<HH", 65_535, 65_535) + bytes(20),
     "short": b"\x89PNG",
     "text": b"not an image",
     "html": b"<html>404</html>",
@@ -368,7 +358,7 @@ def test_images_that_are_none_or_too_large_are_not_decoded(folder, kind, name):
 
 def test_images_of_very_different_size(folder):
     (folder / "test" / "cat" / "1.png").write_bytes(png(2000, 4000))
-    with pytest.raises(ValueError, match=r"one size.*\(2000, 4000, 3\) in .*test/cat/1.png"):
+    with pytest.raises(ValueError, match=r"one size.*\(2000, 4000\) in .*test/cat/1.png"):
         load_folder(folder)
 
 

@@ -13,7 +13,7 @@ from absl import flags
 
 from experiments import command_line, files
 from experiments.audit import attackers, networks, predictions
-from experiments.datasets import load_source, sources
+from experiments.datasets import SOURCES, load_source
 from pineat_tf import accelerate
 from pineat_tf.checks import check_choice, check_count, check_positive
 from pineat_tf.report import Report
@@ -104,7 +104,7 @@ def _of_predictions(path: str, values: flags.FlagValues) -> tuple[str, dict]:
 def _of_network(path: str, values: flags.FlagValues) -> tuple[str, dict]:
     attacks = _attacks(values)
     if not (values.members and values.non_members):
-        raise ValueError(f"a network is audited on its data: give --members and --non_members, each {sources.HELP}")
+        raise ValueError(f"a network is audited on its data: give --members and --non_members, each {SOURCES}")
     members, non_members = (
         load_source(source, data_dir=values.data_dir or None) for source in (values.members, values.non_members)
     )

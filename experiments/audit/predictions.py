@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.datasets.archive import listed, read_arrays
+from experiments.datasets.reading import listed, read_arrays
 from pineat_tf import membership
 from pineat_tf.report import QueryFigures, Report
 

@@ -5,9 +5,11 @@ split into batches that depend on nothing but the seed and the number of the rou
 """
 
 from experiments.datasets.batches import training_batches
-from experiments.datasets.loading import NAMES, load, random_half
+from experiments.datasets.loading import NAMES, SOURCES, fingerprint, load, load_source, random_half
 from experiments.datasets.published import DEBIAN_FMNIST
-from experiments.datasets.sources import load_source
 from experiments.datasets.types import Dataset, Split
 
-__all__ = ["DEBIAN_FMNIST", "NAMES", "Dataset", "Split", "load", "load_source", "random_half", "training_batches"]
+__all__ = [
+    "DEBIAN_FMNIST", "NAMES", "SOURCES", "Dataset", "Split", "fingerprint", "load", "load_source", "random_half",
+    "training_batches",
+]  # fmt: skip

@@ -2,10 +2,12 @@
 
 import os
 
+import keras
+import numpy as np
 import tensorflow as tf
 
 from experiments.datasets.types import Split
-from pineat_tf.checks import check_count
+from pineat_tf.checks import check_choice, check_count
 from pineat_tf.seeds import as_seed, fold
 
 _ORDER, _CROPS, _FLIPS = range(3)  # the independent streams of random numbers of a run
@@ -20,6 +22,7 @@ def training_batches(
     num_rounds: int,
     pad: int = 0,
     flip: bool = False,
+    data_format: str | None = None,
 ) -> tf.data.Dataset:
     """Gives the batches of the rounds `first_round .. num_rounds - 1` of a training run.
 
@@ -34,7 +37,7 @@ def training_batches(
     140 standard errors from none; small data sets run out of different permutations altogether.
 
     Args:
-        split: images `(num, height, width, channels)` in [0, 1] with their labels. One copy of it
+        split: images `(num, height, width, channels)` with their labels. One copy of it
             is held for as long as the batches are.
         batch_size: images a round, at most `num`.
         seed: of the permutations and of the augmentation; a whole number of 64 bits.
@@ -42,6 +45,7 @@ def training_batches(
         num_rounds: the round to stop before, >= `first_round`.
         pad: random crops of the original size after `pad` zero pixels were added at each side.
         flip: mirrors each image left to right with probability 1/2.
+        data_format: "channels_last" or "channels_first", for crops and flips; that of Keras if None.
 
     Returns:
         `num_rounds - first_round` pairs of images `(batch_size, height, width, channels)` float32
@@ -59,14 +63,23 @@ def training_batches(
         600
     """
     _check_rounds(split, batch_size, first_round, num_rounds, pad)
+    data_format = keras.config.image_data_format() if data_format is None else data_format
+    check_choice("data_format", data_format, ("channels_last", "channels_first"))
+    if pad or flip:
+        _check_format(split.images.shape, data_format)
+    rows_first = [0, 2, 3, 1] if data_format == "channels_first" else [0, 1, 2, 3]
     base_seed = as_seed(seed)
 
     def batch_of(round_number: tf.Tensor, rows: tf.Tensor, data: Split) -> tuple[tf.Tensor, tf.Tensor]:
         batch = tf.gather(data.images, rows)
+        if pad or flip:
+            batch = tf.transpose(batch, rows_first)
         if pad:
             batch = _random_crop(batch, fold(base_seed, _CROPS, round_number), pad)
         if flip:
             batch = _random_flip(batch, fold(base_seed, _FLIPS, round_number))
+        if pad or flip:
+            batch = tf.transpose(batch, np.argsort(rows_first))
         return batch, tf.gather(data.labels, rows)
 
     numbers = tf.data.Dataset.range(first_round, num_rounds)
@@ -91,6 +104,16 @@ def _check_rounds(split: Split, batch_size: int, first_round: int, num_rounds: i
             "`batch_size` must not be larger than the data: every pass would be empty. "
             f"Received: batch_size={batch_size} for {len(split.labels)} images. "
             "Give a smaller batch or more images."
+        )
+
+
+def _check_format(shape: tuple[int, ...], data_format: str) -> None:
+    """Refuses images whose channels are plainly not where the format has them: height would be cut off colours."""
+    last, other = (shape[-1], shape[1]) if data_format == "channels_last" else (shape[1], shape[-1])
+    if other in (1, 3) and last > 4:
+        raise ValueError(
+            f"images of shape {tuple(shape[1:])} do not look like {data_format}, by which crops and flips would go. "
+            "Transpose them, or give `data_format` or Keras' `image_data_format`."
         )
 
 

@@ -1,70 +1,135 @@
-"""Loads a data set by name, and takes the subset that was asked for."""
+"""Loads images and labels: a data set by name, or what one word on a command line means."""
 
+import functools
+import hashlib
 import os
-from collections.abc import Callable
+import pathlib
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from experiments.datasets.digits import load_digits
-from experiments.datasets.image_folder import load_image_folder
-from experiments.datasets.npz import load_npz
-from experiments.datasets.published import load_cifar10, load_fmnist
-from experiments.datasets.types import Dataset, Split
-from pineat_tf.checks import check_choice, check_count
+from experiments.datasets.image_folder import image_paths, load_image_folder
+from experiments.datasets.published import load_published, read_tfds
+from experiments.datasets.reading import check_regular_file, listed, read_arrays, reading
+from experiments.datasets.types import MOST_CLASSES, Dataset, Split, checked_split
+from pineat_tf.checks import check_bounds, check_choice, check_count
+from pineat_tf.types import Bounds
 
-_SUBSET_SEED = 0
-_HALF_SEED = 1
-_LOADERS: dict[str, Callable[[str | None], Dataset]] = {
-    "digits": load_digits,
-    "fmnist": load_fmnist,
-    "cifar10": load_cifar10,
-    "image_folder": load_image_folder,
-    "npz": load_npz,
-}
+SOURCES = (
+    "fmnist:train, cifar10:test or digits:test, with :5000 for the subset that a run of that --train_size or "
+    "--test_size takes; tfds:NAME:SPLIT, as in tfds:mnist:test[:1000]; FILE.npz with arrays x and y; or FILE.npz:train "
+    "with arrays x_train and y_train"
+)
+"""The words that `load_source` takes."""
 
-NAMES = tuple(_LOADERS)
-"""What `load` knows."""
+_TEST_DIGITS, _SPLIT_SEED, _SUBSET_SEED, _HALF_SEED = 500, 0, 0, 1
+_KERAS_NAMES = ("x_train", "y_train", "x_test", "y_test")
+_SPLITS = ("train", "test")
 
 
-def load(name: str, *, data_dir: str | None = None, train_size: int = 0, test_size: int = 0) -> Dataset:
+def load(
+    name: str,
+    *,
+    data_dir: str | None = None,
+    train_size: int = 0,
+    test_size: int = 0,
+    bounds: Bounds | None = (0.0, 1.0),
+) -> Dataset:
     """Loads a data set by name.
 
-    `fmnist` and `cifar10` come from the first of: a prepared TensorFlow Datasets copy (in
-    `data_dir` if given, else in TFDS' own directory); raw files in `data_dir`; for `fmnist`, the
-    files of the Debian package; a TFDS download. `image_folder` reads
-    `data_dir/{train,test}/<class>/*` (png, jpg, jpeg, bmp; regular files, names with a leading dot
-    left out); `npz` reads Keras' `x_train, y_train, x_test, y_test` from the file `data_dir`.
+    `fmnist` and `cifar10` come from the first of: a prepared TensorFlow Datasets copy (in `data_dir` if given, else in
+    TFDS' own directory); raw files in `data_dir`; for `fmnist`, the files of the Debian package; a TFDS download.
+    `image_folder` reads `data_dir/{train,test}/<class>/*` (png, jpg, jpeg, bmp, gif; regular files, names with a
+    leading dot left out); `npz` reads Keras' `x_train, y_train, x_test, y_test` from the file `data_dir`.
 
-    A subset is the head of a permutation of the split by NumPy's seed 0: the same for every run,
-    and a smaller one is part of a larger one. It is one of the *source's* order, and a TFDS copy
-    of `fmnist` is ordered differently from the raw files: runs that are to share a subset must
-    share the source.
+    A subset is the head of a permutation of the split by NumPy's seed 0: the same for every run, and a smaller one is
+    part of a larger one. It is one of the *source's* order, and a TFDS copy of `fmnist` is ordered differently from
+    the raw files: runs that are to share a subset must share the source.
 
     Args:
         name: one of `NAMES`.
         data_dir: a directory, for `npz` a file; not used by `digits`.
         train_size: how many training images to take; 0 takes all.
         test_size: the same for the test images.
+        bounds: the range of the pixels. Whole numbers 0..255 are spread over it, but kept as they are where it
+            reaches beyond 1; floating point in a file is kept as it is and must lie in it. None for any range.
 
     Returns:
-        The data set, images in [0, 1].
+        The data set, images in the range.
 
     Raises:
-        ValueError: if the name is unknown, if the data are missing or not what they should be, or
-            if a size is larger than the split.
+        ValueError: if the name is unknown, the data are missing or not what they should be, or a size is larger than
+            the split.
 
     Example:
         >>> load("digits", train_size=100).train.images.shape
         (100, 8, 8, 1)
     """
     check_choice("name", name, NAMES)
-    check_count("train_size", train_size, 0, "It is how many images to take; 0 takes all.")
-    check_count("test_size", test_size, 0, "It is how many images to take; 0 takes all.")
+    check_bounds(bounds)
+    for what, size in (("train_size", train_size), ("test_size", test_size)):
+        check_count(what, size, 0, "It is how many images to take; 0 takes all.")
     dataset = _LOADERS[name](os.path.expanduser(data_dir) if data_dir else None)
-    return dataset._replace(
-        train=_finished(dataset.train, train_size, "train_size"),
-        test=_finished(dataset.test, test_size, "test_size"),
-    )
+    subsets = {"train": _subset(dataset.train, train_size, "train_size")}
+    subsets["test"] = _subset(dataset.test, test_size, "test_size")
+    where, from_unit = data_dir or name, name == "digits"
+    finished = {s: _finished(part, bounds, f"`x_{s}` of {where!r}", from_unit=from_unit) for s, part in subsets.items()}
+    return dataset._replace(**finished)
+
+
+def load_source(source: str, *, data_dir: str | None = None, bounds: Bounds | None = (0.0, 1.0)) -> Split:
+    """Loads the images and labels that a word names.
+
+    Args:
+        source: as `SOURCES` has it.
+        data_dir: where to look for data sets by name and for TFDS; the usual places if None.
+        bounds: the range of the pixels, as in `load`.
+
+    Returns:
+        The images in the range and their labels.
+
+    Raises:
+        ValueError: if the word names nothing, or the data are missing or not what they should be.
+
+    Example:
+        >>> load_source("digits:test:100").images.shape
+        (100, 8, 8, 1)
+    """
+    name, *rest = source.split(":")
+    if name == "tfds" and len(rest) >= 2:
+        return _finished(_from_tfds(rest[0], ":".join(rest[1:]), data_dir), bounds, source)
+    if name in ("digits", "fmnist", "cifar10") and rest and rest[0] in _SPLITS and len(rest) <= 2:
+        size = rest[1] if len(rest) == 2 else "0"
+        if not (size.isascii() and size.isdigit()) or rest[1:] and not int(size):
+            raise ValueError(f"{source!r} must end in a number of images >= 1, as in fmnist:test:1000.")
+        return getattr(load(name, data_dir=data_dir, bounds=bounds, **{f"{rest[0]}_size": int(size)}), rest[0])
+    path, colon, split = source.rpartition(":") if source.endswith((".npz:train", ".npz:test")) else (source, "", "")
+    if path.endswith(".npz"):
+        names = [f"{axis}{'_' * len(colon)}{split}" for axis in ("x", "y")]
+        return _finished(_read_npz(path, names)[0], bounds, f"`{names[0]}` of {path!r}")
+    raise ValueError(f"{source!r} names no images. Give {SOURCES}.")
+
+
+def fingerprint(name: str, data_dir: str | None) -> str:
+    """A digest of the content of data that have no content of their own by name; empty for those that have.
+
+    Args:
+        name: as for `load`.
+        data_dir: as for `load`.
+
+    Returns:
+        Of `npz` the digest of the file, of `image_folder` that of the names and contents of its images: 16 letters.
+
+    Raises:
+        ValueError: if they cannot be read.
+    """
+    if name not in ("npz", "image_folder"):
+        return ""
+    root = pathlib.Path(_required(name, os.path.expanduser(data_dir) if data_dir else None))
+    files = [root] if name == "npz" else [pathlib.Path(path) for path in image_paths(str(root))]
+    with reading(root):
+        states = tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+    return _digest(root, states)
 
 
 def random_half(num: int, number: int) -> np.ndarray:
@@ -85,23 +150,146 @@ def random_half(num: int, number: int) -> np.ndarray:
     return chosen
 
 
-def _finished(split: Split, size: int, what: str) -> Split:
-    """A source's split as `load` returns it: the subset asked for, float32 and int64."""
+@functools.lru_cache(maxsize=16)
+def _digest(root: pathlib.Path, states: tuple[tuple[pathlib.Path, int, int], ...]) -> str:
+    """The digest of files that are in these states."""
+    digest = hashlib.sha256()
+    for path, size, _ in states:
+        check_regular_file(path)
+        with reading(path), open(path, "rb") as file:
+            digest.update(f"{path.relative_to(root)}\0{size}\0".encode(errors="surrogateescape"))
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def _required(name: str, data_dir: str | None) -> str:
+    """The absolute path of data that have no other place: a file for `npz`, else a directory."""
+    if data_dir is None:
+        holds = "the .npz file" if name == "npz" else "a directory with train/<class> and test/<class>"
+        raise ValueError(f"The data set {name!r} needs `data_dir`. Received: data_dir=None. Give the path of {holds}.")
+    return os.path.abspath(data_dir) if name == "npz" else _directory(os.path.abspath(data_dir))
+
+
+def _directory(path: str | None) -> str | None:
+    if path is not None and not os.path.isdir(path):
+        raise ValueError(
+            f"`data_dir` is not a directory. Received: data_dir={path!r}. Give one that exists, or make it first if "
+            "data are to be downloaded into it."
+        )
+    return path
+
+
+def _load_digits() -> Dataset:
+    """Splits the 1,797 digits that scikit-learn ships, always in the same way."""
+    import sklearn.datasets
+    import sklearn.model_selection
+
+    digits = sklearn.datasets.load_digits()
+    pixels = np.float32(digits.images[..., np.newaxis] / 16)
+    x_train, x_test, y_train, y_test = sklearn.model_selection.train_test_split(
+        pixels, digits.target, test_size=_TEST_DIGITS, stratify=digits.target, random_state=_SPLIT_SEED
+    )
+    return Dataset("digits", Split(x_train, y_train), Split(x_test, y_test), 10)
+
+
+def _load_npz(path: str) -> Dataset:
+    """Reads `x_train, y_train, x_test, y_test` of an .npz file."""
+    train, test = _read_npz(path, _KERAS_NAMES)
+    num_classes = int(max(train.labels.max(), test.labels.max())) + 1
+    checked_split(test, train.images.shape[1:], num_classes, f"`x_test` of {path!r}")
+    return Dataset(os.path.splitext(os.path.basename(path))[0], train, test, num_classes)
+
+
+def _read_npz(path: str, names: Sequence[str]) -> list[Split]:
+    """A split for each pair of these names of images and labels."""
+    arrays = read_arrays(path, names)
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        raise ValueError(
+            f"{path!r} must hold the arrays {' and '.join(names)}. Received: {listed(arrays)}, without "
+            f"{', '.join(missing)}. Save it by np.savez(path, {', '.join(f'{name}=...' for name in names)})."
+        )
+    return [_as_split(arrays[x], arrays[y], f"`{x}`", f"`{y}`", repr(path)) for x, y in zip(names[::2], names[1::2])]
+
+
+def _from_tfds(name: str, split: str, data_dir: str | None) -> Split:
+    try:
+        images, labels = read_tfds(name, split, data_dir and os.path.expanduser(data_dir), download=True)
+    except Exception as error:  # TFDS documents no set of errors, and TF, protobuf, json add theirs
+        first_line = str(error).partition("\n")[0].rstrip(".")  # TFDS adds the names of all that it knows
+        raise ValueError(
+            f"tfds:{name}:{split} could not be read. Received: {type(error).__name__}: {first_line}. It must be a data "
+            "set of images of one size with labels; without a network, prepare it first and give --data_dir."
+        ) from error
+    return _as_split(images, labels, "`image`", "`label`", f"tfds:{name}:{split}")
+
+
+def _as_split(pixels: np.ndarray, labels: np.ndarray, images_name: str, labels_name: str, path: str) -> Split:
+    """Checks images and labels, called by these names in messages, and gives them the axes that they should have."""
+    if pixels.ndim == 3:
+        pixels = pixels[..., np.newaxis]
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if pixels.ndim != 4 or not pixels.size:
+        raise ValueError(
+            f"{images_name} of {path} must have the shape (num, height, width) or (num, height, width, channels), with "
+            f"at least 1 image. Received: shape {pixels.shape}. Reshape the array."
+        )
+    if labels.dtype.kind not in "ui":
+        raise ValueError(
+            f"{labels_name} of {path} must be whole numbers. Received: dtype {labels.dtype}. Save the numbers of the "
+            "classes, e.g. by .astype('int64'); not one-hot vectors."
+        )
+    where = f"{images_name} with {labels_name} of {path}"
+    return checked_split(Split(pixels, labels), pixels.shape[1:], MOST_CLASSES, where)
+
+
+def _subset(split: Split, size: int, what: str) -> Split:
     num = len(split.labels)
     if size > num:
         raise ValueError(
-            f"`{what}` must not be larger than the split. Received: {what}={size} of {num} images. "
-            f"Give at most {num}, or 0 for all."
+            f"`{what}` must not be larger than the split. Received: {what}={size} of {num} images. Give at most {num}, "
+            "or 0 for all."
         )
-    images, labels = split
-    if size:  # the stream of RandomState is frozen: the same subset under every version of NumPy
-        order = np.random.RandomState(_SUBSET_SEED).permutation(num)[:size]
-        images, labels = images[order], labels[order]
-    return Split(as_float(images), labels.astype(np.int64))
+    if not size:
+        return split
+    order = np.random.RandomState(_SUBSET_SEED).permutation(num)[:size]  # a stream that no version of NumPy changes
+    return Split(split.images[order], split.labels[order])
 
 
-def as_float(images: np.ndarray) -> np.ndarray:
-    """Bytes to [0, 1]; what is float has been checked to be there already."""
-    if images.dtype == np.uint8:
-        return np.divide(images, np.float32(255), dtype=np.float32, order="C")
-    return np.ascontiguousarray(images, dtype=np.float32)
+def _finished(split: Split, bounds: Bounds | None, where: str, *, from_unit: bool = False) -> Split:
+    """The split in float32 and int64, pixels in the range: bytes, and [0, 1] where `from_unit`, are spread over it."""
+    images, (low, high) = split.images, bounds or (-np.inf, np.inf)
+    keeps_whole = 1 < high < np.inf
+    if images.dtype == np.uint8 and not keeps_whole:
+        images, from_unit = np.divide(images, np.float32(255), dtype=np.float32, order="C"), True
+    if images.dtype.kind not in ("fui" if keeps_whole else "f"):
+        raise ValueError(
+            f"{where} must be uint8, or float in {_range(bounds)}. Received: dtype {images.dtype}. Convert the array, "
+            "e.g. by .astype('uint8')."
+        )
+    if from_unit and bounds and tuple(bounds) != (0, 1):
+        images = np.float32(low) + np.float32(high - low) * images
+    if not (images.min() >= low and images.max() <= high and np.isfinite([images.min(), images.max()]).all()):
+        raise ValueError(
+            f"{where} must be in {_range(bounds)}, without NaN. Received: minimum {images.min()}, maximum "
+            f"{images.max()}. Divide by 255, save the bytes as uint8, or name another range where a command takes one."
+        )
+    return Split(np.ascontiguousarray(images, dtype=np.float32), split.labels.astype(np.int64))
+
+
+def _range(bounds: Bounds | None) -> str:
+    return f"[{bounds[0]:g}, {bounds[1]:g}]" if bounds else "a finite range"
+
+
+_LOADERS: dict[str, Callable[[str | None], Dataset]] = {
+    "digits": lambda data_dir: _load_digits(),
+    "fmnist": lambda data_dir: load_published("fmnist", _directory(data_dir)),
+    "cifar10": lambda data_dir: load_published("cifar10", _directory(data_dir)),
+    "image_folder": lambda data_dir: load_image_folder(_required("image_folder", data_dir)),
+    "npz": lambda data_dir: _load_npz(_required("npz", data_dir)),
+}
+
+NAMES = tuple(_LOADERS)
+"""What `load` knows."""

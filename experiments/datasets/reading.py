@@ -1,15 +1,19 @@
-"""Reads files that may be incomplete, damaged or made to do harm."""
+"""The guard that every file passes before it is read: it may be incomplete, damaged or made to do harm."""
 
+import collections
 import contextlib
 import os
+import pathlib
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator
-from typing import BinaryIO
+from collections.abc import Container, Iterable, Iterator
 
-_CHUNK = 1 << 20
-_UNREADABLE = (OSError, EOFError, RuntimeError, UnicodeDecodeError, zlib.error, zipfile.BadZipFile)
+import numpy as np
+
+_UNREADABLE = (OSError, EOFError, RuntimeError, UnicodeDecodeError, NotImplementedError, zlib.error, zipfile.BadZipFile)
+_NUMPY_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_MOST_NAMES = 20
 
 # Photographs compress to a half, drawings and saturated predictions to a tenth; DEFLATE, the format of gzip, zip and
 # PNG, can go down to 1/1032. What is small may be as empty as it likes.
@@ -17,69 +21,31 @@ _MOST_EXPANSION = 100
 _ALWAYS_ALLOWED = 16 << 20
 
 
-def find_files(directory: str, names: tuple[str, ...], endings: tuple[str, ...]) -> list[str]:
-    """The paths of all the files `names`, each with the first ending it is found with.
-
-    Args:
-        directory: where to look.
-        names: the files of one data set.
-        endings: what a name may end in besides, in order of preference.
-
-    Returns:
-        A path a name; nothing if none of the files is there.
-
-    Raises:
-        ValueError: if only some are there.
-    """
-    candidates = [[os.path.join(directory, name + ending) for ending in endings] for name in names]
-    found = [next(filter(os.path.isfile, paths), None) for paths in candidates]
-    missing = [name for name, path in zip(names, found) if path is None]
-    if len(missing) == len(names):
-        return []
-    if missing:
-        raise ValueError(
-            f"{directory} holds only a part of the files of the data set. "
-            f"Received: a directory without {', '.join(missing)}. Add what is missing."
-        )
-    return [path for path in found if path is not None]
-
-
 @contextlib.contextmanager
-def read_errors_as_value_errors(path: str) -> Iterator[None]:
-    """Turns what reading a damaged file raises into an error that names the file."""
+def reading(path: str | os.PathLike) -> Iterator[None]:
+    """Turns what reading a damaged file raises into a `ValueError` that names the file."""
     try:
         yield
     except _UNREADABLE as error:
         raise ValueError(
-            f"{path!r} could not be read: it is absent, damaged or not what its name says. "
-            f"Received: {type(error).__name__}: {error}. Fetch it again."
+            f"{os.fspath(path)!r} could not be read: it is absent, damaged or not what its name says. Received: "
+            f"{type(error).__name__}: {error}. Fetch it again."
         ) from error
 
 
-def read_at_most(file: BinaryIO, size: int) -> bytearray:
-    """Reads up to `size` bytes; memory grows with what the file gives, not with what is asked."""
-    content = bytearray()
-    while len(content) < size:
-        chunk = file.read(min(_CHUNK, size - len(content)))
-        if not chunk:
-            break
-        content += chunk
-    return content
-
-
-def check_regular_file(path: str) -> None:
+def check_regular_file(path: str | os.PathLike) -> None:
     """Raises `ValueError` unless `path` is a file: a pipe or a device would be waited for, or read, without end."""
-    with read_errors_as_value_errors(path):
+    with reading(path):
         mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode):
         raise ValueError(
-            f"{path!r} could not be read: it is not a regular file. Received: {stat.filemode(mode)}. "
-            "Copy the data into a file first."
+            f"{os.fspath(path)!r} could not be read: it is not a regular file. Received: {stat.filemode(mode)}. Copy "
+            "the data into a file first."
         )
 
 
 def check_can_hold(where: str, stated: int, stored: int, most: int | None = None) -> None:
-    """Refuses a size that is stated but not to be believed, before memory is taken for it.
+    """Refuses a size that headers state but that is not to be believed, before memory is taken for it.
 
     Args:
         where: the source, for the message.
@@ -96,3 +62,86 @@ def check_can_hold(where: str, stated: int, stored: int, most: int | None = None
             f"{where} states more than it can hold. Received: {stated} bytes stated in {stored} bytes on the disk. "
             "Fetch it again, or save it without compression."
         )
+
+
+@contextlib.contextmanager
+def opened_zip(path: str | os.PathLike, wanted: Container[str] | None = None) -> Iterator[zipfile.ZipFile]:
+    """Opens a zip archive of which no member is a trap, and of which the wanted ones (all if None) fit the memory.
+
+    Raises:
+        ValueError: if it is none, has a name twice or one that leads out of a directory, is compressed as neither
+            NumPy nor Keras does, or is larger in memory than can be meant.
+    """
+    check_regular_file(path)
+    with reading(path), zipfile.ZipFile(path) as archive:
+        members, where = archive.infolist(), repr(os.fspath(path))
+        names = collections.Counter(member.filename for member in members)
+        places = {name: pathlib.PurePosixPath(name.replace("\\", "/")) for name in names}
+        if leading_out := [name for name, place in places.items() if place.is_absolute() or ".." in place.parts]:
+            raise ValueError(
+                f"{where} has a member that leads out of the directory it would be unpacked to. Received: "
+                f"{listed(leading_out)}. Do not trust the file."
+            )
+        if twice := [name for name, times in names.items() if times > 1]:
+            raise ValueError(
+                f"{where} has members of the same name, and readers differ in which one they take. Received: "
+                f"{listed(twice)}. Save it again."
+            )
+        needed = [member for member in members if wanted is None or member.filename in wanted]
+        check_can_hold(where, sum(member.file_size for member in needed), os.path.getsize(path))
+        if odd := [member.filename for member in needed if member.compress_type not in _NUMPY_COMPRESSIONS]:
+            raise ValueError(
+                f"{where} is compressed in a way that NumPy does not write. Received: {listed(odd)}. Save it again by "
+                "np.savez_compressed."
+            )
+        yield archive
+
+
+def read_arrays(path: str | os.PathLike, wanted: Iterable[str]) -> dict[str, np.ndarray | None]:
+    """Reads the wanted arrays of an .npz file.
+
+    Args:
+        path: the file, as `np.savez` or `np.savez_compressed` writes it.
+        wanted: the names of the arrays to read; what others hold is not looked at.
+
+    Returns:
+        Every array by its name: whole numbers, truth values, floating point or complex numbers of at most 64 bits a
+        part; None for those that are not wanted.
+
+    Raises:
+        ValueError: if it is no such file, damaged, or larger than can be meant, or if a wanted array is not of numbers.
+
+    Example:
+        >>> read_arrays("mnist.npz", ("x_train", "y_train"))["x_train"].shape  # doctest: +SKIP
+        (60000, 28, 28)
+    """
+    members = {f"{name}.npy" for name in wanted}
+    with opened_zip(path, members) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".npy")]
+        return {
+            name.removesuffix(".npy"): _read_array(archive, name, path) if name in members else None for name in names
+        }
+
+
+def _read_array(archive: zipfile.ZipFile, name: str, path: str | os.PathLike) -> np.ndarray:
+    try:
+        with archive.open(name) as file:
+            array = np.lib.format.read_array(file, allow_pickle=False)
+            if file.read(1):
+                raise ValueError(f"more bytes than shape {array.shape} of {array.dtype} has")
+        if array.dtype.kind not in "buifc" or array.dtype.itemsize > (16 if array.dtype.kind == "c" else 8):
+            raise ValueError(f"dtype {array.dtype}")
+    except Exception as error:  # the header is a Python literal, over which NumPy stumbles in ways it does not list
+        raise ValueError(
+            f"`{name.removesuffix('.npy')}` of {os.fspath(path)!r} must be an array of numbers of at most 64 bits in "
+            "NumPy's format (one of objects is a pickle, which can run code and is never read), and undamaged. "
+            f"Received: {type(error).__name__}: {str(error)[:200]}. Save it again by np.savez."
+        ) from error
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def listed(names: Iterable[str]) -> str:
+    """The names of the members of an archive, for a message: quoted, and not too many."""
+    names = list(names)
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return (", ".join(repr(name[:80]) for name in names[:_MOST_NAMES]) + more) or "nothing"

@@ -21,7 +21,7 @@ from sklearn.decomposition import PCA
 import pineat_tf as pt
 from experiments import command_line, files, method, pipeline, statistics
 from experiments.config import ExperimentConfig
-from experiments.datasets.archive import read_arrays
+from experiments.datasets.reading import read_arrays
 from experiments.figures import style
 from pineat_tf.seeds import fold
 

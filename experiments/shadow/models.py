@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 import pineat_tf as pt
 from experiments import datasets, files, method
 from experiments.config import ExperimentConfig
-from experiments.datasets.archive import read_arrays
+from experiments.datasets.reading import read_arrays
 from experiments.sweep.executors import Job
 from experiments.sweep.grid import Row
 from experiments.sweep.records import WITHOUT_EFFECT, Records
