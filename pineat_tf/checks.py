@@ -11,12 +11,12 @@ import numbers
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from pineat_tf.types import Bounds
 
 _MARK, _END = "Bad data: ", "(end of message)"
+_ROW_SUM_TOLERANCE, _ROW_SUM_TOLERANCE_HALF = 1e-3, 2e-2
 
 
 def check_positive(name: str, value: float, hint: str) -> None:
@@ -63,54 +63,89 @@ def check_bounds(bounds: Bounds | None) -> None:
         )
 
 
-def check_logits_head(network: keras.Model) -> None:
-    """Raises `ValueError` if the last layer of `network` is a softmax or sigmoid: everything here works on logits."""
-    last = network
-    while getattr(last, "layers", None):
-        last = last.layers[-1]
-    activation = getattr(last, "activation", None)
-    probabilities = (keras.activations.softmax, keras.activations.sigmoid)
-    if isinstance(last, keras.layers.Softmax) or activation in probabilities:
-        raise ValueError(
-            "`network` must give logits, but its last layer gives probabilities, which blunts every attack and "
-            f"every membership score. Received: network={network.name!r} ending in layer {last.name!r}. Build it "
-            "without that activation. Of a network that is trained already, set `network.layers[-1].activation = "
-            "keras.activations.linear` if its last layer has the activation, or take `keras.Model(network.inputs[0], "
-            "network.layers[-2].output)` if that is a layer of its own."
-        )
-
-
 def check_batch(
     images: Any, labels: Any, *, bounds: Bounds | None = None, num_classes: int | None = None
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Checks one batch and gives it back as tensors.
 
     Args:
-        images: floating point, shape `(batch, ...)`, finite, within `bounds`.
-        labels: class numbers of shape `(batch,)` or `(batch, 1)`, or one-hot of shape `(batch, num_classes)`.
+        images: shape `(batch, ...)`, finite, within `bounds`. Whole numbers become float32 with their values kept; they
+            are taken where `bounds` span more than [-1, 1], or are None.
+        labels: as for `check_labels`.
         bounds: the pixel range, or None for no limits.
         num_classes: how many classes there are, where it is known.
 
     Returns:
-        The images, and the labels as shape `(batch,)` (class numbers) or `(batch, num_classes)` (one-hot).
+        The images as floating point, and the labels as `check_labels` gives them.
 
     Raises:
         ValueError: if one of them is anything else (inside a graph: when the graph runs).
     """
     images, labels = tf.convert_to_tensor(images), tf.convert_to_tensor(labels)
-    if not images.dtype.is_floating or images.shape.rank in (0, 1):
-        raise ValueError(
-            "Images must be a floating point tensor of shape (batch, ...). "
-            f"Received: dtype {images.dtype.name}, shape {tuple(images.shape)}. Whole-number pixels become "
-            "floating point by `images / 255`; a single image becomes a batch by `images[None]`."
+    check_image_type(images.dtype, images.shape, bounds)
+    images = images if images.dtype.is_floating else tf.cast(images, tf.float32)
+    check = _require_images(images, bounds)
+    labels = check_labels(labels, num_classes)
+    with tf.control_dependencies([labels] + ([] if check is None else [check])):  # nothing runs on bad data
+        return tf.identity(images), tf.identity(labels)
+
+
+def check_arrays(
+    images: Any, labels: Any, *, bounds: Bounds | None = None, num_classes: int | None = None, chunk: int = 4096
+) -> None:
+    """Raises `ValueError` unless whole arrays are as `check_batch` wants batches; a chunk at a time is in memory."""
+    for start in range(0, len(labels), chunk):
+        check_batch(
+            images[start : start + chunk], labels[start : start + chunk], bounds=bounds, num_classes=num_classes
         )
+
+
+def check_image_type(dtype: tf.DType, shape: tf.TensorShape, bounds: Bounds | None) -> None:
+    """Raises `ValueError` unless images of this dtype and shape `(batch, ...)` can lie in `bounds`."""
+    received = f"Received: dtype {dtype.name}, shape {tuple(shape) if shape.rank is not None else 'unknown'}."
+    if shape.rank in (0, 1):
+        raise ValueError(f"Images must have shape (batch, ...). {received} A single image becomes a batch by `[None]`.")
+    if dtype.is_floating:
+        return
+    if not (dtype.is_integer or dtype.is_bool):
+        raise ValueError(
+            f"Images must be numbers. {received} Convert them, e.g. by `images.astype('float32')`. Text, token ids and "
+            "ragged images are not served."
+        )
+    if bounds is not None and bounds[1] - bounds[0] <= 2:
+        raise ValueError(
+            f"Images must be floating point for bounds [{bounds[0]:g}, {bounds[1]:g}]. {received} {WHOLE_NUMBERS}"
+        )
+
+
+WHOLE_NUMBERS = (
+    "If the network rescales its images itself (a `Rescaling` layer), leave them as they are and give the attack their "
+    "range, e.g. `bounds=(0, 255), epsilon=8`. If it does not, divide the images as in its training, e.g. "
+    "`images / 255`. Images of 0 and 1 become floating point by `images.astype('float32')`. Token ids are not served."
+)
+
+
+def check_labels(labels: Any, num_classes: int | None = None) -> tf.Tensor:
+    """Checks the labels of a batch and gives them back in one of two forms.
+
+    Args:
+        labels: class numbers of shape `(batch,)` or `(batch, 1)`, or rows of shape `(batch, num_classes)`, one-hot or
+            soft, that are >= 0 and sum to 1. Of two classes the numbers may be floating point, 0. and 1.
+        num_classes: how many logits the network has (2 for a head of one logit), where it is known.
+
+    Returns:
+        int32 or int64 class numbers of shape `(batch,)`, or rows of shape `(batch, num_classes)`.
+
+    Raises:
+        ValueError: if they are anything else (inside a graph: when the graph runs).
+    """
+    labels = tf.convert_to_tensor(labels)
     if labels.shape.rank == 2 and labels.shape[1] == 1:
         labels = tf.squeeze(labels, axis=1)
     check_label_shape(labels, num_classes)
-    labels = with_common_dtype(labels)
-    checks = [_require_images(images, bounds), _require_labels(labels, num_classes)]
-    with tf.control_dependencies([check for check in checks if check is not None]):  # nothing runs on bad data
-        return tf.identity(images), tf.identity(labels)
+    check = _require_labels(labels, num_classes)
+    with tf.control_dependencies([] if check is None else [check]):
+        return tf.identity(with_common_dtype(labels))
 
 
 def check_images(images: Any, bounds: Bounds | None) -> tf.Tensor:
@@ -133,19 +168,24 @@ def check_batch_size(images: tf.Tensor, largest: int) -> tf.Tensor:
 
 
 def check_label_shape(labels: tf.Tensor, num_classes: int | None) -> None:
-    """Raises `ValueError` unless labels are `(batch,)` whole numbers or one-hot with one column a class."""
-    sparse = labels.shape.rank == 1 and labels.dtype.is_integer
-    one_hot = labels.shape.rank == 2 and (num_classes is None or labels.shape[1] in (None, num_classes))
-    if not (sparse or one_hot or labels.shape.rank is None):
+    """Raises `ValueError` unless labels are numbers of shape `(batch,)`, or rows with one column a class."""
+    rank, dtype = labels.shape.rank, labels.dtype
+    is_whole, is_number = dtype.is_integer or dtype.is_bool, dtype.is_integer or dtype.is_bool or dtype.is_floating
+    sparse = rank == 1 and (is_whole or dtype.is_floating and num_classes in (None, 2))
+    one_hot = rank == 2 and is_number and (num_classes is None or labels.shape[1] in (None, num_classes))
+    if not (sparse or one_hot or rank is None and is_number):
         raise ValueError(
             "Labels must be whole numbers of shape (batch,), or one-hot of shape (batch, num_classes) with "
             f"num_classes={num_classes if num_classes is not None else 'that of the network'}. Received: dtype "
-            f"{labels.dtype.name}, shape {tuple(labels.shape)}."
+            f"{dtype.name}, shape {tuple(labels.shape)}. Class numbers become whole by `labels.astype('int64')`; "
+            "several labels an example are not served."
         )
 
 
 def with_common_dtype(labels: tf.Tensor) -> tf.Tensor:
-    """Labels as TensorFlow's operations take them: class numbers as int32 or int64, one-hot not as booleans."""
+    """Labels as TensorFlow's operations take them: class numbers as int32 or int64, rows not as booleans."""
+    if labels.shape.rank == 1:
+        return labels if labels.dtype in (tf.int32, tf.int64) else tf.cast(labels, tf.int64)
     if labels.dtype.is_integer and labels.dtype not in (tf.int32, tf.int64):
         return tf.cast(labels, tf.int64)
     return tf.cast(labels, tf.float32) if labels.dtype.is_bool else labels
@@ -167,23 +207,37 @@ def data_errors_as_value_errors() -> Iterator[None]:
 def _require_images(images: tf.Tensor, bounds: Bounds | None) -> tf.Operation | None:
     if bounds is None:
         valid, wanted = tf.reduce_all(tf.math.is_finite(images)), "be finite"
+        mend = "Clean them of NaN and infinity."
     else:  # also false where a pixel is NaN
         valid = tf.reduce_all((images >= bounds[0]) & (images <= bounds[1]))
         wanted = f"lie in the bounds [{bounds[0]:g}, {bounds[1]:g}]"
+        mend = (
+            "Clean the images of NaN, and let them and `bounds` agree. If the network rescales its images itself, give "
+            "the attack their range, e.g. `bounds=(0, 255), epsilon=8`; if it does not, scale them as in its training."
+        )
     return _require(
         valid,
-        f"every pixel must {wanted}. Scale the images, clean them of NaN, or give the attack other `bounds`. "
-        "Received (smallest, largest):",
+        f"every pixel must {wanted}. {mend} Received (smallest, largest):",
         lambda: tf.stack([tf.reduce_min(images), tf.reduce_max(images)]),
     )
 
 
 def _require_labels(labels: tf.Tensor, num_classes: int | None) -> tf.Operation | None:
     if labels.shape.rank == 2:
-        valid, wanted = tf.reduce_all(labels >= 0), "one-hot labels must be >= 0"
+        return _require_rows(labels)
+    if labels.dtype.is_bool:
+        return None
+    if labels.dtype.is_floating:
+        valid = tf.reduce_all((labels == 0) | (labels == 1))
+        wanted = (
+            "class numbers that are floating point must be 0. or 1., those of two classes. Class numbers become whole "
+            "by `labels.astype('int64')`, soft labels of two classes are rows [1 - p, p], and real-valued targets are "
+            "not served"
+        )
     elif num_classes is None:
         valid, wanted = tf.reduce_all(labels >= 0), "class numbers must be >= 0"
     else:
+        labels = with_common_dtype(labels)
         valid = tf.reduce_all((labels >= 0) & (labels < num_classes))
         wanted = f"class numbers must lie in 0 .. {num_classes - 1}, as the network has {num_classes} logits"
     return _require(
@@ -193,11 +247,25 @@ def _require_labels(labels: tf.Tensor, num_classes: int | None) -> tf.Operation 
     )
 
 
+def _require_rows(labels: tf.Tensor) -> tf.Operation | None:
+    tolerance = _ROW_SUM_TOLERANCE if labels.dtype.size != 2 else _ROW_SUM_TOLERANCE_HALF
+    rows = tf.cast(labels, tf.float64 if labels.dtype == tf.float64 else tf.float32)
+    sums = tf.reduce_sum(rows, axis=1)
+    off = tf.abs(sums - 1)
+    return _require(
+        tf.reduce_all(rows >= 0) & tf.reduce_all(off <= tolerance),  # also false where a label is NaN
+        "one-hot labels must be >= 0, and each row must sum to 1. Divide those of 0 and 255 by 255, and soft labels by "
+        "their sum; several labels an example, none, and real-valued targets are not served. Received (smallest "
+        "value, smallest sum, largest sum):",
+        lambda: tf.stack([tf.reduce_min(rows), tf.reduce_min(sums), tf.reduce_max(sums)]),
+    )
+
+
 def _require(condition: tf.Tensor, message: str, received: Callable[[], tf.Tensor]) -> tf.Operation | None:
     if not tf.executing_eagerly():
         return tf.debugging.Assert(condition, [_MARK + message, received(), _END])
     if not condition:
-        raise ValueError(f"{_MARK}{message} {received().numpy().tolist()}")
+        raise ValueError(f"{_MARK}{message} {received().numpy()}")
     return None
 
 

@@ -1,15 +1,38 @@
 """What a network gives for a batch, as logits of two classes or more: everything here works on those."""
 
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
 import tensorflow as tf
 
 from pineat_tf.types import LogitsFn
 
 _PASSED_THROUGH = ("Identity", "StopGradient", "Cast", "Reshape", "Squeeze", "EnsureShape")
+_SCALES = (1.0, 30.0, 1000.0)  # of inputs at which no logits stay probabilities
+_LOOK = 8  # images that a head is told from
+
+PROBABILITIES = (
+    "`network` must give logits, but its outputs are probabilities, which blunts every attack and every membership "
+    "score. Build it without that activation. Of a network that is trained already, clone it with a linear last layer "
+    "(`keras.models.clone_model(network, clone_function=...)`, then `set_weights`), or take "
+    "`keras.Model(network.inputs[0], network.layers[-2].output)` if the activation is a layer of its own. One sigmoid "
+    "of shape (batch, 1) is served as it is, if it is Keras' or TensorFlow's own."
+)
 
 
 def with_class_logits(network: LogitsFn) -> LogitsFn:
     """The function `images -> logits` of a network whose head may be one logit or one sigmoid; see `class_logits`."""
-    return lambda images: class_logits(network(images))
+    graph = tf.function(lambda images: class_logits(network(images)), autograph=False)
+
+    def logits_fn(images: tf.Tensor) -> tf.Tensor:
+        outputs = network(images)
+        if tf.executing_eagerly() and _may_be_sigmoid(outputs):
+            return graph(images)  # where the operation that gave them can be seen
+        return class_logits(outputs)
+
+    return logits_fn
 
 
 def class_logits(outputs: tf.Tensor) -> tf.Tensor:
@@ -29,12 +52,7 @@ def class_logits(outputs: tf.Tensor) -> tf.Tensor:
         ValueError: if the outputs are several tensors, have another shape, or are probabilities of a softmax or of
             several sigmoids.
     """
-    if not tf.is_tensor(outputs):
-        raise ValueError(
-            "A network must give one tensor, the logits. Received: "
-            f"{type(outputs).__name__}. Of a network of several outputs, take the one with the classes: "
-            "`keras.Model(network.input, network.outputs[0])`."
-        )
+    outputs = _one_tensor(outputs)
     before = _before_probabilities(outputs)
     if outputs.shape.rank == 1:
         outputs = outputs[:, None]
@@ -52,13 +70,49 @@ def class_logits(outputs: tf.Tensor) -> tf.Tensor:
     return tf.concat([tf.zeros_like(z), z], axis=-1)
 
 
-PROBABILITIES = (
-    "`network` must give logits, but its outputs are probabilities, which blunts every attack and every membership "
-    "score. Build it without that activation. Of a network that is trained already, clone it with a linear last layer "
-    "(`keras.models.clone_model(network, clone_function=...)`, then `set_weights`), or take "
-    "`keras.Model(network.inputs[0], network.layers[-2].output)` if the activation is a layer of its own. One sigmoid "
-    "of shape (batch, 1) is served as it is."
-)
+def check_logits_head(network: keras.Model, images: Any = None) -> int | None:
+    """Looks at what a network gives for a few images, and tells how many classes it has.
+
+    Args:
+        network: runs in inference mode.
+        images: some that it may be given, shape `(batch, ...)`; None makes them up where the network knows their shape.
+
+    Returns:
+        The number of class logits, 2 for a head of one logit or sigmoid; None where no images could be made up.
+
+    Raises:
+        ValueError: if the outputs are probabilities of a softmax, of several sigmoids, or of a sigmoid whose logit
+            cannot be found; or several tensors, or of another shape.
+    """
+    if images is None:
+        images = _made_up(network)
+        if images is None:
+            return None
+    images = tf.convert_to_tensor(images[:_LOOK])
+
+    def call(images: tf.Tensor) -> tf.Tensor:
+        return _one_tensor(network(images, training=False))
+
+    outputs = call(images)
+    logits = class_logits(outputs)
+    if _are_probabilities(outputs):
+        seen = tf.function(lambda images: class_logits(call(images)), autograph=False)(images)  # by their operation
+        is_sigmoid = not np.allclose(*(np.asarray(tf.cast(part, tf.float32)) for part in (seen, logits)), atol=1e-3)
+        if not is_sigmoid and _stay_probabilities(call, images):
+            raise ValueError(f"{PROBABILITIES} Received: outputs that are probabilities for whatever images.")
+    return logits.shape[-1]
+
+
+def _one_tensor(outputs: Any) -> tf.Tensor:
+    if isinstance(outputs, (list, tuple)) and len(outputs) == 1:
+        outputs = outputs[0]
+    if not tf.is_tensor(outputs):
+        raise ValueError(
+            "A network must give one tensor, the logits. Received: "
+            f"{type(outputs).__name__}. Of a network of several outputs, take the one with the classes: "
+            "`keras.Model(network.input, network.outputs[0])`."
+        )
+    return outputs
 
 
 def _before_probabilities(outputs: tf.Tensor) -> tf.Tensor | None:
@@ -70,3 +124,55 @@ def _before_probabilities(outputs: tf.Tensor) -> tf.Tensor | None:
     while op.type in _PASSED_THROUGH:
         op = op.inputs[0].op
     return op.inputs[0] if op.type in ("Sigmoid", "Softmax") else None
+
+
+def _may_be_sigmoid(outputs: Any) -> bool:
+    """Whether outputs of one number an example could be a sigmoid, of which eagerly no operation is to be seen."""
+    if not tf.is_tensor(outputs) or getattr(outputs, "_keras_logits", None) is not None:
+        return False
+    is_one = outputs.shape.rank == 1 or outputs.shape.rank == 2 and outputs.shape[1] == 1
+    return is_one and bool(tf.reduce_all((outputs >= 0) & (outputs <= 1)))
+
+
+def _are_probabilities(outputs: tf.Tensor) -> bool:
+    """Whether numbers could be a sigmoid's, or rows a softmax's."""
+    if getattr(outputs, "_keras_logits", None) is not None:
+        return False
+    if outputs.shape.rank == 1 or outputs.shape[-1] == 1:
+        return _may_be_sigmoid(outputs)
+    half = outputs.dtype.size == 2
+    sums = tf.reduce_sum(tf.cast(outputs, tf.float32), axis=-1)
+    is_one = tf.abs(sums - 1.0) <= (2e-2 if half else 1e-3)
+    return bool(tf.reduce_all(outputs >= 0) & tf.reduce_all(is_one))
+
+
+def _stay_probabilities(call: Callable, images: tf.Tensor) -> bool:
+    """Whether outputs are probabilities for inputs of any size too, and not always the same ones."""
+    noise = np.random.default_rng(0).uniform(-1.0, 1.0, size=(_LOOK, *images.shape[1:]))
+    dtype = images.dtype if images.dtype.is_floating else tf.float32
+    try:
+        wild = [call(tf.cast(scale * noise, dtype)) for scale in _SCALES]
+    except tf.errors.InvalidArgumentError:  # e.g. numbers beyond a vocabulary
+        return False
+    outputs = np.concatenate([np.asarray(tf.cast(part, tf.float32)) for part in wild])
+    return all(map(_are_probabilities, wild)) and bool(np.ptp(outputs, axis=0).max() > 1e-6)
+
+
+def _made_up(network: keras.Model) -> tf.Tensor | None:
+    """Noise of the shape that a network takes; None where it does not say, or takes no images."""
+    shape = getattr(network, "input_shape", None) if network.built else None
+    if isinstance(shape, (list, dict)) or shape and isinstance(shape[0], (list, tuple)):
+        raise ValueError(
+            f"A network must take one tensor, the images. Received: {network.name!r} with inputs of shapes {shape}. "
+            "Several inputs are not served: fix all but one of them inside a network around it."
+        )
+    inputs = getattr(network, "inputs", None) or ()
+    return noise_like(shape, getattr(inputs[0], "dtype", "float32") if inputs else "float32")
+
+
+def noise_like(shape: Any, dtype: Any) -> tf.Tensor | None:
+    """Two images of noise in [0, 1] of a shape `(batch, ...)`; None where sizes are unknown, or numbers are whole."""
+    dtype = tf.as_dtype(dtype)
+    if shape is None or tf.TensorShape(shape).rank is None or None in tuple(shape)[1:] or not dtype.is_floating:
+        return None
+    return tf.cast(np.random.default_rng(0).uniform(size=(2, *tuple(shape)[1:])), dtype)

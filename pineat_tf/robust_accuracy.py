@@ -20,14 +20,13 @@ from pineat_tf.checks import (
     check_bounds,
     check_choice,
     check_count,
-    check_logits_head,
     check_positive,
     data_errors_as_value_errors,
 )
-from pineat_tf.heads import class_logits
+from pineat_tf.data import Data, as_batches
+from pineat_tf.heads import check_logits_head, class_logits
 from pineat_tf.losses import class_numbers
 from pineat_tf.membership.bounds import Interval, clopper_pearson
-from pineat_tf.predictions import Data, as_batches
 from pineat_tf.projections import clip_to_bounds, project_l2, project_linf
 from pineat_tf.seeds import as_seed, fold
 from pineat_tf.types import Bounds, Seed
@@ -217,7 +216,7 @@ class _Stream:
 
     def batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """One pass."""
-        for batch in as_batches(self.data, self.batch_size)[0]:
+        for batch in as_batches(self.data, self.batch_size):
             x, y = check_batch(*batch, bounds=self.bounds)
             yield x.numpy(), class_numbers(y).numpy().astype(np.int64)
 

@@ -56,6 +56,11 @@ class ThreatModel(NamedTuple):
             check_bounds(bounds)
         return cls(epsilon, norm, bounds)
 
+    @property
+    def limits(self) -> Bounds | None:
+        """The pixel range, or None where there is none or nothing is known of it."""
+        return None if isinstance(self.bounds, str) else self.bounds
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InBall:

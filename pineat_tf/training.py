@@ -7,9 +7,10 @@ import numpy as np
 import tensorflow as tf
 
 from pineat_tf import distribution, pixel_scale, threat
-from pineat_tf.checks import check_batch, check_choice, check_logits_head, data_errors_as_value_errors
+from pineat_tf.checks import check_batch, check_choice, data_errors_as_value_errors
 from pineat_tf.companions import NoCompanions
-from pineat_tf.heads import class_logits
+from pineat_tf.data import fit_arguments
+from pineat_tf.heads import check_logits_head, class_logits
 from pineat_tf.losses import cross_entropy
 from pineat_tf.objectives import CrossEntropy
 from pineat_tf.seeds import as_seed, fold
@@ -191,7 +192,15 @@ class AdversarialTraining(keras.Model):
     def fit(self, *args, **kwargs) -> keras.callbacks.History:
         """As `keras.Model.fit`. Bad images or labels raise `ValueError`, from arrays and from streams."""
         with data_errors_as_value_errors():
-            return super().fit(*args, **kwargs)
+            bounds = threat.ThreatModel.of(self.attack).limits
+            return super().fit(**fit_arguments(self, keras.Model.fit, args, kwargs, bounds))
+
+    def evaluate(self, *args, **kwargs):
+        """As `keras.Model.evaluate`, on data in any structure that `fit` takes."""
+        if "_use_cached_eval_dataset" in kwargs:  # from within `fit`, which has checked it
+            return super().evaluate(*args, **kwargs)
+        with data_errors_as_value_errors():
+            return super().evaluate(**fit_arguments(self, keras.Model.evaluate, args, kwargs, None))
 
     def make_train_function(self, force: bool = False) -> Callable:
         """As in Keras, with the optimizer's variables made first: XLA cannot compile what makes them."""

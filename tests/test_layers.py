@@ -19,6 +19,7 @@ LAYERS = [
     ["attacks.fast", "attacks.fab", "attacks.deepfool"],
     ["attacks.suites"],
     ["attacks", "companions", "objectives"],
+    ["data"],
     ["training", "predictions"],
     ["distilled", "free", "queries"],
     ["membership.scores"],

@@ -1,0 +1,400 @@
+"""Images and labels in whatever structure `fit` takes, as batches.
+
+Served: arrays `(x, y)` or `(x, y, weights)` of NumPy, TensorFlow, lists, or anything that can be sliced; dictionaries
+`{"image": ..., "label": ...}` of TensorFlow Datasets; `tf.data.Dataset`, batched or not; `keras.utils.PyDataset`; and
+what gives batches or single examples of these when iterated, such as generators and PyTorch's loaders. Whether a
+stream is batched is told by its elements: by the network's input shape where it has one, else by the labels.
+"""
+
+import dataclasses
+import inspect
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from pineat_tf.checks import check_arrays, check_batch, check_count, check_image_type
+from pineat_tf.heads import check_logits_head, noise_like
+from pineat_tf.types import Bounds
+
+Data = tf.data.Dataset | keras.utils.PyDataset | tuple | Mapping | Iterable
+"""Images and labels: two arrays of equal length, or a finite dataset of batches or examples; see `pineat_tf.data`.
+Weights of examples may be there; only `fit` and `evaluate` of Keras respect them."""
+
+_KERAS_BATCH_SIZE = 32
+_ENDLESS = (itertools.cycle, itertools.repeat, itertools.count)
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """Batches `(images, labels)`, a pass each time they are iterated.
+
+    Attributes:
+        passes: begins a pass.
+        several: whether there can be more than one.
+    """
+
+    passes: Callable[[], Iterator[tuple[Any, Any]]]
+    several: bool = True
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        return self.passes()
+
+
+def as_batches(
+    data: Data,
+    batch_size: int,
+    *,
+    network: keras.Model | None = None,
+    max_examples: int | None = None,
+    several_passes: bool = False,
+    name: str = "data",
+) -> Batches:
+    """Gives images and labels as batches. Of arrays, one batch at a time becomes tensors.
+
+    Args:
+        data: finite; see the module. Weights are left out.
+        batch_size: images a batch, where the data is not batched already.
+        network: its input shape tells batched from unbatched data; None goes by the labels.
+        max_examples: how many examples to take, the first ones; None for all.
+        several_passes: whether more than one pass is needed, which no generator has.
+        name: what the argument is called in errors.
+
+    Raises:
+        ValueError: if the data is endless, empty arrays, of another structure, or lacks a second pass that is needed.
+    """
+    check_count("batch_size", batch_size, 1, "It is how many images are predicted at once.")
+    if max_examples is not None:
+        check_count("max_examples", max_examples, 1, "It is how many examples are measured; leave it out for all.")
+    shape = _image_shape(network)
+    if isinstance(data, tf.data.Dataset):
+        batches = Batches(_dataset(_finite(data, name), batch_size, shape, name))
+    elif isinstance(data, keras.utils.PyDataset):
+        if data.num_batches is None:
+            raise ValueError(f"`{name}` never ends. Received: a PyDataset without `__len__`. Give one pass over it.")
+        items = lambda: (data[index] for index in range(data.num_batches))  # noqa: E731
+        batches = Batches(lambda: _from_items(items(), batch_size, shape, name))
+    elif _are_arrays(data):
+        batches = Batches(_arrays(data, batch_size, name))
+    else:
+        batches = _iterable(data, batch_size, shape, name)
+    if several_passes and not batches.several:
+        raise ValueError(
+            f"`{name}` is passed over more than once, and a generator has one pass. Received: {type(data).__name__}. "
+            "Give arrays, a `keras.utils.PyDataset`, or `tf.data.Dataset.from_generator(function, ...)`."
+        )
+    return batches if max_examples is None else Batches(lambda: _first(batches, max_examples), batches.several)
+
+
+def fit_arguments(model: keras.Model, method: Callable, args: tuple, kwargs: dict, bounds: Bounds | None) -> dict:
+    """Arguments of `keras.Model.fit` or `.evaluate` as Keras takes them, with their images and labels checked.
+
+    Arrays are checked here, as a whole, and streams where they are read: a step that XLA compiles cannot raise. What
+    Keras serves by itself and this module does not know is passed on as it is.
+
+    Args:
+        model: the trainer, with a `network`.
+        method: `keras.Model.fit` or `keras.Model.evaluate`.
+        args: positional arguments, without the model.
+        kwargs: named ones.
+        bounds: the pixel range of training images; None for no limits. Those of validation are natural images.
+
+    Raises:
+        ValueError: if images or labels are not as they must be.
+    """
+    given = dict(inspect.signature(method).bind(model, *args, **kwargs).arguments)
+    given.pop("self", None)
+    given |= given.pop("kwargs", {})
+    if given.get("y") is None and _are_arrays(given.get("x")):
+        given |= dict(zip(("x", "y", "sample_weight"), _parts(given["x"], "x")))
+    batch_size = given.get("batch_size") or _KERAS_BATCH_SIZE
+    if given.get("y") is not None:
+        given["x"], given["y"] = _checked_training_arrays(model, given["x"], given["y"], bounds)
+    else:
+        given["x"] = _checked_stream(model, given.get("x"), batch_size, bounds, "x")
+        if isinstance(given["x"], tf.data.Dataset):
+            given.pop("batch_size", None)  # the dataset has its own
+    validation = given.get("validation_data")
+    if _are_arrays(validation):
+        x, y, *weights = _parts(validation, "validation_data")
+        given["validation_data"] = (*_checked_training_arrays(model, x, y, None), *weights)
+    elif validation is not None:
+        size = given.get("validation_batch_size") or batch_size
+        given["validation_data"] = _checked_stream(model, validation, size, None, "validation_data")
+    return given
+
+
+def _checked_training_arrays(model: keras.Model, x: Any, y: Any, bounds: Bounds | None) -> tuple[Any, Any]:
+    _check_single(x, y, "x")
+    x, y = _sliceable(x, "x"), _sliceable(y, "y")
+    _check_lengths(x, y)
+    check_image_type(tf.as_dtype(x.dtype), tf.TensorShape(x.shape), bounds)
+    _build(model, x.shape)
+    check_arrays(x, y, bounds=bounds, num_classes=check_logits_head(model.network, x[:2]))
+    return x, y
+
+
+def _build(model: keras.Model, shape: Any) -> None:
+    """Makes the weights of a network that has none yet, as its first batch would."""
+    if not model.network.built:
+        with model.distribute_strategy.scope():
+            model.build((None, *shape[1:]))
+
+
+def _checked_stream(model: keras.Model, data: Any, batch_size: int, bounds: Bounds | None, name: str) -> Any:
+    """The stream with checked batches `(x, y)` or `(x, y, weights)`; what is none of ours as it is."""
+    network = model.network
+    if isinstance(data, (list, tuple)):
+        data = _Listed(data)
+    if isinstance(data, tf.data.Dataset):
+        data = _batched_dataset(data, batch_size, _image_shape(network), name, keep_weights=True)
+        spec = data.element_spec[0]
+        if spec.shape.rank is not None:
+            check_image_type(spec.dtype, spec.shape, bounds)
+            _build(model, spec.shape)
+        images = noise_like(spec.shape, spec.dtype)
+    else:
+        images = None
+    num_classes = check_logits_head(network, images) if network.built else None
+
+    def checked(x, y, *weights):
+        natural, _ = check_batch(x, y, bounds=bounds, num_classes=num_classes)
+        with tf.control_dependencies([natural]):
+            return tf.identity(x), tf.identity(y), *weights
+
+    if isinstance(data, tf.data.Dataset):
+        return data.map(checked)
+    if isinstance(data, keras.utils.PyDataset):
+        return _CheckedPyDataset(data, lambda item: checked(*_parts(item, name)))
+    if isinstance(data, Iterator):
+        return (checked(*parts) for parts in _batched_items(data, batch_size, _image_shape(network), name))
+    return data
+
+
+class _Listed(keras.utils.PyDataset):
+    """Batches of a list."""
+
+    def __init__(self, batches: list | tuple):
+        super().__init__()
+        self._batches = batches
+
+    def __len__(self):
+        return len(self._batches)
+
+    def __getitem__(self, index):
+        return self._batches[index]
+
+
+class _CheckedPyDataset(keras.utils.PyDataset):
+    """A PyDataset whose batches are checked."""
+
+    def __init__(self, data: keras.utils.PyDataset, checked: Callable):
+        super().__init__(data.workers, data.use_multiprocessing, data.max_queue_size)
+        self._data, self._checked = data, checked
+
+    @property
+    def num_batches(self):
+        return self._data.num_batches
+
+    def __getitem__(self, index):
+        return self._checked(self._data[index])
+
+    def on_epoch_begin(self):
+        self._data.on_epoch_begin()
+
+    def on_epoch_end(self):
+        self._data.on_epoch_end()
+
+
+def _dataset(data: tf.data.Dataset, batch_size: int, shape: tuple | None, name: str) -> Callable:
+    batched = _batched_dataset(data, batch_size, shape, name, keep_weights=False).prefetch(2)
+
+    def passes() -> Iterator:
+        try:
+            yield from batched
+        except tf.errors.InvalidArgumentError as error:
+            if "Cannot batch" not in str(error):
+                raise
+            raise ValueError(
+                f"`{name}` has images of different sizes, which make no batch. Received: {data.element_spec}. Bring "
+                "them to one size, or batch those of one size yourself."
+            ) from error
+
+    return passes
+
+
+def _finite(data: tf.data.Dataset, name: str) -> tf.data.Dataset:
+    if data.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise ValueError(f"`{name}` never ends. Received: a dataset with `repeat()`. Give one pass over it.")
+    return data
+
+
+def _batched_dataset(
+    data: tf.data.Dataset, batch_size: int, shape: tuple | None, name: str, keep_weights: bool
+) -> tf.data.Dataset:
+    """The dataset as batches `(x, y)`, or with weights where there are some and they are kept."""
+    parts = _parts(data.element_spec, name)
+    num = len(parts) if keep_weights else 2
+    if not isinstance(data.element_spec, tuple) or len(parts) != num:
+        data = data.map(lambda *element: _parts(element[0] if len(element) == 1 else element, name)[:num])
+    return data.batch(batch_size) if _is_single(parts[0].shape, parts[1].shape, shape) else data
+
+
+def _iterable(data: Any, batch_size: int, shape: tuple | None, name: str) -> Batches:
+    if isinstance(data, _ENDLESS):
+        raise ValueError(f"`{name}` never ends. Received: {data!r}. Give one pass over it.")
+    try:
+        iterator = iter(data) if not isinstance(data, (str, bytes, Mapping, tf.Tensor, np.ndarray)) else None
+    except TypeError:
+        iterator = None
+    if iterator is None:
+        raise ValueError(
+            f"`{name}` must be images and labels: two arrays of equal length, `(x, y)`, or a finite dataset of batches "
+            f"`(x, y)`. Received: {_described(data)}."
+        )
+    several = iterator is not data
+    return Batches(lambda: _from_items(iter(data), batch_size, shape, name), several)
+
+
+def _from_items(items: Iterator, batch_size: int, shape: tuple | None, name: str) -> Iterator[tuple]:
+    return (parts[:2] for parts in _batched_items(items, batch_size, shape, name))
+
+
+def _batched_items(items: Iterator, batch_size: int, shape: tuple | None, name: str) -> Iterator[tuple]:
+    """Batches with their weights, of batches or single examples."""
+    items = (tuple(map(_sliceable_part, _parts(item, name))) for item in items)
+    first = next(items, None)
+    if first is None:
+        return
+    items = itertools.chain([first], items)
+    if not _is_single(first[0].shape, first[1].shape, shape):
+        yield from items
+        return
+    while group := list(itertools.islice(items, batch_size)):
+        if len({part.shape for part, *_ in group}) > 1:
+            raise ValueError(
+                f"`{name}` has images of different sizes, which make no batch. Received: shapes "
+                f"{sorted({tuple(part.shape) for part, *_ in group})}. Bring them to one size."
+            )
+        yield tuple(np.stack(parts) for parts in zip(*group))
+
+
+def _arrays(data: Any, batch_size: int, name: str) -> Callable:
+    images, labels, *_ = _parts(data, name)
+    images, labels = _sliceable(images, name), _sliceable(labels, name)
+    _check_lengths(images, labels)
+
+    def passes() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for start in range(0, len(images), batch_size):
+            yield tuple(np.asarray(part[start : start + batch_size]) for part in (images, labels))
+
+    return passes
+
+
+def _first(batches: Iterable, num: int) -> Iterator[tuple]:
+    """Batches up to so many examples."""
+    for x, y in batches:
+        yield x[:num], y[:num]
+        num -= len(x)
+        if num <= 0:
+            return
+
+
+def _are_arrays(data: Any) -> bool:
+    """Whether it is arrays of examples, rather than a stream."""
+    if isinstance(data, Mapping):
+        return True
+    return isinstance(data, (tuple, list)) and len(data) in (1, 2, 3) and not any(map(_is_pair, data))
+
+
+def _is_pair(part: Any) -> bool:
+    """Whether something in a list is a batch `(x, y)` of arrays, so that the list is one of batches."""
+    return isinstance(part, (tuple, Mapping)) and any(hasattr(of, "shape") for of in _values(part))
+
+
+def _values(part: Any) -> Iterable:
+    return part.values() if isinstance(part, Mapping) else part
+
+
+def _parts(element: Any, name: str) -> tuple:
+    """Images, labels and, where there are some, weights."""
+    if isinstance(element, Mapping) and "image" in element and "label" in element:
+        parts = (element["image"], element["label"])
+    elif isinstance(element, (tuple, list)) and len(element) in (2, 3):
+        parts = tuple(element)
+    else:
+        raise ValueError(
+            f"`{name}` must be images and labels, `(x, y)`, `(x, y, weights)` or a dictionary of 'image' and 'label'. "
+            f"Received: {_described(element)}."
+        )
+    _check_single(*parts[:2], name)
+    return parts[:2] if len(parts) == 3 and parts[2] is None else parts
+
+
+def _check_single(x: Any, y: Any, name: str) -> None:
+    for part, what in ((x, "inputs"), (y, "outputs")):
+        several = isinstance(part, (list, tuple)) and any(hasattr(of, "shape") and of.shape for of in part)
+        if isinstance(part, Mapping) or several:
+            raise ValueError(
+                f"`{name}` must have one array of images and one of labels; networks of several {what} are not served. "
+                f"Received: {_described(part)}. Fix all but one of them inside a network around it."
+            )
+        if isinstance(part, (tf.RaggedTensor, tf.SparseTensor, tf.RaggedTensorSpec, tf.SparseTensorSpec)):
+            raise ValueError(
+                f"`{name}` must be dense. Received: {type(part).__name__}. Bring images to one size, and sparse "
+                "tensors to dense ones by `tf.sparse.to_dense`."
+            )
+
+
+def _sliceable(part: Any, name: str) -> Any:
+    """An array, or what can be sliced as one without being in memory."""
+    if hasattr(part, "shape") and hasattr(part, "dtype") and not hasattr(part, "iloc"):
+        return part
+    try:
+        part = np.asarray(part)
+    except ValueError as error:
+        raise ValueError(f"`{name}` must be arrays, with images of one size. Received: {error}.") from error
+    if part.dtype == object or part.ndim == 0:
+        raise ValueError(f"`{name}` must be arrays of numbers, of one size. Received: {_described(part)}.")
+    return part
+
+
+def _sliceable_part(part: Any) -> Any:
+    return part if hasattr(part, "shape") and isinstance(part, (np.ndarray, tf.Tensor)) else np.asarray(part)
+
+
+def _check_lengths(images: Any, labels: Any) -> None:
+    lengths = [part.shape[0] if len(part.shape) else 0 for part in (images, labels)]
+    if lengths[0] != lengths[1] or not lengths[0]:
+        raise ValueError(
+            "There must be as many labels as images, and at least one. "
+            f"Received: {lengths[0]} images, {lengths[1]} labels."
+        )
+
+
+def _image_shape(network: keras.Model | None) -> tuple | None:
+    """The shape of one image, None where the network does not say."""
+    shape = getattr(network, "input_shape", None) if network is not None and network.built else None
+    return tuple(shape[1:]) if isinstance(shape, tuple) and shape and not isinstance(shape[0], tuple) else None
+
+
+def _is_single(x: Any, y: Any, image_shape: tuple | None) -> bool:
+    """Whether images and labels of these shapes are an example, not a batch."""
+    x, y = tf.TensorShape(x), tf.TensorShape(y)
+    if y.rank is None or x.rank is None:
+        return False
+    is_image = image_shape is not None and x.rank == len(image_shape) and x.is_compatible_with(image_shape)
+    return y.rank == 0 or (is_image and y.rank == 1)
+
+
+def _described(data: Any) -> str:
+    if isinstance(data, Mapping):
+        return f"a dictionary of {sorted(map(str, data))}"
+    if isinstance(data, (tuple, list)):
+        kinds = [f"{type(part).__name__}{list(part.shape) if hasattr(part, 'shape') else ''}" for part in data[:5]]
+        return f"{type(data).__name__} of {len(data)}: {kinds}"
+    shape = getattr(data, "shape", None)
+    return f"{type(data).__name__}{'' if shape is None else f' of shape {tuple(shape)}'}"
