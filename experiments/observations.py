@@ -362,7 +362,7 @@ def _markdown(title: str, tested: Sequence[tuple[Statement, list[Comparison]]], 
         f"0; for what is said to be similar, within or beyond {MARGIN} (costs: {COST_MARGIN:.0%}). No correction is "
         "made for their number. Costs are counted forward passes. Statements x1 to x3 are what the paper's table says."
     )
-    seeds_text = f"Seeds {', '.join(map(str, seeds))}."
+    seeds_text = f"Seeds {', '.join(map(str, seeds))}, which vary the training and never the images."
     parts = [
         f"# Observations 1 to 9: {title}",
         _summary(tested),

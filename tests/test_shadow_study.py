@@ -100,13 +100,23 @@ def test_each_model_is_audited_with_the_others_as_shadows():
     members, non_members = scores[answers.in_mask[target]], scores[~answers.in_mask[target]]
     curve = membership.roc(members, non_members)
     assert one.auc[target] == membership.auc(curve)
-    assert one.values("tpr_0.01")[target] == (membership.tpr_at_fpr(curve, 0.01).tpr or 0.0)
+    assert membership.tpr_at_fpr(curve, 0.01).tpr is None and one.values("tpr_0.01") is None  # of 30 non-members
     assert one.values("balanced_accuracy")[target] == membership.best_threshold(members, non_members).balanced_accuracy
 
 
-def test_curves_are_read_at_no_more_than_the_rate():
-    curve = membership.roc([3.0, 1.0], [2.0, 0.0])  # (0, 0), (0, .5), (.5, .5), (.5, 1), (1, 1)
-    np.testing.assert_array_equal(attackers._at(curve, np.array([0.0, 0.49, 0.5, 1.0])), [0.5, 0.5, 1.0, 1.0])
+def test_a_rate_that_one_model_does_not_show_has_no_mean():
+    rng = np.random.default_rng(0)
+    whole = [(rng.normal(size=50), np.arange(200.0)) for _ in range(3)]
+    found = attackers._leakage("RMIA online", "natural", "all", whole)
+    curves = [membership.roc(*pair) for pair in whole]
+    assert found.values("tpr_0.01") == [membership.tpr_at_fpr(curve, 0.01).tpr for curve in curves]
+    assert found.values("tpr_0.001") is found.values("tpr_0.0001") is None
+    assert [tpr is None for tpr in found.curve] == [bool(rate < 0.005) for rate in attackers.GRID]
+    assert found.curve[-1] == 1.0
+    tied = [*whole, (np.ones(50), np.ones(200))]
+    found = attackers._leakage("RMIA online", "natural", "all", tied)  # no mean over the three others
+    assert found.values("tpr_0.01") is None and set(found.curve[:-1]) == {None} and found.curve[-1] == 1.0
+    assert len(found.auc) == 4
 
 
 # ---------------------------------------------------------------- what is written
@@ -125,6 +135,7 @@ def test_tables_name_methods_attackers_and_differences(tmp_path):
     assert len(record["methods"][0]["leakage"]) == len(attackers.ATTACKERS) * len(attackers.QUERIES)
     text = (tmp_path / "shadow.md").read_text()
     assert "| TPR at 0.1 % FPR: attacker | Original | PINEAT-1/1 |" in text
+    assert "| RMIA online | n/a | n/a |" in text and record["methods"][0]["leakage"][0]["tpr_0.001"] is None
     (row,) = [line for line in text.splitlines() if line.startswith("| PINEAT-1/1 | LiRA online | natural |")]
     difference = float(row.split("|")[-2].split()[0])
     values = [
@@ -133,8 +144,31 @@ def test_tables_name_methods_attackers_and_differences(tmp_path):
     ]
     assert difference == pytest.approx(values[1] - values[0], abs=1e-4) and difference < -0.1
     rows = (tmp_path / "shadow.csv").read_text().splitlines()
+    assert "Original,global threshold,natural,all,tpr_0.001,,,,0" in rows
     assert len(rows) == 1 + 2 * len(outputs.FIGURES) * len(attackers.ATTACKERS) * len(attackers.QUERIES)
     assert (tmp_path / "shadow.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_results_of_before_rates_were_checked_lose_those_that_nothing_shows(tmp_path):
+    outputs.write(tmp_path / "shadow", "Shadows", [study("Original", 1.5)], [])
+    before = json.loads((tmp_path / "shadow.json").read_text())
+    before["schema_version"] = 1
+    for one in before["methods"][0]["leakage"]:
+        one.update({name: [0.5] * 6 for name in one if name.startswith("tpr_")}, curve=[0.5] * len(attackers.GRID))
+    (tmp_path / "shadow.json").write_text(json.dumps(before))
+    first = outputs.read(tmp_path / "shadow.json")["Original"].leakage[0]
+    assert first.tpr == dict.fromkeys(attackers.FPRS)  # 50 non-members
+    assert [tpr is None for tpr in first.curve] == [bool(rate < 0.02) for rate in attackers.GRID]
+
+
+def test_models_that_were_not_asked_are_laid_out_by_their_own_figures(tmp_path):
+    not_asked = study("PINEAT-1/1", 0.0)._replace(leakage=[])
+    outputs.write(tmp_path / "shadow", "Shadows", [study("Original", 1.5), not_asked], ["PINEAT-1/1"])
+    text = (tmp_path / "shadow.md").read_text()
+    assert "Trained, and not yet attacked: PINEAT-1/1." in text and text.count("PINEAT-1/1") == 2
+    assert outputs.read(tmp_path / "shadow.json")["PINEAT-1/1"].leakage == []
+    alone = outputs.markdown("Shadows", [not_asked], [])
+    assert "| PINEAT-1/1 |" in alone and "Attackers" not in alone
 
 
 def test_canaries_have_tables_of_their_own():
@@ -228,6 +262,18 @@ def test_results_are_enough_to_lay_a_row_out_beside_others(finished, tmp_path, c
     assert main(command(path)) == 2 and "holds no results of shadow models" in capsys.readouterr().err
 
 
+def test_records_alone_make_a_row_without_attackers(finished, tmp_path, capsys):
+    path = tmp_path / "copy"
+    path.mkdir()
+    shutil.copytree(finished / "records", path / "records")
+    assert main(command(path, "--tables_only")) == 0
+    (method,) = json.loads((path / "small.json").read_text())["methods"]
+    assert method["leakage"] == [] and len(method["models"]["a_test"]) == 3
+    assert "Trained, and not yet attacked: PGD Original." in (path / "small.md").read_text()
+    assert main(command(path, "--dry_run")) == 0  # they are not done: their networks are gone
+    assert "0 rows are done, and 3 models are to be trained" in capsys.readouterr().out
+
+
 def test_results_that_a_call_does_not_name_stay_and_others_are_not_replaced(finished, tmp_path, capsys):
     path = tmp_path / "copy"
     path.mkdir()
@@ -275,6 +321,7 @@ def test_what_is_missing_or_wrong_is_told(finished, tmp_path, capsys):
     assert main(other) == 2 and "is of a model with other flags" in capsys.readouterr().err
     shutil.rmtree(path / "queries")
     shutil.rmtree(path / "runs")
-    assert main(command(path, "--tables_only")) == 2 and "3 shadow models" in capsys.readouterr().err
+    assert main(command(path, "--tables_only")) == 0
+    assert "PGD Original: only its records are left" in capsys.readouterr().out
     assert main(command(path, "--num_models=2")) == 2 and "whole number >= 3" in capsys.readouterr().err
     assert main(["shadow", "--helpshort"]) == 0 and "--num_models" in capsys.readouterr().out

@@ -353,7 +353,7 @@ def test_a_table_of_differences_leaves_out_what_has_no_pair(tmp_path):
     results = tabulated(tmp_path, {PGD[0]: {0: {}, 1: {}}, PGD[1]: {1: {"r_test": 0.75}}, PGD[2]: {3: {}, 1: {}}})
     first, second = cells_of(tables.tests_markdown(results, ["Original"]))
     assert (first["method"], first["against"], first["pairs"]) == ("PGD AdvNat-1/1", "Original", "1")
-    assert (first["R_test"], first["p (R_test)"]) == ("+0.0500", "-")
+    assert (first["R_test"], first["p (R_test, Holm)"]) == ("+0.0500", "-")
     assert second["pairs"] == "1" and tables.tests_markdown(results, ["Natural"]) == ""
 
 

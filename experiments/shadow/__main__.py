@@ -7,7 +7,8 @@ asks them of all these images as they are, attacked, as reverse-symmetry example
 each model in turn is audited with the others as shadows. What is done is not done again: give the same command to go
 on, or with more models or rows. Results: NAME.json, .md, .csv and .png in the output directory; queries/ holds what
 each model said. A row that NAME.json has by the same flags and number of models is done, even without its queries; its
-rows that a call does not name stay.
+rows that a call does not name stay. --tables_only lays out what there is: of models that were trained and not asked
+their own figures.
 """
 
 import json
@@ -65,6 +66,9 @@ def _run(argv: list[str]) -> None:
     training.check_none(training.train(pending, sweep.executor, sweep.jobs, sweep.records.add), len(pending))
     studies = [finished.get(shadows.row.title) or _study(shadows, sweep) for shadows in methods]
     outputs.write(base, sweep.title, [*studies, *others], sweep.references)
+    for study in studies:
+        if not study.leakage:
+            print(f"{study.title}: only its records are left, no networks or answers; train it again to attack it.")
     print(f"Results are in {base}.json, .md, .csv and .png.")
 
 
@@ -80,7 +84,7 @@ def _same(stored: dict[str, outputs.Study], shadows: Shadows) -> outputs.Study |
             f"there are results of {shadows.row.title!r} with {what}, which these would replace. Choose another --name "
             "or --output_dir."
         )
-    return study if len(study.runs) == len(shadows.configs) else None
+    return study if study.leakage and len(study.runs) == len(shadows.configs) else None
 
 
 def _flags(shadows: Shadows) -> dict:
@@ -91,18 +95,19 @@ def _flags(shadows: Shadows) -> dict:
 
 def _study(shadows: Shadows, sweep: plan.Sweep) -> outputs.Study:
     shadows.ask()
-    answers = shadows.answers()
     runs = [sweep.records.find(config) for config in shadows.configs]
     if None in runs:
         raise ValueError(f"the record of a model of {shadows.row.title!r} is missing; give the --records_dir it is in")
-    num_members = int(answers.in_mask[0].sum())
+    was_asked = any(path.exists() for path in shadows.paths)
+    answers = shadows.answers() if was_asked or not sweep.tables_only else None
+    num_members = runs[0]["data"]["num_members"]
     return outputs.Study(
         title=shadows.row.title,
         flags=_flags(shadows),
         runs=runs,
-        leakage=attackers.audit(answers),
+        leakage=attackers.audit(answers) if answers else [],
         num_members=num_members,
-        num_non_members=answers.in_mask.shape[1] - num_members,
+        num_non_members=answers.in_mask.shape[1] - num_members if answers else num_members,
     )
 
 

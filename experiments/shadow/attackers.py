@@ -69,8 +69,9 @@ class Leakage(NamedTuple):
         examples: who is judged, "all" or "canaries".
         balanced_accuracy: of the best threshold, in-sample.
         auc: area under the ROC curve.
-        tpr: by false positive rate; 0 where no threshold accepts anyone at that rate.
-        curve: mean TPR over the targets at each of `GRID`.
+        tpr: by false positive rate; None where a target has no TPR at that rate (see `membership.TprAtFpr`), as a mean
+            over the others would be biased.
+        curve: mean TPR over the targets at each of `GRID`; None likewise.
     """
 
     attacker: str
@@ -78,11 +79,11 @@ class Leakage(NamedTuple):
     examples: str
     balanced_accuracy: list[float]
     auc: list[float]
-    tpr: dict[float, list[float]]
-    curve: list[float]
+    tpr: dict[float, list[float] | None]
+    curve: list[float | None]
 
-    def values(self, figure: str) -> list[float]:
-        """A figure by name: "balanced_accuracy", "auc", or "tpr_0.01" and so on."""
+    def values(self, figure: str) -> list[float] | None:
+        """A figure by name: "balanced_accuracy", "auc", or "tpr_0.01" and so on; None where it is not available."""
         return self.tpr[float(figure[4:])] if figure.startswith("tpr_") else getattr(self, figure)
 
 
@@ -129,18 +130,15 @@ def _seen(logit: np.ndarray, log: np.ndarray, in_mask: np.ndarray, target: int) 
 
 def _leakage(attacker: str, queries: str, examples: str, scores: Sequence[tuple[np.ndarray, np.ndarray]]) -> Leakage:
     """Measures what scores reveal, a pair (members, non-members) a target."""
-    accuracies, aucs, curves = [], [], []
-    tpr: dict[float, list[float]] = {fpr: [] for fpr in FPRS}
-    for members, non_members in scores:
-        curve = membership.roc(members, non_members)
-        accuracies.append(membership.best_threshold(members, non_members).balanced_accuracy)
-        aucs.append(membership.auc(curve))
-        curves.append(_at(curve, GRID))
-        for fpr in FPRS:
-            tpr[fpr].append(membership.tpr_at_fpr(curve, fpr).tpr or 0.0)
-    return Leakage(attacker, queries, examples, accuracies, aucs, tpr, np.mean(curves, axis=0).tolist())
-
-
-def _at(curve: membership.Roc, rates: np.ndarray) -> np.ndarray:
-    """The largest TPR at no more than each false positive rate."""
-    return curve.tpr.numpy()[np.searchsorted(curve.fpr.numpy(), rates, side="right") - 1]
+    curves = [membership.roc(members, non_members) for members, non_members in scores]
+    tpr = {fpr: [membership.tpr_at_fpr(curve, fpr).tpr for curve in curves] for fpr in (*FPRS, *GRID.tolist())}
+    means = [None if None in tpr[fpr] else float(np.mean(tpr[fpr])) for fpr in GRID.tolist()]
+    return Leakage(
+        attacker,
+        queries,
+        examples,
+        balanced_accuracy=[membership.best_threshold(*pair).balanced_accuracy for pair in scores],
+        auc=list(map(membership.auc, curves)),
+        tpr={fpr: None if None in tpr[fpr] else tpr[fpr] for fpr in FPRS},
+        curve=means,
+    )

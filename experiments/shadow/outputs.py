@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import matplotlib
+import numpy as np
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -18,12 +19,14 @@ from experiments.shadow.attackers import ATTACKERS, FPRS, GRID, QUERIES, Leakage
 from pineat_tf.membership import noise_floor
 from pineat_tf.report import markdown_table
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_READ = (1, SCHEMA_VERSION)  # 1 gave a TPR at every rate, also where there were too few non-members to show it
 FIGURES = {"auc": "AUC", "balanced_accuracy": "balanced accuracy"} | {
     f"tpr_{fpr:g}": f"TPR at {100 * fpr:g} % FPR" for fpr in FPRS
 }
 _SHOWN = ("tpr_0.001", "tpr_0.01", "auc", "balanced_accuracy")
 _BY_QUERIES = ("RMIA online", "LiRA online, fixed variance")  # the strongest of their kind with few shadow models
+NOT_AVAILABLE = "n/a"
 _UTILITY = ("a_train", "a_test", "r_train", "r_test", "p_max")
 
 
@@ -34,7 +37,7 @@ class Study(NamedTuple):
         title: of its row.
         flags: of its first model.
         runs: the records of its models.
-        leakage: what each attacker learns.
+        leakage: what each attacker learns; empty where the models were trained and not asked.
         num_members: of each model.
         num_non_members: of each model.
     """
@@ -67,7 +70,7 @@ def read(path: pathlib.Path) -> dict[str, Study]:
         return {}
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
-        if plain["schema_version"] != SCHEMA_VERSION:
+        if plain["schema_version"] not in _READ:
             raise ValueError(f"its schema_version is {plain['schema_version']}, not {SCHEMA_VERSION}")
         return {method["title"]: _from_plain(method) for method in plain["methods"]}
     except (ValueError, KeyError, TypeError) as error:
@@ -92,6 +95,9 @@ def write(base: pathlib.Path, title: str, studies: Sequence[Study], references: 
 
 def markdown(title: str, studies: Sequence[Study], references: Sequence[str]) -> str:
     """The tables: what the models are worth, attackers by natural queries, queries by one attacker, differences."""
+    all_studies, studies = studies, [study for study in studies if study.leakage]
+    if not studies:
+        return "\n\n".join([f"# {title}", "## The models", _utility(all_studies), *_not_asked(all_studies)]) + "\n"
     first = studies[0]
     floor = noise_floor(first.num_members, first.num_non_members)
     by_attacker = [(name, "natural") for name in ATTACKERS]
@@ -102,7 +108,8 @@ def markdown(title: str, studies: Sequence[Study], references: Sequence[str]) ->
         "Each in turn is the network under audit and the others are its shadows: means over the models with their "
         "95 % intervals (Student's t; the audits share their shadows, so the intervals are approximate).",
         "## The models",
-        _utility(studies),
+        _utility(all_studies),
+        *_not_asked(all_studies),
         "## Attackers, by natural queries",
         *(_table(studies, by_attacker, figure, "attacker") for figure in _SHOWN),
         *(
@@ -114,7 +121,8 @@ def markdown(title: str, studies: Sequence[Study], references: Sequence[str]) ->
             )
         ),
         "Balanced accuracies are of the best threshold in-sample: without leakage "
-        f"{floor.mean:.4f} (95 %: below {floor.upper_95:.4f}). Without leakage the AUC is .5, and the TPR is the FPR.",
+        f"{floor.mean:.4f} (95 %: below {floor.upper_95:.4f}). Without leakage the AUC is .5, and the TPR is the FPR. "
+        "n/a: a rate that the non-members of some model are too few, or too often alike, to show.",
     ]
     if all(study.has_canaries for study in studies):
         parts += [
@@ -134,10 +142,14 @@ def markdown(title: str, studies: Sequence[Study], references: Sequence[str]) ->
 def _utility(studies: Sequence[Study]) -> str:
     rows = [("method", "A_train", "A_test", "R_train", "R_test", "P_MAX (in-sample)")]
     for study in studies:
-        rows.append(
-            (study.title, *(_cell(statistics.estimate([run[name] for run in study.runs])) for name in _UTILITY))
-        )
+        rows.append((study.title, *(_cell([run[name] for run in study.runs]) for name in _UTILITY)))
     return markdown_table(rows)
+
+
+def _not_asked(studies: Sequence[Study]) -> list[str]:
+    """What to say of methods whose models are trained and were asked nothing."""
+    titles = ", ".join(study.title for study in studies if not study.leakage)
+    return [f"Trained, and not yet attacked: {titles}."] if titles else []
 
 
 def _table(
@@ -145,7 +157,7 @@ def _table(
 ) -> str:
     rows = [(f"{FIGURES[figure]}: {what}", *(study.title for study in studies))]
     for attacker, queries in pairs:
-        cells = (_cell(statistics.estimate(study.of(attacker, queries).values(figure))) for study in studies)
+        cells = (_cell(study.of(attacker, queries, examples).values(figure)) for study in studies)
         rows.append((attacker if what == "attacker" else queries, *cells))
     return markdown_table(rows)
 
@@ -156,18 +168,24 @@ def _differences(studies: Sequence[Study], reference: Study, pairs: Sequence[tup
     for study in studies:
         for pair in pairs:
             mine, others = study.of(*pair), reference.of(*pair)
-            cells = (_signed(statistics.paired_difference(mine.values(name), others.values(name))) for name in figures)
+            cells = (_signed(mine.values(name), others.values(name)) for name in figures)
             rows.append((study.title, *pair, *cells))
     return markdown_table(rows)
 
 
-def _cell(estimate: statistics.Estimate) -> str:
+def _cell(values: Sequence[float] | None) -> str:
+    if values is None:
+        return NOT_AVAILABLE
+    estimate = statistics.estimate(values)
     if estimate.low is None:
         return f"{estimate.mean:.4f}"
     return f"{estimate.mean:.4f} [{estimate.low:.4f}, {estimate.high:.4f}]"
 
 
-def _signed(difference: statistics.Difference) -> str:
+def _signed(values: Sequence[float] | None, others: Sequence[float] | None) -> str:
+    if values is None or others is None:
+        return NOT_AVAILABLE
+    difference = statistics.paired_difference(values, others)
     if difference.low is None:
         return f"{difference.mean:+.4f}"
     return f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
@@ -180,7 +198,8 @@ def _csv(studies: Sequence[Study]) -> str:
     for study in studies:
         for one in study.leakage:
             for figure in FIGURES:
-                value = statistics.estimate(one.values(figure))
+                values = one.values(figure)
+                value = statistics.estimate(values) if values else statistics.Estimate(*[None] * 4, num=0)
                 numbers = ("" if number is None else f"{number:.6f}" for number in (value.mean, value.low, value.high))
                 writer.writerow((study.title, one.attacker, one.queries, one.examples, figure, *numbers, value.num))
     return text.getvalue()
@@ -195,25 +214,31 @@ def _plain(study: Study) -> dict:
         "models": {name: [run[name] for run in study.runs] for name in _UTILITY},
         "leakage": [
             {"attacker": one.attacker, "queries": one.queries, "examples": one.examples}
-            | {figure: [round(value, 6) for value in one.values(figure)] for figure in FIGURES}
-            | {"curve": [round(value, 6) for value in one.curve]}
+            | {figure: _rounded(one.values(figure)) for figure in FIGURES}
+            | {"curve": _rounded(one.curve)}
             for one in study.leakage
         ],
     }
 
 
+def _rounded(values: Sequence[float | None] | None) -> list[float | None] | None:
+    return values and [None if value is None else round(value, 6) for value in values]
+
+
 def _from_plain(method: dict) -> Study:
     models = method["models"]
+    # Of canaries half are non-members, give or take; files of version 2 have no figure to drop.
+    judged = {"all": method["num_non_members"], "canaries": method["flags"].get("canaries", 0) // 2}
+    finest = {examples: 1 / max(num, 1) for examples, num in judged.items()}
     return Study(
         title=method["title"],
         flags=method["flags"],
         runs=[dict(zip(models, values)) for values in zip(*models.values(), strict=True)],
         leakage=[
             Leakage(
-                **{
-                    name: one[name] for name in ("attacker", "queries", "examples", "balanced_accuracy", "auc", "curve")
-                },
-                tpr={fpr: one[f"tpr_{fpr:g}"] for fpr in FPRS},
+                **{name: one[name] for name in ("attacker", "queries", "examples", "balanced_accuracy", "auc")},
+                tpr={fpr: one[f"tpr_{fpr:g}"] if fpr >= finest[one["examples"]] else None for fpr in FPRS},
+                curve=[tpr if fpr >= finest[one["examples"]] else None for fpr, tpr in zip(GRID, one["curve"])],
             )
             for one in method["leakage"]
         ],
@@ -225,14 +250,16 @@ def _from_plain(method: dict) -> Study:
 def _curves(path: pathlib.Path, title: str, studies: Sequence[Study]) -> None:
     """A panel for each of some kinds of query, a line a method, and the global threshold's in grey dots."""
     shown = ("natural", "adversarial", "all four")
+    studies = [study for study in studies if study.leakage]
     figure, panels = pyplot.subplots(1, len(shown), figsize=(11, 4.2), dpi=130, sharey=True, layout="constrained")
     colours = style.colours([study.title for study in studies])
     for axes, queries in zip(panels, shown):
         axes.plot(GRID, GRID, color=style.GREY, linewidth=0.8, linestyle="--", label="no leakage")
         for study in studies:
             colour = colours[study.title]
-            axes.plot(GRID, study.of(_BY_QUERIES[0], queries).curve, color=colour, label=study.title)
-            axes.plot(GRID, study.of("global threshold", queries).curve, color=colour, linewidth=0.9, linestyle=":")
+            curves = [np.array(study.of(name, queries).curve, float) for name in (_BY_QUERIES[0], "global threshold")]
+            axes.plot(GRID, curves[0], color=colour, label=study.title)  # a gap where there is no figure
+            axes.plot(GRID, curves[1], color=colour, linewidth=0.9, linestyle=":")
         axes.set(xscale="log", yscale="log", xlim=(1e-4, 1), ylim=(1e-4, 1), xlabel="false positive rate")
         axes.set_title(f"{queries} queries", fontsize=10)
         style.clean(axes)

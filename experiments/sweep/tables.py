@@ -130,7 +130,7 @@ def markdown(rows: Sequence[RowResult]) -> str:
 
 def tests_markdown(rows: Sequence[RowResult], references: Sequence[str]) -> str:
     """Paired differences of every row from the reference rows of its group, with 95 % intervals and p-values."""
-    lines = [("method", "against", "pairs", *TESTED.values(), *(f"p ({title})" for title in TESTED.values()))]
+    lines = [("method", "against", "pairs", *TESTED.values(), *(f"p ({title}, Holm)" for title in TESTED.values()))]
     for row, reference, differences in tests(rows, references):
         cells = [signed_interval(difference) for difference in differences.values()]
         p_values = [p_text(difference.p_value) for difference in differences.values()]

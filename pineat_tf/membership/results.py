@@ -44,7 +44,7 @@ class MembershipResult:
             asked for. See `uncertainty.score_intervals` for what each covers.
         p_values: metric -> chance of a figure at least as large where membership does not matter; None if not asked
             for. See `uncertainty.leakage_p_values`. In-sample thresholds a class leave "balanced_accuracy" (and
-            "advantage") out of both. A TPR that is None has both: what is known of it, and a test of the highest scores.
+            "advantage") out of both. A TPR that is None has both: what is known of it, a test of the highest scores.
     """
 
     signal: str
