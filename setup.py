@@ -27,7 +27,7 @@ setup(
         "tensorflow>=2.17",
         "keras>=3.10",  # up to 3.8, updates under a LossScaleOptimizer are not counted
         "numpy>=1.26",
-        "scikit-learn>=1.3",
+        "scikit-learn>=1.7",  # sample_weight of MLPClassifier.fit
         "scipy>=1.11",
         "absl-py>=1.4",
         "tqdm>=4.62",

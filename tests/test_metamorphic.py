@@ -1,0 +1,158 @@
+"""What must not matter to a whole training does not: the scale of pixels, the form of labels, the structure of data."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import NUM_CLASSES, SHAPE
+
+import pineat_tf as pt
+
+ROUNDS = 4
+
+
+def network_of(num_logits=NUM_CLASSES, *, scale=(1.0, 0.0), dtype=None):
+    """Flatten, 12 tanh units, logits, the same weights in every call; sees `scale[0] * x + scale[1]` as x."""
+    factor, offset = scale
+    network = keras.Sequential(
+        [
+            keras.Input(SHAPE),
+            keras.layers.Rescaling(1 / factor, -offset / factor, dtype=dtype),
+            keras.layers.Flatten(dtype=dtype),
+            keras.layers.Dense(12, activation="tanh", dtype=dtype),
+            keras.layers.Dense(num_logits, dtype=dtype),
+        ]
+    )
+    rng = np.random.default_rng(3)
+    network.set_weights([rng.normal(0, 0.3, weight.shape) for weight in network.weights])
+    return network
+
+
+def trained(*data, network=None, scale=(1.0, 0.0), **fit):
+    """The weights after PINEAT-1/1 for some rounds of all images."""
+    factor, offset = scale
+    ball = {"epsilon": 0.1 * factor, "step_size": 0.05 * factor, "bounds": (offset, factor + offset)}
+    model = pt.AdversarialTraining(
+        network or network_of(scale=scale),
+        attack=pt.attacks.pgd(num_steps=2, **ball),
+        companions=pt.companions.ReverseSymmetry(epsilon=ball["epsilon"]),
+        ratio="1/1",
+        seed=5,
+    )
+    model.compile(optimizer=keras.optimizers.SGD(0.5))
+    model.fit(*data, **{"epochs": ROUNDS, "batch_size": 8, "shuffle": False, "verbose": 0} | fit)
+    return [weight.numpy() for weight in model.network.trainable_variables]
+
+
+def assert_alike(weights, others, atol=1e-6):
+    assert len(weights) == len(others)
+    for weight, other in zip(weights, others):
+        np.testing.assert_allclose(weight, other, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("scale", [(2.0, -1.0), (255.0, 0.0)], ids=["-1..1", "0..255"])
+def test_the_scale_of_pixels(images, labels, scale):
+    factor, offset = scale
+    seen = trained(images, labels)
+    assert_alike(seen, trained(images * factor + offset, labels, scale=scale), atol=1e-4)
+    before = [weight.numpy() for weight in network_of().trainable_variables]
+    assert max(np.abs(a - b).max() for a, b in zip(seen, before)) > 1e-2
+
+
+ONE_HOT = np.eye(NUM_CLASSES, dtype=np.float32)
+LABELS = {
+    "column": lambda y: y[:, None],
+    "uint8": lambda y: y.astype(np.uint8),
+    "one-hot": lambda y: ONE_HOT[y],
+    "one-hot in half precision": lambda y: ONE_HOT[y].astype(np.float16),
+    "one-hot whole numbers": lambda y: ONE_HOT[y].astype(np.int64),
+}
+
+
+@pytest.mark.parametrize("form", LABELS)
+def test_the_form_of_labels(images, labels, form):
+    assert_alike(trained(images, labels), trained(images, LABELS[form](labels)))
+
+
+def test_smoothed_labels_are_the_objectives_smoothing(images, labels):
+    soft = 0.9 * ONE_HOT[labels] + 0.1 / NUM_CLASSES
+    assert not np.allclose(trained(images, soft)[0], trained(images, labels)[0], atol=1e-4)
+    again = trained(images, soft.astype(np.float64))
+    assert_alike(trained(images, soft), again)
+
+
+class Batches(keras.utils.PyDataset):
+    """All images as one batch."""
+
+    def __init__(self, *batch):
+        super().__init__()
+        self.batch = batch
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return self.batch
+
+
+STRUCTURES = {
+    "a pair": lambda x, y: ((x, y),),
+    "tensors": lambda x, y: (tf.constant(x), tf.constant(y)),
+    "batches": lambda x, y: (tf.data.Dataset.from_tensor_slices((x, y)).batch(8),),
+    "batches of unknown size": lambda x, y: (
+        tf.data.Dataset.from_generator(
+            lambda: iter([(x, y)]), output_signature=(tf.TensorSpec((None, *SHAPE)), tf.TensorSpec((None,), tf.int64))
+        ),
+    ),
+    "PyDataset": lambda x, y: (Batches(x, y),),
+    "dicts": lambda x, y: (tf.data.Dataset.from_tensor_slices({"image": x, "label": y}).batch(8),),
+}
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_the_structure_of_data(images, labels, structure):
+    data = STRUCTURES[structure](images, labels)
+    arrays = structure in ("a pair", "tensors")
+    assert_alike(trained(images, labels), trained(*data, **({} if arrays else {"batch_size": None})))
+
+
+@pytest.mark.parametrize("steps", [2, 4])
+def test_accumulation_of_gradients_draws_what_it_draws_without(images, labels, steps):
+    drawn = {}
+    for accumulated in (None, steps):
+        seeds = drawn[accumulated] = []
+
+        def attack(logits_fn, x, y, *, seed, seeds=seeds):
+            seeds.append(tuple(np.asarray(seed)))
+            return x + 0.05
+
+        optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=accumulated)
+        model = pt.AdversarialTraining(
+            network_of(), attack=attack, companions=pt.companions.RandomCompanions(epsilon=0.1), ratio="1/1", seed=5
+        )
+        model.compile(optimizer=optimizer, run_eagerly=True)
+        model.fit(images, labels, epochs=8, batch_size=8, verbose=0)
+    assert drawn[steps] == drawn[None] and len(set(drawn[None])) == 8
+
+
+@pytest.mark.parametrize("num_logits", [2, 3, 4, 100])
+def test_any_number_of_classes_is_trained_evaluated_and_audited(images, num_logits):
+    num_classes = max(num_logits, 2)
+    labels = np.arange(8) * 13 % num_classes
+    network = network_of(num_logits)
+    trained(images, labels, network=network)
+    attack = pt.attacks.pgd(epsilon=0.1, step_size=0.05, num_steps=2)
+    report = pt.evaluate(network, members=(images, labels), non_members=(images * 0.9, labels), attack=attack).to_dict()
+    assert 0 <= report["r_train"] <= report["a_train"] <= 1 and 0.5 <= report["p_max"] <= 1
+    robust = pt.robustness(network, (images, labels), {"pgd": lambda radius: attack}, epsilons=[0.1], check=False)
+    assert robust.accuracies[0] == report["a_train"]
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "bfloat16", "float16"])
+def test_precision_changes_no_more_than_it_rounds(images, labels, policy):
+    full, rounded = trained(images, labels), trained(images, labels, network=network_of(dtype=policy))
+    before = [weight.numpy() for weight in network_of().trainable_variables]
+    for weight, other, start in zip(full, rounded, before):
+        assert np.isfinite(other.astype(np.float32)).all()
+        moved = np.abs(weight - start).max()
+        assert np.abs(weight - other.astype(np.float32)).max() < max(0.35 * moved, 0.02)
