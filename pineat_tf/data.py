@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from pineat_tf.checks import check_arrays, check_batch, check_count, check_image_type
 from pineat_tf.heads import check_logits_head, noise_like
+from pineat_tf.pixel_scale import warn_of_scale
 from pineat_tf.types import Bounds
 
 Data = tf.data.Dataset | keras.utils.PyDataset | tuple | Mapping | Iterable
@@ -25,6 +26,7 @@ Data = tf.data.Dataset | keras.utils.PyDataset | tuple | Mapping | Iterable
 Weights of examples may be there; only `fit` and `evaluate` of Keras respect them."""
 
 _KERAS_BATCH_SIZE = 32
+_LOOK = 1024  # images whose scale is looked at
 _ENDLESS = (itertools.cycle, itertools.repeat, itertools.count)
 
 
@@ -131,6 +133,7 @@ def _checked_training_arrays(model: keras.Model, x: Any, y: Any, bounds: Bounds 
     _check_single(x, y, "x")
     x, y = _sliceable(x, "x"), _sliceable(y, "y")
     _check_lengths(x, y)
+    warn_of_scale(model.network, bounds=bounds, images=x[:_LOOK])
     check_image_type(tf.as_dtype(x.dtype), tf.TensorShape(x.shape), bounds)
     _build(model, x.shape)
     check_arrays(x, y, bounds=bounds, num_classes=check_logits_head(model.network, x[:2]))

@@ -11,6 +11,7 @@ from pineat_tf.checks import check_batch, data_errors_as_value_errors
 from pineat_tf.data import Data, as_batches
 from pineat_tf.heads import check_logits_head, class_logits
 from pineat_tf.losses import class_numbers
+from pineat_tf.pixel_scale import warn_of_scale
 from pineat_tf.seeds import as_seed, fold
 from pineat_tf.threat import ThreatModel
 from pineat_tf.types import Bounds, Seed
@@ -94,6 +95,7 @@ class Predictor:
         specs = tuple(tf.TensorSpec([None, *part.shape[1:]], part.dtype) for part in (x, y))
         if specs not in self._steps:
             bounds = ThreatModel.of(self.attack).limits
+            warn_of_scale(self.network, bounds=bounds, images=x)
             check_batch(x, y, bounds=bounds)
             if self._num_classes is None:
                 self._num_classes = check_logits_head(self.network, x)

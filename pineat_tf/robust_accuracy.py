@@ -27,6 +27,7 @@ from pineat_tf.data import Data, as_batches
 from pineat_tf.heads import check_logits_head, class_logits
 from pineat_tf.losses import class_numbers
 from pineat_tf.membership.bounds import Interval, clopper_pearson
+from pineat_tf.pixel_scale import warn_of_scale
 from pineat_tf.projections import clip_to_bounds, project_l2, project_linf
 from pineat_tf.seeds import as_seed, fold
 from pineat_tf.types import Bounds, Seed
@@ -187,6 +188,7 @@ def robustness(
     found = ()
     if check:
         sample = next(stream.batches())
+        warn_of_scale(network, bounds=bounds, images=sample[0])
         found = masking.check_network(network, *sample, epsilon=radii[-1], norm=norm, bounds=bounds, seed=seed)
     state = _State(state_path, _fingerprint(network, evaluation, attacks, radii, batch_size))
     evaluation.run(attacks, radii, state, on_batch)

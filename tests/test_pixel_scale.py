@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+import pineat_tf as pt
 from pineat_tf.pixel_scale import PixelScale, warn_of_scale
 
 SHAPE = (8, 8, 3)
@@ -137,3 +138,42 @@ def test_images_that_fill_little_of_the_bounds_warn():
     for images in ([0.0, 1.0], [-1.0, 1.0]):
         with pytest.warns(UserWarning, match=r"fill little of the bounds \[-1, 255\]"):
             warn_of_scale(network(), bounds=(-1, 255), images=np.array(images))
+
+
+def grey(name):
+    """A network of 4 x 4 pixels that begins with what is named."""
+    first = {"plain": (), "255": (by_255(),)}[name]
+    return keras.Sequential([keras.Input((4, 4, 1)), *first, layers.Flatten(), layers.Dense(3)])
+
+
+def pgd(bounds):
+    width = bounds[1] - bounds[0]
+    return pt.attacks.pgd(epsilon=0.1 * width, step_size=0.05 * width, num_steps=1, bounds=bounds)
+
+
+def fit(network, images, labels, bounds):
+    model = pt.AdversarialTraining(network, attack=pgd(bounds))
+    model.compile(keras.optimizers.SGD(0.01))
+    model.fit(images, labels, batch_size=8, verbose=0)
+
+
+ENTRIES = {
+    "constructor": lambda network, images, labels, bounds: pt.AdversarialTraining(network, attack=pgd(bounds)),
+    "fit": fit,
+    "predict": lambda network, images, labels, bounds: pt.predict_logits(network, (images, labels), attack=pgd(bounds)),
+    "natural": lambda network, images, labels, bounds: pt.predict_logits(network, (images, labels)),
+    "robustness": lambda network, images, labels, bounds: pt.robustness(
+        network, (images, labels), {"random": lambda e: pt.queries.RandomInBall(epsilon=e, bounds=bounds)},
+        epsilons=[0.1 * bounds[1]], bounds=bounds,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_every_entry_looks(name, images, labels):
+    with pytest.warns(UserWarning, match="different scales.*the network begins with rescaling"):
+        ENTRIES[name](grey("255"), images, labels, (0.0, 1.0))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Images, bounds and network|On the scale")
+        ENTRIES[name](grey("255"), 255.0 * images, labels, (0.0, 255.0))
+        ENTRIES[name](grey("plain"), images, labels, (0.0, 1.0))
