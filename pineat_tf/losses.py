@@ -1,10 +1,14 @@
 """Per-example losses: logits in, one number an example out. Whoever needs a mean takes the mean."""
 
+import math
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from pineat_tf.checks import check_label_shape, with_common_dtype
 
 _TINY = 1e-12  # keeps the ratio of equal logits at 0, not NaN
+_SMALLEST_SLOPE = 1e-20  # that of an unfading loss: moves nothing by its size, and float32 can still divide it
 
 
 def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
@@ -64,6 +68,46 @@ def kl_divergence(target_logits: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """
     target = tf.nn.log_softmax(_at_least_float32(target_logits))
     return tf.reduce_sum(tf.exp(target) * (target - tf.nn.log_softmax(_at_least_float32(logits))), axis=-1)
+
+
+def unfading_cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """The cross-entropy with a gradient that points the right way however sure the network is: what attacks ascend.
+
+    The gradient is the difference of probabilities, which rounds to 0 where logits are a hundred apart. Here the
+    difference is taken in the logarithm, so that its direction is always that of exact arithmetic, and its size too
+    unless that is below 1e-20.
+
+    Args:
+        labels: class numbers of shape `(batch,)`, or one-hot (or soft) of shape `(batch, num_classes)`.
+        logits: shape `(batch, num_classes)`. Half precision is raised to float32 first.
+
+    Returns:
+        Losses as `cross_entropy` gives them.
+
+    Raises:
+        ValueError: if the labels' shape does not fit the logits.
+    """
+    logits = _at_least_float32(logits)
+    check_label_shape(labels, logits.shape[-1])
+    if labels.shape.rank == 1:
+        labels = tf.one_hot(with_common_dtype(labels), tf.shape(logits)[-1])
+    labels = tf.cast(labels, logits.dtype)
+    return _with_lasting_gradient(lambda logits: cross_entropy(labels, logits), tf.math.log(labels), logits)
+
+
+def unfading_kl_divergence(target_logits: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """The divergence by the logits with a gradient that does not fade; see `unfading_cross_entropy`.
+
+    Args:
+        target_logits: shape `(batch, num_classes)`; they get no gradient.
+        logits: shape `(batch, num_classes)`.
+
+    Returns:
+        Divergences as `kl_divergence` gives them.
+    """
+    target, logits = tf.stop_gradient(_at_least_float32(target_logits)), _at_least_float32(logits)
+    log_target = tf.nn.log_softmax(target)
+    return _with_lasting_gradient(lambda logits: kl_divergence(target, logits), log_target, logits)
 
 
 def margin(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
@@ -157,6 +201,35 @@ def class_numbers(labels: tf.Tensor) -> tf.Tensor:
     """Class numbers of shape `(batch,)`, from themselves or from one-hot labels of shape `(batch, num_classes)`."""
     labels = with_common_dtype(labels)
     return labels if labels.shape.rank == 1 else tf.argmax(labels, axis=1)
+
+
+def _with_lasting_gradient(
+    loss: Callable[[tf.Tensor], tf.Tensor], log_target: tf.Tensor, logits: tf.Tensor
+) -> tf.Tensor:
+    """A loss of which the gradient by the logits is `softmax(logits) - exp(log_target)`, taken in the logarithm."""
+
+    @tf.custom_gradient
+    def attach(logits: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+        def back(upstream: tf.Tensor) -> tf.Tensor:
+            return upstream[:, None] * _difference(tf.nn.log_softmax(logits), log_target)
+
+        return loss(logits), back
+
+    return attach(logits)
+
+
+def _difference(log_probs: tf.Tensor, log_target: tf.Tensor) -> tf.Tensor:
+    """`exp(log_probs) - exp(log_target)`, rows that add up to 0, scaled up where float32 would lose them.
+
+    Of the target's likeliest class the difference is that of numbers near 1, so it is what the others add up to.
+    """
+    is_likeliest = tf.one_hot(tf.argmax(log_target, axis=-1), tf.shape(log_target)[-1], True, False, dtype=tf.bool)
+    log_probs, log_target = (tf.where(is_likeliest, -math.inf, part) for part in (log_probs, log_target))
+    largest = tf.reduce_max(tf.maximum(log_probs, log_target), axis=-1, keepdims=True)
+    largest = tf.where(tf.math.is_finite(largest), largest, tf.zeros_like(largest))
+    others = tf.exp(log_probs - largest) - tf.exp(log_target - largest)
+    slope = tf.maximum(tf.exp(largest), tf.constant(_SMALLEST_SLOPE, others.dtype))
+    return slope * tf.where(is_likeliest, -tf.reduce_sum(others, axis=-1, keepdims=True), others)
 
 
 def _at_least_float32(logits: tf.Tensor) -> tf.Tensor:

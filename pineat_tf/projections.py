@@ -1,7 +1,12 @@
-"""Projections on the ball around the natural images and on the pixel range, and uniform draws from the ball."""
+"""Norms: projections on the ball around the natural images and on the pixel range, uniform draws, steps, lengths."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow as tf
 
+from pineat_tf.checks import check_choice
 from pineat_tf.seeds import fold, normal_like, uniform_like
 from pineat_tf.types import Bounds, Seed
 
@@ -20,12 +25,17 @@ def project_l2(x: tf.Tensor, center: tf.Tensor, epsilon: float) -> tf.Tensor:
 
 def project(x: tf.Tensor, center: tf.Tensor, *, epsilon: float, norm: str) -> tf.Tensor:
     """The point of the ball of norm "linf" or "l2" that is nearest to `x`, example by example."""
-    return (project_l2 if norm == "l2" else project_linf)(x, center, epsilon)
+    return Norm.of(norm).project(x, center, epsilon)
 
 
 def clip_to_bounds(x: tf.Tensor, bounds: Bounds | None) -> tf.Tensor:
     """Clips to the pixel range; None leaves `x` as it is."""
     return x if bounds is None else tf.clip_by_value(x, *bounds)
+
+
+def linf_norm(x: tf.Tensor) -> tf.Tensor:
+    """The L-inf norm of each example, shaped to broadcast against `x`."""
+    return tf.reduce_max(tf.abs(x), axis=list(range(1, x.shape.rank)), keepdims=True)
 
 
 def l2_norm(x: tf.Tensor) -> tf.Tensor:
@@ -35,8 +45,15 @@ def l2_norm(x: tf.Tensor) -> tf.Tensor:
 
 
 def unit_l2(x: tf.Tensor) -> tf.Tensor:
-    """Each example scaled to L2 norm 1; one that is 0 stays 0."""
+    """Each example scaled to L2 norm 1, however short it is; one that is 0 stays 0."""
+    x /= power_of_two(linf_norm(x))  # else the squares of short ones would be 0
     return tf.math.divide_no_nan(x, l2_norm(x))
+
+
+def power_of_two(x: tf.Tensor) -> tf.Tensor:
+    """The largest power of two at most `x`, by which divisions are exact; 1 where `x` is 0."""
+    bits = tf.bitcast(tf.cast(x, tf.float32), tf.int32) & 0x7F800000  # the exponent alone
+    return tf.cast(tf.where(bits == 0, 1.0, tf.bitcast(bits, tf.float32)), x.dtype)
 
 
 def uniform_in_linf_ball(like: tf.Tensor, epsilon: float, seed: Seed) -> tf.Tensor:
@@ -49,12 +66,14 @@ def uniform_in_l2_ball(like: tf.Tensor, epsilon: float, seed: Seed) -> tf.Tensor
     direction = unit_l2(normal_like(like, fold(seed, 0), stddev=1.0))
     share = uniform_like(l2_norm(like), fold(seed, 1), 0.0, 1.0)
     num_pixels = like.shape[1:].num_elements()
+    if num_pixels is None:  # images of unknown size
+        num_pixels = tf.cast(tf.reduce_prod(tf.shape(like)[1:]), share.dtype)
     return epsilon * direction * share ** (1.0 / num_pixels)
 
 
 def uniform_in_ball(like: tf.Tensor, seed: Seed, *, epsilon: float, norm: str) -> tf.Tensor:
     """Noise drawn uniformly from the ball of norm "linf" or "l2", in the shape of `like`."""
-    return (uniform_in_l2_ball if norm == "l2" else uniform_in_linf_ball)(like, epsilon, seed)
+    return Norm.of(norm).uniform_in_ball(like, epsilon, seed)
 
 
 def in_single(x: tf.Tensor) -> tf.Tensor:
@@ -79,3 +98,59 @@ def rounded_towards(x: tf.Tensor, center: tf.Tensor) -> tf.Tensor:
     neighbour = tf.where((seen > 0.0) == is_above, bits - 1, bits + 1)
     neighbour = tf.where(seen == 0.0, tf.where(is_above, 0x8001, 0x0001), neighbour)
     return tf.where(is_beyond, tf.bitcast(tf.cast(neighbour, tf.uint16), center.dtype), nearest)
+
+
+def uniform_on_linf_sphere(like: tf.Tensor, seed: Seed) -> tf.Tensor:
+    """Noise of L-inf norm 1: drawn uniformly from the ball and stretched to its surface, in the shape of `like`."""
+    noise = uniform_like(like, seed, -1.0, 1.0)
+    return tf.math.divide_no_nan(noise, linf_norm(noise))
+
+
+def uniform_on_l2_sphere(like: tf.Tensor, seed: Seed) -> tf.Tensor:
+    """Noise drawn uniformly from the L2 sphere of radius 1, in the shape of `like`."""
+    return unit_l2(normal_like(like, seed, stddev=1.0))
+
+
+class Norm(NamedTuple):
+    """What a norm decides in an attack.
+
+    Attributes:
+        name: as users and records call it.
+        length: of noise, shaped to broadcast against it.
+        project: `(x, center, epsilon)` to the nearest point of the ball.
+        steepest: from gradients to the directions of length 1 that follow them best.
+        pace: from gradients to how far pixels move in relation to each other when they follow `steepest`.
+        uniform_in_ball: `(like, epsilon, seed)` to noise.
+        uniform_on_sphere: `(like, seed)` to noise of length 1.
+    """
+
+    name: str
+    length: Callable[[tf.Tensor], tf.Tensor]
+    project: Callable[[tf.Tensor, tf.Tensor, float], tf.Tensor]
+    steepest: Callable[[tf.Tensor], tf.Tensor]
+    pace: Callable[[tf.Tensor], tf.Tensor]
+    uniform_in_ball: Callable[[tf.Tensor, float, Seed], tf.Tensor]
+    uniform_on_sphere: Callable[[tf.Tensor, Seed], tf.Tensor]
+
+    @classmethod
+    def of(cls, norm: "str | float | Norm") -> "Norm":
+        """The norm of this name; infinity and 2 name it as well.
+
+        Raises:
+            ValueError: if it is anything else.
+
+        Example:
+            >>> Norm.of("linf").project(x_adv, x, 8 / 255)
+        """
+        if isinstance(norm, cls):
+            return norm
+        is_number = isinstance(norm, (int, float)) and not isinstance(norm, bool)
+        name = {math.inf: "linf", 2: "l2"}.get(norm, norm) if is_number else norm
+        check_choice("norm", name, _NORMS)
+        return _NORMS[name]
+
+
+_NORMS = {
+    "linf": Norm("linf", linf_norm, project_linf, tf.sign, tf.ones_like, uniform_in_linf_ball, uniform_on_linf_sphere),
+    "l2": Norm("l2", l2_norm, project_l2, unit_l2, tf.abs, uniform_in_l2_ball, uniform_on_l2_sphere),
+}

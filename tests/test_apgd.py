@@ -290,16 +290,14 @@ def test_it_is_stronger_than_pgd(digits_network):
     assert abs(accuracy["apgd dlr"] - accuracy["apgd"]) < 0.03
 
 
-def test_the_ratio_of_logits_sees_through_large_ones(digits_network):
-    # Logits times 10,000 leave the cross-entropy without a gradient in float32, so that no attack on it moves.
+def test_large_logits_hide_nothing(digits_network):
+    # Logits times 10,000 leave the plain cross-entropy without a gradient in float32.
     network, x, y = digits_network
     large = keras.Sequential([network, keras.layers.Rescaling(1e4)])
     pgd_20 = pgd(epsilon=0.1, step_size=0.0125, num_steps=20, random_start=False)
-    by_pgd, by_dlr = (
-        predict_logits(large, (x, y), attack=attack).accuracy for attack in (pgd_20, apgd(epsilon=0.1, loss="dlr"))
-    )
-    plain = predict_logits(network, (x, y), attack=apgd(epsilon=0.1, loss="dlr")).accuracy
-    assert abs(by_dlr - plain) < 0.02 and by_dlr < by_pgd - 0.3
+    for attack in (pgd_20, apgd(epsilon=0.1, loss="dlr")):
+        by_large, plain = (predict_logits(each, (x, y), attack=attack).accuracy for each in (large, network))
+        assert abs(by_large - plain) < 0.02 and plain < 0.6
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ LAYERS = [
     ["checks", "heads", "seeds", "serialization"],
     ["losses", "projections", "schedules", "accelerate", "threat", "pixel_scale"],
     ["attacks.parts"],
+    ["attacks.attacked"],
     ["attacks.gradient", "attacks.apgd", "attacks.square"],
     ["attacks.fast", "attacks.fab", "attacks.deepfool"],
     ["attacks.suites"],

@@ -9,14 +9,16 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from pineat_tf import losses
-from pineat_tf.attacks.parts import check_gradient, choose, spread
-from pineat_tf.checks import check_batch, check_bounds, check_choice, check_count, check_epsilon, check_positive
-from pineat_tf.projections import clip_to_bounds, project_l2, unit_l2
-from pineat_tf.seeds import fold, normal_like, uniform_like
+from pineat_tf.attacks.attacked import AttackedNetwork
+from pineat_tf.attacks.parts import choose, spread
+from pineat_tf.checks import check_bounds, check_choice, check_count, check_epsilon, check_positive
+from pineat_tf.projections import Norm, clip_to_bounds
+from pineat_tf.seeds import fold
 from pineat_tf.serialization import serializable
 from pineat_tf.types import Bounds, LogitsFn, Seed
 
-_LOSSES = {"cross_entropy": losses.cross_entropy, "dlr": losses.dlr, "dlr_targeted": losses.dlr_targeted}
+_LOSSES = {"cross_entropy": losses.unfading_cross_entropy, "dlr": losses.dlr, "dlr_targeted": losses.dlr_targeted}
+_MIN_CLASSES = {"cross_entropy": 2, "dlr": 3, "dlr_targeted": 4}
 _Surrogate = Callable[[tf.Tensor], tf.Tensor]  # logits to what is made large, one number an example
 _NEW_SHARE = 0.75  # of the momentum: how much of a step is new, alpha in the paper
 
@@ -31,12 +33,7 @@ class UniformOnSurface:
     bounds: Bounds | None
 
     def __call__(self, x: tf.Tensor, seed: Seed) -> tf.Tensor:
-        if self.norm == "l2":
-            direction = unit_l2(normal_like(x, seed, stddev=1.0))
-        else:
-            noise = uniform_like(x, seed, -1.0, 1.0)
-            largest = tf.reduce_max(tf.abs(noise), axis=list(range(1, x.shape.rank)), keepdims=True)
-            direction = tf.math.divide_no_nan(noise, largest)
+        direction = Norm.of(self.norm).uniform_on_sphere(x, seed)
         return clip_to_bounds(x + self.epsilon * direction, self.bounds)
 
 
@@ -48,7 +45,7 @@ class _Ascent(NamedTuple):
     x_best: tf.Tensor  # the point of the largest loss, its gradient and its loss
     gradient_best: tf.Tensor
     loss_best: tf.Tensor
-    x_adv: tf.Tensor  # the last misclassified point, and whether there was one
+    x_adv: tf.Tensor  # the last point that fooled the network, and whether there was one
     fooled: tf.Tensor
     step_size: tf.Tensor
     loss_before: tf.Tensor  # at the point before
@@ -67,8 +64,9 @@ class AutoPGD:
     any), or the natural image itself if there was none. The accuracy on the result is the robust accuracy; the loss
     on it is not the largest loss found.
 
-    With the targeted loss every start is taken once for each target: the classes whose natural logits are the second
-    largest, the third and so on.
+    With `targeted`, the `y` of a call are the classes to reach, and the result is a point that is predicted as such.
+    With the loss "dlr_targeted", which takes the true classes, every start is taken once for each target: the classes
+    whose natural logits are the second largest, the third and so on.
 
     Each ascent costs `num_steps + 1` gradients and nothing else: their logits tell what is misclassified, and further
     ascents are of images alone that none before has fooled the network on. The loop is one graph inside a `tf.function`
@@ -76,7 +74,7 @@ class AutoPGD:
     others.
 
     Attributes:
-        epsilon, num_steps, norm, loss, num_restarts, num_targets, rho, bounds: as `apgd` takes them.
+        epsilon, num_steps, norm, loss, num_restarts, num_targets, rho, bounds, targeted: as `apgd` takes them.
         start: where the ascents start.
     """
 
@@ -89,11 +87,17 @@ class AutoPGD:
     rho: float
     bounds: Bounds | None
     start: Callable[[tf.Tensor, Seed], tf.Tensor]
+    targeted: bool = False
+
+    @property
+    def min_classes(self) -> int:
+        """The fewest classes that the loss is defined for."""
+        return _MIN_CLASSES[self.loss]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "norm", Norm.of(self.norm).name)
         check_epsilon(self.epsilon)
         check_count("num_steps", self.num_steps, 1, "Each step costs one gradient, and each start another one.")
-        check_choice("norm", self.norm, ("linf", "l2"))
         check_choice("loss", self.loss, _LOSSES)
         check_count("num_restarts", self.num_restarts, 1, "Give 1 for a single start.")
         check_count("num_targets", self.num_targets, 1, "The authors take 9, for 10 classes.")
@@ -102,34 +106,46 @@ class AutoPGD:
         if self.rho > 1:
             raise ValueError(f"`rho` must be at most 1. Received: rho={self.rho!r}. {hint}")
         check_bounds(self.bounds)
+        if self.targeted and self.loss == "dlr_targeted":
+            raise ValueError(
+                "The loss 'dlr_targeted' chooses its targets itself, and takes the true classes. Received: "
+                "targeted=True, loss='dlr_targeted'. To reach classes of your own, give loss='cross_entropy' or 'dlr'."
+            )
 
     def __call__(self, logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor, *, seed: Seed = 0) -> tf.Tensor:
-        x, y = check_batch(x, y, bounds=self.bounds)
-        x_adv, fooled = x, _one_each(x, False)
-        for index, targets in enumerate(self._targets(logits_fn, x)):
-            start = self.start(x, fold(seed, index))
+        network = AttackedNetwork(logits_fn, x, y, self.bounds)
+        x_adv, fooled = network.x, _one_each(network.x, False)
+        for index, targets in enumerate(self._targets(network)):
+            start = self.start(network.x, fold(seed, index))
             if index:
-                x_adv, fooled = self._ascend_rest(logits_fn, (x, y, start, targets), x_adv, fooled)
+                x_adv, fooled = self._ascend_rest(network, start, targets, x_adv, fooled)
             else:
-                end = self._ascend(logits_fn, x, y, start, targets)
+                end = self._ascend(network, start, targets)
                 x_adv, fooled = end.x_adv, end.fooled
-        return tf.stop_gradient(x_adv)
+        return network.give_back(x_adv)
 
-    def _targets(self, logits_fn: LogitsFn, x: tf.Tensor) -> list[tf.Tensor | None]:
+    def _targets(self, network: AttackedNetwork) -> list[tf.Tensor | None]:
         """The classes to reach in each ascent; None for an untargeted one."""
         if self.loss != "dlr_targeted":
             return [None] * self.num_restarts
-        natural = logits_fn(x)
+        natural = network(network.x)
+        network.y = network.checked_labels()  # the loss looks the true classes' logits up
         num_targets = min(self.num_targets, natural.shape[-1] - 1)
         likeliest = tf.stop_gradient(tf.math.top_k(natural, k=num_targets + 1).indices)
         return [likeliest[:, rank] for rank in range(1, num_targets + 1) for _ in range(self.num_restarts)]
 
     def _ascend_rest(
-        self, logits_fn: LogitsFn, inputs: tuple[tf.Tensor | None, ...], x_adv: tf.Tensor, fooled: tf.Tensor
+        self,
+        network: AttackedNetwork,
+        start: tf.Tensor,
+        targets: tf.Tensor | None,
+        x_adv: tf.Tensor,
+        fooled: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """A further ascent, of those images alone that no earlier one had misclassified."""
         rows = tf.where(~fooled)
-        end = self._ascend(logits_fn, *(None if part is None else tf.gather_nd(part, rows) for part in inputs))
+        start, targets = (None if part is None else tf.gather_nd(part, rows) for part in (start, targets))
+        end = self._ascend(network.of_rows(rows), start, targets)
         updated = (
             tf.tensor_scatter_nd_update(all_, rows, part) for all_, part in ((x_adv, end.x_adv), (fooled, end.fooled))
         )
@@ -145,40 +161,47 @@ class AutoPGD:
             step += interval
         return intervals
 
-    def _ascend(
-        self, logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor, start: tf.Tensor, targets: tf.Tensor | None
-    ) -> _Ascent:
-        loss = _LOSSES[self.loss]
-        surrogate = functools.partial(loss, y) if targets is None else functools.partial(loss, y, targets)
+    def _ascend(self, network: AttackedNetwork, start: tf.Tensor, targets: tf.Tensor | None) -> _Ascent:
+        x, y = network.x, network.y
+        loss = functools.partial(_LOSSES[self.loss], y, *(() if targets is None else (targets,)))
         intervals, project = self.checkpoints(), self._projection(x)
         # The largest number of increases at which a checkpoint halves; -1 where there is no checkpoint.
         limits = tf.constant([math.floor(self.rho * intervals.get(i, -1)) for i in range(self.num_steps + 1)])
 
         def look_and_move(step: tf.Tensor, ascent: _Ascent) -> tuple[tf.Tensor, _Ascent]:
-            loss, gradient, is_wrong = _evaluate(logits_fn, surrogate, ascent.x, y)
-            ascent = _remember(ascent, loss, gradient, is_wrong, step)
+            value, gradient, is_fooled = self._evaluate(network, loss, ascent.x)
+            ascent = _remember(ascent, value, gradient, is_fooled, step)
             ascent, gradient = _judge(ascent, gradient, limits[step])
             return step + 1, self._move(ascent, gradient, step, project)
 
         begin = _begin(start, x, 2.0 * self.epsilon)
         return tf.while_loop(lambda step, _: step <= self.num_steps, look_and_move, (tf.constant(0), begin))[1]
 
+    def _evaluate(
+        self, network: AttackedNetwork, loss: _Surrogate, x: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """What is made large, its gradient, and who is fooled, by one pass forth and back."""
+
+        def look(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            logits = network(x)
+            return -loss(logits) if self.targeted else loss(logits), logits
+
+        (value, logits), gradient = network.value_and_gradient(look, x)
+        is_in_class = tf.argmax(logits, axis=1) == tf.cast(losses.class_numbers(network.y), tf.int64)
+        return tf.cast(value, x.dtype), gradient, is_in_class if self.targeted else ~is_in_class
+
     def _move(
         self, ascent: _Ascent, gradient: tf.Tensor, step: tf.Tensor, project: Callable[[tf.Tensor], tf.Tensor]
     ) -> _Ascent:
         """One step along the gradient, and the momentum of the step before, from the second step on."""
         x, x_before = ascent.x, ascent.x_before
-        direction = tf.sign(gradient) if self.norm == "linf" else unit_l2(gradient)
-        moved = project(x + spread(ascent.step_size, x) * direction)
+        moved = project(x + spread(ascent.step_size, x) * Norm.of(self.norm).steepest(gradient))
         share = tf.cast(tf.where(step == 0, 1.0, _NEW_SHARE), x.dtype)
         return ascent._replace(x=project(x + share * (moved - x) + (1 - share) * (x - x_before)), x_before=x)
 
     def _projection(self, x: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
         """Brings points back to the ball around `x` and the pixel range."""
-        if self.norm == "l2":
-            return lambda moved: clip_to_bounds(project_l2(moved, x, self.epsilon), self.bounds)
-        low, high = (clip_to_bounds(x + side * self.epsilon, self.bounds) for side in (-1, 1))
-        return lambda moved: tf.clip_by_value(moved, low, high)
+        return lambda moved: clip_to_bounds(Norm.of(self.norm).project(moved, x, self.epsilon), self.bounds)
 
 
 def apgd(
@@ -190,6 +213,7 @@ def apgd(
     num_restarts: int = 1,
     num_targets: int = 9,
     rho: float = 0.75,
+    targeted: bool = False,
     bounds: Bounds | None = (0.0, 1.0),
 ) -> AutoPGD:
     """Auto-PGD: projected gradient descent with momentum that needs no step size, as its authors' code does it.
@@ -207,6 +231,7 @@ def apgd(
         num_restarts: random starts of each image (and target), >= 1; the result is of the first that succeeds.
         num_targets: how many other classes the targeted loss tries, the likeliest first, >= 1; all if there are fewer.
         rho: the step size halves if at most this share of the steps made the loss larger, in (0, 1].
+        targeted: the `y` of a call are the classes to reach, of which the loss is made small, not the true ones.
         bounds: the pixel range, or None for no limits.
 
     Returns:
@@ -232,26 +257,13 @@ def apgd(
         num_targets=num_targets,
         rho=rho,
         bounds=bounds,
-        start=UniformOnSurface(epsilon, norm, bounds),
+        start=UniformOnSurface(epsilon, Norm.of(norm).name, bounds),
+        targeted=targeted,
     )
 
 
-def _evaluate(
-    logits_fn: LogitsFn, surrogate: _Surrogate, x: tf.Tensor, y: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The loss, its gradient, and what is misclassified, by one pass forth and back."""
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(x)
-        logits = logits_fn(x)
-        loss = surrogate(logits)
-        total = tf.reduce_sum(loss)
-    gradient = check_gradient(tape.gradient(total, x))
-    is_wrong = tf.argmax(logits, axis=1) != tf.cast(losses.class_numbers(y), tf.int64)
-    return tf.cast(loss, _loss_dtype(x)), gradient, is_wrong
-
-
 def _begin(start: tf.Tensor, x: tf.Tensor, step_size: float) -> _Ascent:
-    lowest = _one_each(x, -math.inf, _loss_dtype(x))
+    lowest = _one_each(x, -math.inf, x.dtype)
     return _Ascent(
         x=start,
         x_before=start,
@@ -268,15 +280,15 @@ def _begin(start: tf.Tensor, x: tf.Tensor, step_size: float) -> _Ascent:
     )
 
 
-def _remember(ascent: _Ascent, loss: tf.Tensor, gradient: tf.Tensor, is_wrong: tf.Tensor, step: tf.Tensor) -> _Ascent:
+def _remember(ascent: _Ascent, loss: tf.Tensor, gradient: tf.Tensor, is_fooled: tf.Tensor, step: tf.Tensor) -> _Ascent:
     """Keeps what was seen at `ascent.x`."""
     is_best = loss > ascent.loss_best
     return ascent._replace(
         x_best=choose(is_best, ascent.x, ascent.x_best),
         gradient_best=choose(is_best, gradient, ascent.gradient_best),
         loss_best=tf.where(is_best, loss, ascent.loss_best),
-        x_adv=choose(is_wrong, ascent.x, ascent.x_adv),
-        fooled=ascent.fooled | is_wrong,
+        x_adv=choose(is_fooled, ascent.x, ascent.x_adv),
+        fooled=ascent.fooled | is_fooled,
         increases=ascent.increases + tf.cast(loss > ascent.loss_before, tf.int32),
         # The authors' code compares the loss after the first step with 0, not with that at the start.
         loss_before=tf.where(step == 0, tf.zeros_like(loss), loss),
@@ -301,7 +313,3 @@ def _judge(ascent: _Ascent, gradient: tf.Tensor, limit: tf.Tensor) -> tuple[_Asc
 def _one_each(x: tf.Tensor, value: float | bool | int, dtype: tf.DType | None = None) -> tf.Tensor:
     """The same value for every example of `x`."""
     return tf.ensure_shape(tf.fill(tf.shape(x)[:1], tf.constant(value, dtype)), x.shape[:1])
-
-
-def _loss_dtype(x: tf.Tensor) -> tf.DType:
-    return tf.float64 if x.dtype == tf.float64 else tf.float32

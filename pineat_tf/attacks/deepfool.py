@@ -1,12 +1,14 @@
 """DeepFool: the shortest way out of the true class, as if the network were linear."""
 
 import dataclasses
+from typing import ClassVar
 
 import tensorflow as tf
 
 from pineat_tf import losses
-from pineat_tf.attacks.parts import check_gradient, choose, flat, shift_to_plane
-from pineat_tf.checks import check_batch, check_bounds, check_count, check_positive
+from pineat_tf.attacks.attacked import AttackedNetwork
+from pineat_tf.attacks.parts import choose, flat, shift_to_plane
+from pineat_tf.checks import check_bounds, check_count, check_positive
 from pineat_tf.projections import clip_to_bounds
 from pineat_tf.serialization import serializable
 from pineat_tf.types import Bounds, LogitsFn, Seed
@@ -30,6 +32,8 @@ class DeepFool:
         num_steps, overshoot, bounds: as `deepfool` takes them.
     """
 
+    norm: ClassVar[str] = "l2"
+    epsilon: ClassVar[None] = None  # it goes as far as it must
     num_steps: int
     overshoot: float
     bounds: Bounds | None
@@ -40,14 +44,16 @@ class DeepFool:
         check_bounds(self.bounds)
 
     def __call__(self, logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor, *, seed: Seed = 0) -> tf.Tensor:
-        x, y = check_batch(x, y, bounds=self.bounds)
-        classes, natural = tf.cast(losses.class_numbers(y), tf.int64), logits_fn(x)
+        network = AttackedNetwork(logits_fn, x, y, self.bounds)
+        x, natural = network.x, network(network.x)
+        classes = tf.cast(losses.class_numbers(network.checked_labels()), tf.int64)
         rivals = tf.math.top_k(natural, k=min(_NUM_CLASSES, natural.shape[-1])).indices[:, 1:]
 
         def step(index: tf.Tensor, x_adv: tf.Tensor, noise: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            leads, gradients, fooled = _look(logits_fn, x_adv, classes, rivals)
+            leads, gradients, fooled = _look(network, x_adv, classes, rivals)
             lead, normal = _nearest(leads, gradients)
-            noise += tf.reshape(shift_to_plane(flat(x_adv), lead, flat(normal), "l2", self.bounds), tf.shape(x))
+            shift = shift_to_plane(flat(x_adv), lead, flat(normal), self.norm, self.bounds)
+            noise += tf.ensure_shape(tf.reshape(shift, tf.shape(x)), x.shape)
             moved = clip_to_bounds(x + (1.0 + self.overshoot) * noise, self.bounds)
             is_last = index == self.num_steps
             return index + 1, choose(fooled | is_last, x_adv, moved), noise, fooled
@@ -57,7 +63,7 @@ class DeepFool:
 
         nobody = tf.zeros_like(classes, tf.bool)
         _, x_adv, _, fooled = tf.while_loop(goes_on, step, (tf.constant(0), x, tf.zeros_like(x), nobody))
-        return tf.stop_gradient(choose(fooled, x_adv, x))
+        return network.give_back(choose(fooled, x_adv, x))
 
 
 def deepfool(*, num_steps: int = 50, overshoot: float = 0.02, bounds: Bounds | None = (0.0, 1.0)) -> DeepFool:
@@ -89,16 +95,16 @@ def deepfool(*, num_steps: int = 50, overshoot: float = 0.02, bounds: Bounds | N
 
 
 def _look(
-    logits_fn: LogitsFn, x: tf.Tensor, classes: tf.Tensor, rivals: tf.Tensor
+    network: AttackedNetwork, x: tf.Tensor, classes: tf.Tensor, rivals: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """How far each rival's logit is above the true one, the gradients of that, and what is misclassified."""
-    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-        tape.watch(x)
-        logits = logits_fn(x)
+
+    def look(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        logits = network(x)
         of_rivals, of_true = (tf.gather(logits, which, axis=1, batch_dims=1) for which in (rivals, classes[:, None]))
-        leads = of_rivals - of_true
-        totals = tf.unstack(tf.reduce_sum(leads, axis=0))
-    gradients = tf.stack([check_gradient(tape.gradient(total, x)) for total in totals], axis=1)
+        return of_rivals - of_true, logits
+
+    (leads, logits), gradients = network.value_and_gradient(look, x)
     return tf.cast(leads, x.dtype), gradients, tf.argmax(logits, axis=1) != classes
 
 

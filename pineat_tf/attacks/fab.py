@@ -7,10 +7,10 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from pineat_tf import losses
-from pineat_tf.attacks.apgd import UniformOnSurface
-from pineat_tf.attacks.parts import check_gradient, choose, flat, shift_to_plane, spread
-from pineat_tf.checks import check_batch, check_bounds, check_choice, check_count, check_epsilon, check_positive
-from pineat_tf.projections import clip_to_bounds
+from pineat_tf.attacks.attacked import AttackedNetwork
+from pineat_tf.attacks.parts import choose, flat, shift_to_plane, spread
+from pineat_tf.checks import check_bounds, check_count, check_epsilon, check_positive
+from pineat_tf.projections import Norm, clip_to_bounds
 from pineat_tf.seeds import fold
 from pineat_tf.serialization import serializable
 from pineat_tf.types import Bounds, LogitsFn, Seed
@@ -57,7 +57,7 @@ class FastAdaptiveBoundary:
         if self.epsilon is not None:
             check_epsilon(self.epsilon)
         check_count("num_steps", self.num_steps, 1, "Each step costs one gradient for each target.")
-        check_choice("norm", self.norm, ("linf", "l2"))
+        object.__setattr__(self, "norm", Norm.of(self.norm).name)
         check_count("num_restarts", self.num_restarts, 1, "Give 1 for walks from the natural images only.")
         check_count("num_targets", self.num_targets, 1, "The authors take 9, for 10 classes.")
         for name, hint in (
@@ -99,55 +99,55 @@ class FastAdaptiveBoundary:
             >>> x_adv, distance = fab(epsilon=None).closest(network, x, y)
             >>> robust_accuracy = tf.reduce_mean(tf.cast(distance > 8 / 255, tf.float32))
         """
-        x, y = check_batch(x, y, bounds=self.bounds)
-        classes, natural = tf.cast(losses.class_numbers(y), tf.int64), logits_fn(x)
+        network = AttackedNetwork(logits_fn, x, y, self.bounds)
+        x, natural = network.x, network(network.x)
+        classes = tf.cast(losses.class_numbers(network.checked_labels()), tf.int64)
         nothing, at_once = tf.constant(math.inf, x.dtype), tf.constant(0.0, x.dtype)
         found = Closest(x, tf.where(_is_wrong(natural, classes), at_once, nothing))
         likeliest = tf.math.top_k(natural, k=min(self.num_targets + 1, natural.shape[-1])).indices
         for restart in range(self.num_restarts):
             direction = self._direction(x, seed, restart)
-            found = self._visit_targets(logits_fn, x, classes, likeliest, direction, found)
-        return Closest(*map(tf.stop_gradient, found))
+            found = self._visit_targets(network, classes, likeliest, direction, found)
+        return Closest(network.give_back(found.x_adv), tf.stop_gradient(found.distance))
 
     def _direction(self, x: tf.Tensor, seed: Seed, restart: int) -> tf.Tensor:
         """From the images to where the walks of a restart start, of length 1; 0 for the first."""
         nowhere = tf.zeros_like(x)
-        return UniformOnSurface(1.0, self.norm, None)(nowhere, fold(seed, restart)) if restart else nowhere
+        return Norm.of(self.norm).uniform_on_sphere(nowhere, fold(seed, restart)) if restart else nowhere
 
     def _visit_targets(
         self,
-        logits_fn: LogitsFn,
-        x: tf.Tensor,
+        network: AttackedNetwork,
         classes: tf.Tensor,
         likeliest: tf.Tensor,
         direction: tf.Tensor,
         found: Closest,
     ) -> Closest:
         """Walks to one target after the other."""
-        widest = _WIDEST_RESTART[self.norm] if self.epsilon is None else self.epsilon
+        x, widest = network.x, _WIDEST_RESTART[self.norm] if self.epsilon is None else self.epsilon
 
         def visit(rank: tf.Tensor, found: Closest) -> tuple[tf.Tensor, Closest]:
             radius = tf.minimum(found.distance, widest) / 2
             start = clip_to_bounds(x + spread(radius, x) * direction, self.bounds)
-            return rank + 1, self._walk(logits_fn, x, classes, likeliest[:, rank], start, found)
+            return rank + 1, self._walk(network, classes, likeliest[:, rank], start, found)
 
         return tf.while_loop(lambda rank, _: rank < likeliest.shape[1], visit, (tf.constant(1), found))[1]
 
     def _walk(
         self,
-        logits_fn: LogitsFn,
-        x: tf.Tensor,
+        network: AttackedNetwork,
         classes: tf.Tensor,
         targets: tf.Tensor,
         start: tf.Tensor,
         found: Closest,
     ) -> Closest:
         """Goes to the boundary with the targets; from beyond it, a part of the way back to the images."""
+        x = network.x
 
         def step(index: tf.Tensor, here: tf.Tensor, found: Closest) -> tuple[tf.Tensor, tf.Tensor, Closest]:
-            offset, normal = _boundary(logits_fn, here, classes, targets)
+            offset, normal = _boundary(network, here, classes, targets)
             there = self._move(here, x, offset, normal)
-            is_wrong, distance = _is_wrong(logits_fn(there), classes), self._length(flat(there - x))
+            is_wrong, distance = _is_wrong(network(there), classes), self._length(flat(there - x))
             is_closer = is_wrong & (distance < found.distance)
             closer = Closest(choose(is_closer, there, found.x_adv), tf.where(is_closer, distance, found.distance))
             return index + 1, choose(is_wrong, x + self.beta * (there - x), there), closer
@@ -163,11 +163,12 @@ class FastAdaptiveBoundary:
         near, far = self._length(from_here), self._length(from_x)
         alpha = tf.minimum(tf.math.divide_no_nan(near, near + far), self.alpha_max)[:, None]
         moved = (1 - alpha) * (at_here + self.eta * from_here) + alpha * (at_x + self.eta * from_x)
-        return clip_to_bounds(tf.reshape(moved, tf.shape(x)), self.bounds)
+        moved = tf.ensure_shape(tf.reshape(moved, tf.shape(x)), x.shape)
+        return clip_to_bounds(moved, self.bounds)
 
     def _length(self, noise: tf.Tensor) -> tf.Tensor:
         """Of shape `(batch,)`, for noise of shape `(batch, pixels)`."""
-        return tf.norm(noise, ord=math.inf if self.norm == "linf" else 2, axis=1)
+        return tf.squeeze(Norm.of(self.norm).length(noise), axis=1)
 
 
 def fab(
@@ -231,15 +232,18 @@ def fab(
     )
 
 
-def _boundary(logits_fn: LogitsFn, x: tf.Tensor, classes: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _boundary(
+    network: AttackedNetwork, x: tf.Tensor, classes: tf.Tensor, targets: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
     """How far the targets' logits are above those of the true classes, and the gradient of that."""
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(x)
-        logits = logits_fn(x)
+
+    def lead(x: tf.Tensor) -> tf.Tensor:
+        logits = network(x)
         of_target, of_true = (tf.gather(logits, index, axis=1, batch_dims=1) for index in (targets, classes))
-        lead = of_target - of_true
-        total = tf.reduce_sum(lead)
-    return tf.cast(lead, x.dtype), check_gradient(tape.gradient(total, x))
+        return of_target - of_true
+
+    value, gradient = network.value_and_gradient(lead, x)
+    return tf.cast(value, x.dtype), gradient
 
 
 def _is_wrong(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:

@@ -8,7 +8,13 @@ from pineat_tf.types import Bounds
 _STEP_HINT = "Give the length of the one step on the scale of the pixels, or None for that of the authors."
 
 
-def fgsm_rs(*, epsilon: float, step_size: float | None = None, bounds: Bounds | None = (0.0, 1.0)) -> GradientAttack:
+def fgsm_rs(
+    *,
+    epsilon: float,
+    step_size: float | None = None,
+    targeted: bool = False,
+    bounds: Bounds | None = (0.0, 1.0),
+) -> GradientAttack:
     """The fast gradient sign method from a random start: one step from a uniform point of the ball, back to the ball.
 
     The start is clipped to the pixel range before its gradient is taken, other than that of `pgd`.
@@ -16,6 +22,7 @@ def fgsm_rs(*, epsilon: float, step_size: float | None = None, bounds: Bounds | 
     Args:
         epsilon: radius of the L-inf ball, > 0, on the scale of the pixels.
         step_size: length of the step, > 0, on the scale of the pixels; None for the authors' 1.25 * epsilon.
+        targeted: the `y` of a call are the classes to reach: one step down their cross-entropy.
         bounds: the pixel range, or None for no limits.
 
     Returns:
@@ -32,7 +39,8 @@ def fgsm_rs(*, epsilon: float, step_size: float | None = None, bounds: Bounds | 
         Wong, Rice and Kolter, "Fast is better than free: revisiting adversarial training", ICLR 2020, algorithm 3.
     """
     check_epsilon(epsilon)
-    return _one_step(epsilon, 1.25 * epsilon if step_size is None else step_size, parts.LinfBall(epsilon), bounds)
+    step_size = 1.25 * epsilon if step_size is None else step_size
+    return _one_step(epsilon, step_size, parts.LinfBall(epsilon), targeted, bounds)
 
 
 def n_fgsm(
@@ -40,6 +48,7 @@ def n_fgsm(
     epsilon: float,
     noise_scale: float = 2.0,
     step_size: float | None = None,
+    targeted: bool = False,
     bounds: Bounds | None = (0.0, 1.0),
 ) -> GradientAttack:
     """Noise-FGSM: one step from a point that uniform noise augments, which is not brought back to the ball.
@@ -51,6 +60,7 @@ def n_fgsm(
         epsilon: radius of the L-inf ball to be robust in, > 0, on the scale of the pixels.
         noise_scale: radius of the noise in units of `epsilon`, > 0 (the authors' k).
         step_size: length of the step, > 0, on the scale of the pixels; None for the authors' epsilon.
+        targeted: the `y` of a call are the classes to reach: one step down their cross-entropy.
         bounds: the pixel range, to which the noisy start is clipped too, or None for no limits.
 
     Returns:
@@ -65,11 +75,15 @@ def n_fgsm(
     check_epsilon(epsilon)
     check_positive("noise_scale", noise_scale, "It is the radius of the noise in units of `epsilon`, e.g. 2.0.")
     step_size = epsilon if step_size is None else step_size
-    return _one_step(noise_scale * epsilon, step_size, parts.Unbounded(), bounds)
+    return _one_step(noise_scale * epsilon, step_size, parts.Unbounded(epsilon), targeted, bounds)
 
 
 def _one_step(
-    start_radius: float, step_size: float, ball: parts.LinfBall | parts.Unbounded, bounds: Bounds | None
+    start_radius: float,
+    step_size: float,
+    ball: parts.LinfBall | parts.Unbounded,
+    targeted: bool,
+    bounds: Bounds | None,
 ) -> GradientAttack:
     check_positive("step_size", step_size, _STEP_HINT)
     check_bounds(bounds)
@@ -82,4 +96,5 @@ def _one_step(
         num_steps=1,
         bounds=bounds,
         repeat_start=start,
+        targeted=targeted,
     )

@@ -6,9 +6,10 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from pineat_tf.attacks import parts
-from pineat_tf.checks import check_batch, check_bounds, check_choice, check_count, check_epsilon, check_positive
+from pineat_tf.attacks.attacked import AttackedNetwork
+from pineat_tf.checks import check_bounds, check_choice, check_count, check_epsilon, check_positive
 from pineat_tf.distribution import num_replicas
-from pineat_tf.projections import clip_to_bounds
+from pineat_tf.projections import Norm, clip_to_bounds
 from pineat_tf.serialization import serializable
 from pineat_tf.types import Bounds, LogitsFn, Seed
 
@@ -19,6 +20,10 @@ _SURROGATES = {
     "margin": parts.margin_surrogate,
     "dlr": parts.dlr_surrogate,
 }
+_OF_NORM = {  # uniform start, step, ball
+    "linf": (parts.UniformLinf, parts.SignStep, parts.LinfBall),
+    "l2": (parts.UniformL2, parts.L2Step, parts.L2Ball),
+}
 
 
 @serializable
@@ -26,21 +31,22 @@ _SURROGATES = {
 class GradientAttack:
     """Moves images up a loss by a fixed number of gradient steps, within a ball and the pixel range.
 
-    Call it as `attack(logits_fn, x, y, seed=0)`: `logits_fn` maps images to logits, `x` has shape `(batch, ...)`,
-    `y` shape `(batch,)` or `(batch, num_classes)`. The result has the shape and dtype of `x` and no gradient. The
-    whole loop is one graph inside a `tf.function`; outside it gives the same tensors. The same seed gives the
-    same result. Raises `ValueError` if images or labels are not as the attack needs them, or if `logits_fn` has
-    no gradient.
+    Call it as `attack(logits_fn, x, y, seed=0)`: `logits_fn` maps images to logits (or one logit, or one sigmoid), `x`
+    has shape `(batch, ...)`, `y` shape `(batch,)` or `(batch, num_classes)`. The result has the shape and dtype of `x`
+    and no gradient. The whole loop is one graph inside a `tf.function`; outside it gives the same tensors. The same
+    seed gives the same result. Gradients are as good in half precision as in float32. Raises `ValueError` if images or
+    labels are not as the attack needs them, or if `logits_fn` has no gradient.
 
     Attributes:
         surrogate: makes, once a call, the loss to ascend.
         start: where the ascent starts.
         step: one step of the ascent.
-        ball: brings a point back to the ball around the natural images.
+        ball: brings a point back to the ball around the natural images; says the `norm` and `epsilon` of the attack.
         num_steps: how many steps, each one gradient.
         bounds: the pixel range to which every step is clipped, or None.
         repeat_start: where further adversarial examples of the same image start, or None where there is no
             random start to give.
+        targeted: whether `y` are the classes to reach: the loss is descended.
     """
 
     surrogate: Callable[[LogitsFn, tf.Tensor, tf.Tensor], parts.Ascended]
@@ -50,17 +56,35 @@ class GradientAttack:
     num_steps: int
     bounds: Bounds | None = (0.0, 1.0)
     repeat_start: Callable[[tf.Tensor, Seed], tf.Tensor] | None = None
+    targeted: bool = False
+
+    @property
+    def norm(self) -> str:
+        """ "linf" or "l2", the norm of `epsilon`."""
+        return getattr(self.ball, "norm", "linf")
+
+    @property
+    def epsilon(self) -> float | None:
+        """The radius that the attack is meant for, on the scale of the pixels; None where there is none."""
+        return getattr(self.ball, "epsilon", None)
+
+    @property
+    def min_classes(self) -> int:
+        """The fewest classes that the loss is defined for."""
+        return getattr(self.surrogate, "min_classes", 2)
 
     def __post_init__(self) -> None:
         check_count("num_steps", self.num_steps, 1, _COUNT_HINT)
         check_bounds(self.bounds)
 
     def __call__(self, logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor, *, seed: Seed = 0) -> tf.Tensor:
-        x, y = check_batch(x, y, bounds=self.bounds)
-        loss = self.surrogate(logits_fn, x, y)
+        network = AttackedNetwork(logits_fn, x, y, self.bounds)
+        x = network.x
+        loss = self.surrogate(network, x, network.y)
 
         def ascend(step: tf.Tensor, x_adv: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            moved = self.step(x_adv, _gradient(loss, x_adv), x, step)
+            _, gradient = network.value_and_gradient(loss, x_adv)
+            moved = self.step(x_adv, -gradient if self.targeted else gradient, x, step)
             return step + 1, clip_to_bounds(self.ball(moved, x), self.bounds)
 
         state = (tf.constant(0), self.start(x, seed))
@@ -69,7 +93,7 @@ class GradientAttack:
         else:  # replicas cannot add up their values, as for Dist's mean, inside TensorFlow's loop
             for _ in range(self.num_steps):
                 state = ascend(*state)
-        return tf.stop_gradient(state[1])
+        return network.give_back(state[1])
 
     def repeats(self, num: int) -> tuple["GradientAttack", ...]:
         """`num` attacks that give different adversarial examples of the same images by the same weights.
@@ -97,6 +121,7 @@ def pgd(
     random_start: bool = True,
     norm: str = "linf",
     loss: str = "cross_entropy",
+    targeted: bool = False,
     bounds: Bounds | None = (0.0, 1.0),
 ) -> GradientAttack:
     """Projected gradient descent: many small steps up a loss, within a ball.
@@ -109,6 +134,7 @@ def pgd(
         norm: "linf" (steps along the gradient's sign) or "l2" (along the normalised gradient).
         loss: "cross_entropy", "margin" (the lead of the likeliest other class, Carlini and Wagner's f_6), or "dlr"
             (difference of logits ratio, for 3 classes or more).
+        targeted: the `y` of a call are the classes to reach, of which the loss is made small, not the true ones.
         bounds: the pixel range, or None for no limits.
 
     Returns:
@@ -129,27 +155,29 @@ def pgd(
     """
     check_epsilon(epsilon)
     check_positive("step_size", step_size, _STEP_HINT)
-    check_choice("norm", norm, ("linf", "l2"))
     check_choice("loss", loss, _SURROGATES)
-    linf = norm == "linf"
-    uniform = parts.UniformLinf(epsilon) if linf else parts.UniformL2(epsilon)
+    uniform, step, ball = _OF_NORM[Norm.of(norm).name]
     return GradientAttack(
         surrogate=_SURROGATES[loss],
-        start=uniform if random_start else parts.AtNatural(),
-        step=parts.SignStep(step_size) if linf else parts.L2Step(step_size),
-        ball=parts.LinfBall(epsilon) if linf else parts.L2Ball(epsilon),
+        start=uniform(epsilon) if random_start else parts.AtNatural(),
+        step=step(step_size),
+        ball=ball(epsilon),
         num_steps=num_steps,
         bounds=bounds,
-        repeat_start=uniform,
+        repeat_start=uniform(epsilon),
+        targeted=targeted,
     )
 
 
-def fgsm(*, epsilon: float, norm: str = "linf", bounds: Bounds | None = (0.0, 1.0)) -> GradientAttack:
+def fgsm(
+    *, epsilon: float, norm: str = "linf", targeted: bool = False, bounds: Bounds | None = (0.0, 1.0)
+) -> GradientAttack:
     """Fast gradient sign method: one step of length `epsilon` up the cross-entropy, from the natural images.
 
     Args:
         epsilon: radius of the ball, > 0, on the scale of the pixels.
         norm: "linf" (a step along the gradient's sign) or "l2" (along the normalised gradient).
+        targeted: the `y` of a call are the classes to reach: one step down their cross-entropy.
         bounds: the pixel range, or None for no limits.
 
     Returns:
@@ -165,7 +193,8 @@ def fgsm(*, epsilon: float, norm: str = "linf", bounds: Bounds | None = (0.0, 1.
     Reference:
         Goodfellow, Shlens and Szegedy, "Explaining and harnessing adversarial examples", ICLR 2015, section 4.
     """
-    return pgd(epsilon=epsilon, step_size=epsilon, num_steps=1, random_start=False, norm=norm, bounds=bounds)
+    one_step = {"step_size": epsilon, "num_steps": 1, "random_start": False}
+    return pgd(epsilon=epsilon, norm=norm, targeted=targeted, bounds=bounds, **one_step)
 
 
 def dist(
@@ -186,7 +215,8 @@ def dist(
             12/255 on CIFAR10, where its code has 12 for pixels in [0, 255]).
         num_steps: steps, >= 1.
         epsilon: radius, > 0, in which the second and further adversarial examples of a round start. The first
-            one always starts at the natural image. Needed only for ratios n/m with n >= 2.
+            one always starts at the natural image. Needed for ratios n/m with n >= 2, and by companions that take
+            their radius from the attack.
         bounds: the pixel range, or None for no limits.
 
     Returns:
@@ -206,7 +236,7 @@ def dist(
         surrogate=parts.cross_entropy_surrogate,
         start=parts.AtNatural(),
         step=parts.DistStep(coefficient),
-        ball=parts.Unbounded(),
+        ball=parts.Unbounded(epsilon),
         num_steps=num_steps,
         bounds=bounds,
         repeat_start=None if epsilon is None else parts.UniformLinf(epsilon),
@@ -242,7 +272,7 @@ def wrm_l2(*, gamma: float, num_steps: int = 15, bounds: Bounds | None = None) -
         surrogate=parts.cross_entropy_surrogate,
         start=parts.AtNatural(),
         step=parts.WassersteinStep(gamma),
-        ball=parts.Unbounded(),
+        ball=parts.Unbounded(norm="l2"),
         num_steps=num_steps + 1,
         bounds=bounds,
     )
@@ -285,10 +315,3 @@ def trades_kl(
         bounds=bounds,
         repeat_start=start,
     )
-
-
-def _gradient(loss: parts.Ascended, x_adv: tf.Tensor) -> tf.Tensor:
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(x_adv)
-        total = tf.reduce_sum(loss(x_adv))
-    return parts.check_gradient(tape.gradient(total, x_adv))

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import ClassVar
 
 import tensorflow as tf
 
@@ -12,7 +13,8 @@ from pineat_tf.serialization import serializable
 from pineat_tf.types import Bounds, LogitsFn, Seed
 
 Ascended = Callable[[tf.Tensor], tf.Tensor]
-"""Maps images `(batch, ...)` to what the attack makes large, shape `(batch,)`."""
+"""Maps images `(batch, ...)` to what the attack makes large, shape `(batch,)`. The logits that it takes from the
+`logits_fn` of its surrogate are float32 at least, and their gradient survives half precision."""
 
 
 def check_gradient(gradient: tf.Tensor | None) -> tf.Tensor:
@@ -57,14 +59,15 @@ def shift_to_plane(x: tf.Tensor, offset: tf.Tensor, normal: tf.Tensor, norm: str
 
     Returns:
         Noise of shape `(batch, pixels)`. Where the hyperplane does not meet the range, it leads to the corner of the
-        range on the hyperplane's side; where the normal is 0, nowhere.
+        range on the hyperplane's side; where the normal is 0 or the offset is not finite, nowhere.
 
     Reference:
         Croce and Hein, "Minimally distorted adversarial examples with a fast adaptive boundary attack", ICML 2020,
         section 2.
     """
+    offset = tf.where(tf.math.is_finite(offset), offset, tf.zeros_like(offset))
     weight, missing = tf.abs(normal), tf.abs(offset)[:, None]
-    pace = tf.ones_like(weight) if norm == "linf" else weight
+    pace = projections.Norm.of(norm).pace(normal)
     towards = -tf.sign(offset)[:, None] * tf.sign(normal)
     if bounds is None:
         length = tf.math.divide_no_nan(missing, tf.reduce_sum(weight * pace, axis=1, keepdims=True))
@@ -80,7 +83,7 @@ def shift_to_plane(x: tf.Tensor, offset: tf.Tensor, normal: tf.Tensor, norm: str
 @serializable
 def cross_entropy_surrogate(logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor) -> Ascended:
     """Cross-entropy of the true class (Madry et al., ICLR 2018, eq. 2.1)."""
-    return lambda x_adv: losses.cross_entropy(y, logits_fn(x_adv))
+    return lambda x_adv: losses.unfading_cross_entropy(y, logits_fn(x_adv))
 
 
 @serializable
@@ -95,11 +98,14 @@ def dlr_surrogate(logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor) -> Ascended:
     return lambda x_adv: losses.dlr(y, logits_fn(x_adv))
 
 
+dlr_surrogate.min_classes = 3
+
+
 @serializable
 def divergence_surrogate(logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor) -> Ascended:
     """Divergence from the natural prediction (Zhang et al., ICML 2019, eq. 5), which is computed once."""
     natural = tf.stop_gradient(logits_fn(x))
-    return lambda x_adv: losses.kl_divergence(natural, logits_fn(x_adv))
+    return lambda x_adv: losses.unfading_kl_divergence(natural, logits_fn(x_adv))
 
 
 @serializable
@@ -160,7 +166,7 @@ class SignStep:
 @serializable
 @dataclasses.dataclass(frozen=True)
 class L2Step:
-    """Moves every example by L2 distance `step_size` along its gradient."""
+    """Moves every example by L2 distance `step_size` along its gradient, however small that is; one of 0 stays."""
 
     step_size: float
 
@@ -199,7 +205,15 @@ class WassersteinStep:
 @serializable
 @dataclasses.dataclass(frozen=True)
 class Unbounded:
-    """Keeps every point as it is."""
+    """Keeps every point as it is.
+
+    Attributes:
+        epsilon: the radius that the attack is meant for, to which nothing is held here; None where there is none.
+        norm: of the radius.
+    """
+
+    epsilon: float | None = None
+    norm: str = "linf"
 
     def __call__(self, x_adv: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
         return x_adv
@@ -210,6 +224,7 @@ class Unbounded:
 class LinfBall:
     """Keeps the noise of every pixel within `epsilon`."""
 
+    norm: ClassVar[str] = "linf"
     epsilon: float
 
     def __call__(self, x_adv: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
@@ -221,6 +236,7 @@ class LinfBall:
 class L2Ball:
     """Keeps the noise of every example within L2 distance `epsilon`."""
 
+    norm: ClassVar[str] = "l2"
     epsilon: float
 
     def __call__(self, x_adv: tf.Tensor, x: tf.Tensor) -> tf.Tensor:

@@ -3,16 +3,18 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from pineat_tf import losses
+from pineat_tf.attacks.attacked import AttackedNetwork
 from pineat_tf.attacks.parts import choose
-from pineat_tf.checks import check_batch, check_bounds, check_choice, check_count, check_epsilon, check_positive
+from pineat_tf.checks import check_bounds, check_choice, check_count, check_epsilon, check_positive
 from pineat_tf.distribution import num_replicas, place_in_batch
-from pineat_tf.projections import clip_to_bounds, l2_norm, unit_l2
+from pineat_tf.projections import Norm, clip_to_bounds, l2_norm, unit_l2
 from pineat_tf.seeds import fold
 from pineat_tf.serialization import serializable
 from pineat_tf.types import Bounds, LogitsFn, Seed
@@ -44,9 +46,11 @@ class SquareAttack:
     faster; outside it gives the same tensors. An example does not influence the others: each has squares of its own.
 
     Attributes:
-        epsilon, num_queries, norm, loss, share, num_restarts, bounds: as `square` takes them.
+        epsilon, num_queries, norm, loss, share, num_restarts, bounds, data_format: as `square` takes them.
+        image_rank: the rank of the images that it can lay squares in, with the batch.
     """
 
+    image_rank: ClassVar[int] = 4
     epsilon: float
     num_queries: int
     norm: str
@@ -54,11 +58,20 @@ class SquareAttack:
     share: float
     num_restarts: int
     bounds: Bounds | None
+    data_format: str | None = None
+
+    @property
+    def num_steps(self) -> int:
+        """Queries of each start."""
+        return self.num_queries
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "norm", Norm.of(self.norm).name)
+        data_format = keras.config.image_data_format() if self.data_format is None else self.data_format
+        check_choice("data_format", data_format, ("channels_last", "channels_first"))
+        object.__setattr__(self, "data_format", data_format)
         check_epsilon(self.epsilon)
         check_count("num_queries", self.num_queries, 1, "Each query costs one pass, and each start another one.")
-        check_choice("norm", self.norm, _SQUARES)
         check_choice("loss", self.loss, _LOSSES)
         hint = "It is the share of the pixels that the first squares cover, e.g. 0.8."
         check_positive("share", self.share, hint)
@@ -68,8 +81,8 @@ class SquareAttack:
         check_bounds(self.bounds)
 
     def __call__(self, logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor, *, seed: Seed = 0) -> tf.Tensor:
-        x, y = check_batch(x, y, bounds=self.bounds)
-        x = tf.stop_gradient(_check_images(x))
+        network = AttackedNetwork(logits_fn, x, y, self.bounds)
+        x = _check_images(self._channels_last(network.x))
         squares, place = self._squares(x), _place(x)
 
         def query(index: tf.Tensor, search: _Search) -> tuple[tf.Tensor, _Search]:
@@ -78,12 +91,12 @@ class SquareAttack:
                 step == 0, lambda: squares.start(draw), lambda: squares.change(search.x_best, step - 1, draw)
             )
             candidate = tf.ensure_shape(candidate, x.shape)
-            return index + 1, _keep(search, candidate, *self._evaluate(logits_fn, candidate, y), step == 0)
+            return index + 1, _keep(search, candidate, *self._evaluate(network, candidate), step == 0)
 
         num = self.num_restarts * (self.num_queries + 1)
         begin = (tf.constant(0), _begin(x))
         search = tf.while_loop(lambda i, search: (i < num) & ~tf.reduce_all(search.fooled), query, begin)[1]
-        return tf.stop_gradient(choose(search.fooled, search.x_best, x))
+        return network.give_back(self._as_given(choose(search.fooled, search.x_best, x)))
 
     def shares(self) -> np.ndarray:
         """The share of the pixels that a square covers at each query, shape `(num_queries,)`."""
@@ -93,17 +106,23 @@ class SquareAttack:
     def sides(self, height: int, width: int) -> np.ndarray:
         """The side of the square at each query, in pixels, shape `(num_queries,)`."""
         sides = np.round(np.sqrt(self.shares() * height * width)).astype(np.int32)
-        sides = np.maximum(sides, 1) if self.norm == "linf" else np.maximum(sides, 3) // 2 * 2 + 1
-        return np.minimum(sides, min(height, width))
+        return np.minimum(_SQUARES[self.norm].possible(sides), min(height, width))
+
+    def _channels_last(self, images: tf.Tensor) -> tf.Tensor:
+        return images if self.data_format == "channels_last" else tf.transpose(_check_images(images), [0, 2, 3, 1])
+
+    def _as_given(self, images: tf.Tensor) -> tf.Tensor:
+        return images if self.data_format == "channels_last" else tf.transpose(images, [0, 3, 1, 2])
 
     def _squares(self, x: tf.Tensor) -> "_LinfSquares | _L2Squares":
         return _SQUARES[self.norm](x, self.epsilon, self.bounds, self.sides(*x.shape[1:3]))
 
-    def _evaluate(self, logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _evaluate(self, network: AttackedNetwork, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The loss of each image, and whether it is misclassified."""
-        logits = _check_logits(tf.convert_to_tensor(logits_fn(x)))
-        loss, margin = (tf.ensure_shape(each(y, logits), x.shape[:1]) for each in (_LOSSES[self.loss], losses.margin))
-        return tf.cast(loss, _loss_dtype(x)), margin > 0
+        logits = _check_logits(network(self._as_given(x)))
+        each = (_LOSSES[self.loss], losses.margin)
+        loss, margin = (tf.ensure_shape(of(network.y, logits), x.shape[:1]) for of in each)
+        return tf.cast(loss, x.dtype), margin > 0
 
 
 def square(
@@ -115,6 +134,7 @@ def square(
     share: float = 0.8,
     num_restarts: int = 1,
     bounds: Bounds | None = (0.0, 1.0),
+    data_format: str | None = None,
 ) -> SquareAttack:
     """The Square attack: random search by squares that shrink, a black-box attack as its authors' code does it.
 
@@ -130,10 +150,11 @@ def square(
         share: the share of the pixels that the first squares cover, in (0, 1]; it halves nine times.
         num_restarts: random starts of each image, >= 1; the result is of the first that succeeds.
         bounds: the pixel range, or None for no limits.
+        data_format: "channels_last" for images of shape `(batch, height, width, channels)`, "channels_first" for
+            `(batch, channels, height, width)`; None for that of `keras.config.image_data_format()`.
 
     Returns:
-        The attack. It takes images of shape `(batch, height, width, channels)`, and gives back natural ones where it
-        finds no misclassified ones; see `SquareAttack`.
+        The attack. It gives back natural images where it finds no misclassified ones; see `SquareAttack`.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -154,6 +175,7 @@ def square(
         share=share,
         num_restarts=num_restarts,
         bounds=bounds,
+        data_format=data_format,
     )
 
 
@@ -163,6 +185,11 @@ class _LinfSquares:
     def __init__(self, x: tf.Tensor, epsilon: float, bounds: Bounds | None, sides: np.ndarray) -> None:
         self.x, self.epsilon, self.sides = x, epsilon, tf.constant(sides)
         self.low, self.high = (clip_to_bounds(x + side * epsilon, bounds) for side in (-1, 1))
+
+    @staticmethod
+    def possible(sides: np.ndarray) -> np.ndarray:
+        """The sides that such squares may have, nearest to those wanted."""
+        return np.maximum(sides, 1)
 
     def start(self, draw: _Draw) -> tf.Tensor:
         """Stripes of one pixel's width from top to bottom."""
@@ -190,6 +217,11 @@ class _L2Squares:
         padding = [(0, self.stride - side) for side in distinct]
         upright = [np.pad(pyramids(side), (pad, pad)) for side, pad in zip(distinct, padding)]
         self.pyramids = tf.constant(np.ravel([[each, each.T] for each in upright]), x.dtype)
+
+    @staticmethod
+    def possible(sides: np.ndarray) -> np.ndarray:
+        """Odd sides of at least 3, as pyramids have a top."""
+        return np.maximum(sides, 3) // 2 * 2 + 1
 
     def start(self, draw: _Draw) -> tf.Tensor:
         """A grid of about 5 x 5 pyramids."""
@@ -254,11 +286,7 @@ def _pyramid(height: int, width: int) -> np.ndarray:
 def _begin(x: tf.Tensor) -> _Search:
     # A start is taken whatever its loss, so there is nothing to compare the first with.
     fooled = tf.ensure_shape(tf.zeros(tf.shape(x)[:1], tf.bool), x.shape[:1])
-    return _Search(x, tf.zeros_like(fooled, _loss_dtype(x)), fooled)
-
-
-def _loss_dtype(x: tf.Tensor) -> tf.DType:
-    return tf.float64 if x.dtype == tf.float64 else tf.float32
+    return _Search(x, tf.zeros_like(fooled, x.dtype), fooled)
 
 
 def _keep(search: _Search, candidate: tf.Tensor, loss: tf.Tensor, is_wrong: tf.Tensor, is_start: tf.Tensor) -> _Search:
@@ -321,8 +349,9 @@ def _check_images(x: tf.Tensor) -> tf.Tensor:
     """Gives the images back; raises `ValueError` if squares cannot be laid in them."""
     if x.shape.rank != 4 or not x.shape[1:].is_fully_defined():
         raise ValueError(
-            "Squares need images of shape (batch, height, width, channels), of which only the batch may be unknown. "
-            f"Received: shape {x.shape}. Give images without channels as `images[..., None]`."
+            "Squares need images of shape (batch, height, width, channels), or with the channels first, of which "
+            f"only the batch may be unknown. Received: shape {x.shape}. Give images without channels as "
+            "`images[..., None]`; no square can be laid in vectors, which `apgd` and `fab` attack."
         )
     return x
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pineat_tf.attacks.apgd import apgd
 from pineat_tf.attacks.fab import fab
 from pineat_tf.attacks.square import square
-from pineat_tf.checks import check_choice
+from pineat_tf.projections import Norm
 from pineat_tf.types import Bounds
 
 
@@ -16,6 +16,7 @@ def auto_attack(
     num_queries: int = 5000,
     num_targets: int = 9,
     bounds: Bounds | None = (0.0, 1.0),
+    data_format: str | None = None,
 ) -> dict[str, Callable[[float], Callable]]:
     """The standard version of AutoAttack: two forms of APGD, FAB and Square, each of what the others leave.
 
@@ -24,11 +25,13 @@ def auto_attack(
         num_steps: of APGD and FAB, >= 1.
         num_queries: of Square, >= 1.
         num_targets: classes that APGD's and FAB's targeted forms try, the likeliest first, >= 1; all if there are
-            fewer. They need 4 classes or more.
+            fewer.
         bounds: the pixel range, or None for no limits.
+        data_format: of the images, as `square` takes it.
 
     Returns:
-        The ensemble for `robustness`: "apgd_ce", "apgd_t", "fab_t", "square".
+        The ensemble for `robustness`: "apgd_ce", "apgd_t" (for 4 classes or more: its `min_classes`), "fab_t", "square"
+        (for images with height and width: its `image_rank` is 4).
 
     Raises:
         ValueError: if the norm is unknown; other arguments are refuted when an attack is made.
@@ -40,12 +43,11 @@ def auto_attack(
         Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
         attacks", ICML 2020, section 5 and its published code.
     """
-    check_choice("norm", norm, ("linf", "l2"))
-    common = {"norm": norm, "bounds": bounds}
+    common = {"norm": Norm.of(norm).name, "bounds": bounds}
     targeted = {"num_targets": num_targets, "num_steps": num_steps}
     return {
         "apgd_ce": lambda epsilon: apgd(epsilon=epsilon, num_steps=num_steps, **common),
         "apgd_t": lambda epsilon: apgd(epsilon=epsilon, loss="dlr_targeted", **targeted, **common),
         "fab_t": lambda epsilon: fab(epsilon=epsilon, **targeted, **common),
-        "square": lambda epsilon: square(epsilon=epsilon, num_queries=num_queries, **common),
+        "square": lambda epsilon: square(epsilon=epsilon, num_queries=num_queries, data_format=data_format, **common),
     }
