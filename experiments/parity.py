@@ -19,7 +19,7 @@ from absl import flags
 from tqdm.auto import tqdm
 
 import pineat_tf as pt
-from experiments import command_line, files, networks
+from experiments import command_line, files, networks, stored
 from experiments.datasets import Split, load_source
 from pineat_tf.checks import check_positive
 
@@ -162,7 +162,7 @@ def _installed(name: str) -> Any:
 
 
 def _in_float32(path: str) -> keras.Model:
-    trained = keras.saving.load_model(path, compile=False)
+    trained = stored.load_network(path)
     first = next((layer for layer in trained.layers if isinstance(layer, keras.layers.Conv2D)), None)
     if first is None:
         raise ValueError(f"{path!r} is no fmnist_vgg: it has no convolution. Give a network of experiments.run.")

@@ -337,8 +337,8 @@ def with_one(value, index=(0, 0)):
         ("output_train_benign", lambda a: a[:-1], "output_train_benign must have shape"),
         ("output_test_adversarial", lambda a: a[1:], "output_test_adversarial must have shape"),
         ("output_test_benign", lambda a: a[:, :, None], "Received: (40, 4, 1) and (40,)"),
-        ("output_test_benign", lambda a: a[:, 0], "(num, num_classes)"),
-        ("train_label", lambda a: a[:, None], "train_label (num,)"),
+        ("output_test_benign", lambda a: a[:, 0], "equally many classes"),
+        ("train_label", lambda a: np.stack([a, a], 1), "train_label (num,)"),
         ("test_label", lambda a: np.eye(4)[a], "test_label (num,)"),
         ("test_label", lambda a: a.astype(float), "test_label whole ones"),
         ("train_label", lambda a: a.astype(str), "must be an array of numbers"),
@@ -362,7 +362,7 @@ def test_no_examples_and_no_classes_are_refused(tmp_path, capsys):
     nobody = {name: array[:0] for name, array in predictions().items()}
     assert "at least one example" in refusal(capsys, save(tmp_path, nobody))
     one_class = {n: a[:, :1] if a.ndim == 2 else a for n, a in predictions().items()}
-    assert "two classes" in refusal(capsys, save(tmp_path, one_class))
+    assert "must lie in 0..1" in refusal(capsys, save(tmp_path, one_class))  # one sigmoid, and labels 0..3
 
 
 def test_infinite_logits_are_refused(tmp_path, capsys):
@@ -388,3 +388,48 @@ def test_a_failed_audit_leaves_the_older_json_alone(tmp_path, capsys):
     assert "NaN" in refusal(capsys, path, f"--json={target}")
     assert target.read_text() == "an older audit"
     assert sorted(os.listdir(tmp_path)) == ["audit.json", "predictions.npz"]
+
+
+# ---------------------------------------------------------------- one output of two classes
+
+
+def binary(form, shape, kind=np.int64):
+    """Predictions of a head of one output, and the same as two columns."""
+    rng = np.random.default_rng(0)
+    one, two = {}, {}
+    for split, num, gain in (("train", 60, 2.0), ("test", 40, 1.0)):
+        labels = rng.integers(0, 2, num)
+        z = rng.normal(size=num) + gain * (2 * labels - 1)
+        p = 1 / (1 + np.exp(-z))
+        one[f"{split}_label"], two[f"{split}_label"] = labels.astype(kind).reshape(shape), labels
+        one[f"{form}{split}_benign"] = (z if "logits" in form else p).reshape(shape)
+        two[f"{form}{split}_benign"] = np.stack([0 * z, z] if "logits" in form else [1 - p, p], 1)
+    return one, two
+
+
+@pytest.mark.parametrize("form", ["logits_", "output_", "logits_output_"])
+@pytest.mark.parametrize("shape, kind", [((-1,), np.int64), ((-1, 1), np.uint8), ((-1, 1), np.float32)])
+def test_one_column_is_two_classes(tmp_path, form, shape, kind):
+    one, two = binary(form, shape, kind)
+    figures = audit.audit_file(save(tmp_path, one))
+    assert figures == audit.audit_file(save(tmp_path, two)) and figures["a_train"] > 0.9
+
+
+@pytest.mark.parametrize(
+    "form, change, message",
+    [
+        ("output_", {"output_test_benign": np.linspace(-1, 2, 40)}, "in output_test_benign.*[0, 1]. Are these logits?"),
+        ("output_", {"test_label": np.arange(40)}, "must lie in 0..1"),
+        ("output_", {"test_label": np.full(40, 0.5)}, "test_label whole ones"),
+        ("logits_", {"logits_train_benign": np.full(60, np.inf)}, "in logits_train_benign"),
+    ],
+)
+def test_columns_that_do_not_fit_are_named(tmp_path, capsys, form, change, message):
+    line = refusal(capsys, save(tmp_path, binary(form, (-1,))[0] | change))
+    assert all(part in line for part in message.split(".*"))
+
+
+def test_probabilities_under_the_name_of_logits_are_refused(tmp_path, capsys):
+    arrays = {name.replace("output", "logits"): array for name, array in predictions(kinds=["benign"]).items()}
+    line = refusal(capsys, save(tmp_path, arrays))
+    assert "logits_train_benign holds probabilities" in line and "Save them as output_train_benign" in line

@@ -9,7 +9,6 @@ import tensorflow as tf
 
 import pineat_tf as pt
 from experiments import datasets
-from experiments.audit import networks
 from experiments.audit.__main__ import main
 
 DATA = ("--members=digits:train:60", "--non_members=digits:test:40")
@@ -46,7 +45,7 @@ def test_figures_are_those_of_the_logits_however_the_network_was_kept(tmp_path, 
     original.export(path, verbose=False) if kind == "folder" else original.save(path)
     if kind == "folder" and end != "logits":
         pytest.skip("a softmax inside a SavedModel cannot be seen: the next test")
-    figures = audited(path, "--epsilon=0.1", "--steps=3")
+    figures = audited(path, "--epsilon=0.1", "--steps=3", *(["--trust"] if kind == "folder" else []))
     members, non_members = datasets.load_source("digits:train:60"), datasets.load_source("digits:test:40")
     attack = pt.attacks.pgd(epsilon=0.1, step_size=0.25 / 3, num_steps=3, random_start=False)
     logits_only = network()
@@ -55,13 +54,13 @@ def test_figures_are_those_of_the_logits_however_the_network_was_kept(tmp_path, 
     for name in ("a_train", "a_test", "r_train", "r_test"):
         assert figures[name] == expected[name]
     assert figures["p_e_nat"] == pytest.approx(expected["p_e_nat"], abs=0.03)  # SavedModels round otherwise
-    assert len(figures["notes"]) == (end != "logits")
+    assert len(figures["notes"]) == (end != "logits") + (kind == "folder")
 
 
 def test_a_softmax_inside_a_saved_model_is_warned_of(tmp_path):
     network("activation").export(tmp_path / "network", verbose=False)
     with pytest.warns(UserWarning, match="look like probabilities"):
-        figures = audited(tmp_path / "network", "--epsilons=0.1", "--num_attacked=5")
+        figures = audited(tmp_path / "network", "--trust", "--epsilons=0.1", "--num_attacked=5")
     assert any("look like probabilities" in sign for sign in figures["robustness"]["warnings"])
 
 
@@ -98,18 +97,12 @@ def test_further_attackers_are_asked_with_intervals(tmp_path, capsys):
 def test_networks_that_cannot_be_used_are_told(tmp_path, capsys):
     broken = tmp_path / "broken.keras"
     broken.write_bytes(b"PK no archive")
-    assert "cannot be used as a network" in refusal(capsys, broken, *DATA)
+    assert "broken.keras' could not be read" in refusal(capsys, broken, *DATA)
     other = tmp_path / "other.keras"
     keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(2)]).save(other)
     assert "on images of shape (8, 8, 1)" in refusal(capsys, other, *DATA)
-    one = tmp_path / "one.keras"
-    network(num_classes=1).save(one)
-    assert "must give a row of logits an image" in refusal(capsys, one, *DATA)
-    unsafe = tmp_path / "unsafe.keras"
-    keras.Sequential([keras.layers.Input(SHAPE), keras.layers.Lambda(lambda x: x[:, 0, :, 0])]).save(unsafe)
-    assert "cannot be used as a network" in refusal(capsys, unsafe, *DATA)
     tf.saved_model.save(tf.Module(), str(tmp_path / "empty"))
-    assert "neither a function `serve`" in refusal(capsys, tmp_path / "empty", *DATA)
+    assert "neither a function `serve`" in refusal(capsys, tmp_path / "empty", "--trust", *DATA)
 
 
 def test_bad_command_lines_are_told(tmp_path, capsys):
@@ -132,6 +125,67 @@ def test_bad_command_lines_are_told(tmp_path, capsys):
     assert "--num_attacked is for networks" in refusal(capsys, tmp_path / "predictions.npz", "--num_attacked=-1")
 
 
-def test_what_is_a_network(tmp_path):
-    assert networks.is_network("a.keras") and networks.is_network("a.h5") and not networks.is_network("a.npz")
-    assert not networks.is_network(str(tmp_path))
+# ---------------------------------------------------------------- heads and ranges
+
+
+def binary_images(path, num=30):
+    """Bytes 0..255 of two classes, dark and light, in a file."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split in ("train", "test"):
+        arrays[f"y_{split}"] = labels = rng.integers(0, 2, num)
+        arrays[f"x_{split}"] = rng.integers(0, 160, (num, 4, 4, 1)) + 95 * labels[:, None, None, None]
+    np.savez(path, **{name: array.astype(np.uint8) for name, array in arrays.items()})
+    return f"--members={path}:train", f"--non_members={path}:test", arrays
+
+
+def brightness(end, scale=1.0):
+    """Class 1 where the mean of the pixels, times `scale`, is above 127.5 of 255: one output, or two."""
+    num = 2 if end == "softmax" else 1
+    dense = keras.layers.Dense(num, activation=end if end != "gate" else None)
+    layers = [keras.layers.Input((4, 4, 1)), keras.layers.Rescaling(scale / 255), keras.layers.Flatten(), dense]
+    model = keras.Sequential(layers + ([keras.layers.Activation("sigmoid")] if end == "gate" else []))
+    kernel = np.full((16, 1), 20 / 16, np.float32)
+    if num == 2:
+        dense.set_weights([np.concatenate([0 * kernel, kernel], 1), np.float32([0, -10])])
+    else:
+        dense.set_weights([kernel, np.float32([-10])])
+    return model
+
+
+@pytest.mark.parametrize("end", [None, "sigmoid", "gate", "softmax"])
+@pytest.mark.parametrize("kind", ["keras", "h5"])
+def test_heads_of_one_output_and_images_of_whole_numbers(tmp_path, end, kind):
+    """The figures of the same network with the same images in [0, 1]: the radius is on the scale of the pixels."""
+    members, non_members, arrays = binary_images(tmp_path / "d.npz")
+    data, options = (members, non_members), ("--steps=3", "--epsilons={}", "--epsilon={}", "--num_attacked=5")
+    brightness(end).save(tmp_path / f"whole.{kind}")
+    brightness(end, scale=255).save(tmp_path / f"unit.{kind}")
+    wide = audited(tmp_path / f"whole.{kind}", *data, "--bounds=0,255", *(o.format(25.5) for o in options))
+    unit = audited(tmp_path / f"unit.{kind}", *data, *(o.format(0.1) for o in options))
+    expected = np.mean((arrays["x_test"].mean((1, 2, 3)) > 127.5) == arrays["y_test"])
+    assert wide["bounds"] == [0, 255] and wide["a_test"] == unit["a_test"] == pytest.approx(expected)
+    for name in ("a_train", "r_train", "r_test", "p_e_nat"):
+        assert wide[name] == pytest.approx(unit[name], abs=0.04)
+    assert wide["robustness"]["accuracies"] == unit["robustness"]["accuracies"]
+    assert len(wide["notes"]) == (end is not None)
+
+
+def test_bounds_reach_the_further_attackers(tmp_path):
+    members, non_members, _ = binary_images(tmp_path / "d.npz", 120)
+    brightness("sigmoid").save(tmp_path / "n.keras")
+    figures = audited(tmp_path / "n.keras", members, non_members, "--bounds=0,255", "--attackers", "--norm=l2")
+    assert len(figures["attackers"]) == 6
+
+
+def test_a_softmax_that_cannot_be_taken_off_is_refused(tmp_path, capsys):
+    inputs = keras.Input(SHAPE)
+    logits = keras.layers.Dense(3)(keras.layers.Flatten()(inputs))
+    keras.Model(inputs, keras.ops.softmax(logits)).save(tmp_path / "n.keras")
+    assert "its outputs are probabilities" in refusal(capsys, tmp_path / "n.keras", *DATA)
+
+
+@pytest.mark.parametrize("bounds", ["0", "a,b", "1,0", "0,1,2", "", "0,nan"])
+def test_ranges_that_are_none_are_refused(tmp_path, capsys, bounds):
+    network().save(tmp_path / "n.keras")
+    assert "bounds" in refusal(capsys, tmp_path / "n.keras", *DATA, f"--bounds={bounds}")

@@ -11,12 +11,13 @@ import sys
 
 from absl import flags
 
-from experiments import command_line, files
+from experiments import command_line, files, stored
 from experiments.audit import attackers, networks, predictions
 from experiments.datasets import SOURCES, load_source
 from pineat_tf import accelerate
-from pineat_tf.checks import check_choice, check_count, check_positive
+from pineat_tf.checks import check_bounds, check_choice, check_count, check_positive
 from pineat_tf.report import Report
+from pineat_tf.types import Bounds
 
 USAGE = """\
 usage: python -m experiments.audit FILE.npz [--json=PATH]
@@ -30,11 +31,12 @@ FILE.npz holds NumPy arrays, num examples by num_classes:
   output_train_benign, output_test_benign             probabilities for natural inputs
   output_train_adversarial, output_test_adversarial   for adversarial inputs (may be absent)
   train_label, test_label                             true classes, whole numbers, one a row
+A single column is what one sigmoid (or, as logits, one logit) gives for class 1.
 Logits are better than probabilities, which saturate: name them logits_train_benign,
 logits_test_adversarial and so on (or logits_output_train_benign ...); they are then preferred.
 
-NETWORK is a .keras or HDF5 file or a SavedModel's folder that takes images in [0, 1]. A softmax at
-its end is taken off, where it can be seen. IMAGES are
+NETWORK is a .keras or HDF5 file or a SavedModel's folder. A softmax at its end, or one sigmoid, is
+taken off, where it can be seen. IMAGES are
   fmnist:train, cifar10:test or digits:test      with :5000 for the subset that a run of that
                                                  --train_size or --test_size takes
   tfds:NAME:SPLIT                                as in tfds:mnist:test[:1000]
@@ -45,6 +47,11 @@ its end is taken off, where it can be seen. IMAGES are
   --epsilons=0.05,0.1    radii at which AutoAttack measures the accuracy on non-members
   --num_attacked=1000    how many of them, the first ones
   --norm=linf            of all radii: linf or l2
+  --bounds=0,1           range of the pixels that NETWORK takes, as -1,1, or 0,255 where it rescales
+                         them itself; radii are on the same scale. Bytes are spread over a range up
+                         to 1 and kept in a wider one; none: no limits
+  --trust                load a network that is a program too (a SavedModel, a Lambda, layers of
+                         your own): it may do whatever its author wants, with your rights
   --attackers            further attackers too: learned ones, quantile regression, by labels only
   --data_dir=PATH        where data sets are looked for; empty for the usual places
   --json=PATH            write every figure to this file
@@ -54,8 +61,9 @@ it with the noise floor, not with 0.5.
 """
 _OF_NETWORKS = (
     "members", "non_members", "data_dir", "epsilon", "epsilons", "norm", "steps", "num_attacked", "attackers",
+    "bounds", "trust",
 )  # fmt: skip
-_DEFAULT_RADIUS = 0.1  # of label-only attackers, without --epsilon
+_DEFAULT_SHARE = 0.1  # of the range, as the radius of label-only attackers without --epsilon
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -85,7 +93,7 @@ def _run(argv: list[str]) -> None:
     if values.json is not None and os.path.realpath(values.json) == os.path.realpath(path):
         raise ValueError(f"--json={values.json} would overwrite what is audited. Name another file.")
     with _writing(values.json) as write:  # opened before the work, so that an unwritable path is told at once
-        text, figures = _of_network(path, values) if networks.is_network(path) else _of_predictions(path, values)
+        text, figures = _of_network(path, values) if stored.is_network(path) else _of_predictions(path, values)
         write(figures)
     print(text)
 
@@ -106,21 +114,24 @@ def _of_network(path: str, values: flags.FlagValues) -> tuple[str, dict]:
     if not (values.members and values.non_members):
         raise ValueError(f"a network is audited on its data: give --members and --non_members, each {SOURCES}")
     members, non_members = (
-        load_source(source, data_dir=values.data_dir or None) for source in (values.members, values.non_members)
+        load_source(source, data_dir=values.data_dir or None, bounds=attacks.bounds)
+        for source in (values.members, values.non_members)
     )
     if members.images.shape[1:] != non_members.images.shape[1:]:
         raise ValueError(
             "members and non-members must be images of one shape, not "
             f"{members.images.shape[1:]} and {non_members.images.shape[1:]}."
         )
-    network, notes = networks.load_network(path, members.images.shape[1:])
+    network, notes = networks.load_network(path, members.images.shape[1:], trust=values.trust)
     state = f"{values.json}.state.json" if values.json else None
     report = networks.audit_network(network, members, non_members, attacks, state)
     text = [_text(report, f" of {path}"), *notes]
     about = {"network": path, "members": values.members, "non_members": values.non_members, "notes": notes}
+    about["bounds"] = attacks.bounds
     if values.attackers:
-        radius = {"epsilon": values.epsilon or _DEFAULT_RADIUS, "norm": values.norm}
-        found = list(attackers.audit(network, members, non_members, **radius))
+        low, high = attacks.bounds or (0.0, 1.0)
+        ball = {"epsilon": values.epsilon or _DEFAULT_SHARE * (high - low), "norm": values.norm}
+        found = list(attackers.audit(network, members, non_members, bounds=attacks.bounds, **ball))
         about["attackers"] = [result.to_dict() for result in found]
         text += ["", "Further attackers, by natural queries (95 % bootstrap intervals):", attackers.table(found)]
     return "\n".join(text), report.to_dict() | about
@@ -131,8 +142,21 @@ def _attacks(values: flags.FlagValues) -> networks.Attacks:
     check_count("steps", values.steps, 1, "It is how many steps PGD takes.")
     check_count("num_attacked", values.num_attacked, 1, "It is how many non-members the ensemble attacks.")
     for epsilon in (*values.epsilons, *([values.epsilon] if values.epsilon else [])):
-        check_positive("epsilon", epsilon, "It is a radius on the [0, 1] pixel scale, e.g. 8/255.")
-    return networks.Attacks(values.epsilon, values.steps, values.epsilons, values.num_attacked, values.norm)
+        check_positive("epsilon", epsilon, "It is a radius on the scale of the pixels, e.g. 8/255 of [0, 1].")
+    bounds = _bounds(values.bounds)
+    return networks.Attacks(values.epsilon, values.steps, values.epsilons, values.num_attacked, values.norm, bounds)
+
+
+def _bounds(text: str) -> Bounds | None:
+    """The range that the word names."""
+    if text.strip().lower() == "none":
+        return None
+    try:
+        low, high = (float(number) for number in text.split(","))
+    except ValueError:
+        raise ValueError(f"--bounds must be two numbers, as 0,255, or none. Received: {text!r}.") from None
+    check_bounds((low, high))
+    return low, high
 
 
 def _text(report: Report, about: str) -> str:
@@ -165,6 +189,8 @@ def _parse(argv: list[str]) -> tuple[flags.FlagValues, list[str]]:
     for name in ("members", "non_members", "data_dir"):
         flags.DEFINE_string(name, "", "Images.", **own)
     flags.DEFINE_string("norm", "linf", "Of all radii.", **own)
+    flags.DEFINE_string("bounds", "0,1", "Range of the pixels.", **own)
+    flags.DEFINE_bool("trust", False, "Load programs too.", **own)
     flags.DEFINE_integer("steps", 20, "Of PGD.", **own)
     flags.DEFINE_integer("num_attacked", 1000, "How many non-members the ensemble attacks.", **own)
     command_line.define(values, "epsilon", 0.0, "Radius of PGD.")

@@ -10,13 +10,21 @@ from experiments.datasets import Split
 from pineat_tf import membership
 from pineat_tf.membership import MembershipResult
 from pineat_tf.report import markdown_table, rate_cell
+from pineat_tf.types import Bounds
 
 _NUM_BOOTSTRAP = 500
 _SHARES_OF_RADIUS = (0.125, 0.25, 0.5, 0.75, 1.0)
 
 
 def audit(
-    network: keras.Model, members: Split, non_members: Split, *, epsilon: float, norm: str, seed: int = 0
+    network: keras.Model,
+    members: Split,
+    non_members: Split,
+    *,
+    epsilon: float,
+    norm: str,
+    bounds: Bounds | None,
+    seed: int = 0,
 ) -> Iterator[MembershipResult]:
     """Lets each attacker judge members and non-members by natural queries.
 
@@ -26,6 +34,7 @@ def audit(
         non_members: what it was not trained on; half of them are the population that quantile regression learns on.
         epsilon: how far label-only attackers go from an image, > 0, in the norm.
         norm: "linf" or "l2".
+        bounds: the pixel range, or None for no limits.
         seed: of all attackers.
 
     Yields:
@@ -37,7 +46,7 @@ def audit(
         scores = membership.cross_fitted_scores(*predictions, kind=kind, seed=seed)
         yield _record(f"{kind} (cross-fitted)", scores)
     yield _record("quantile regression", _by_quantiles(members, non_members, predictions, seed))
-    for name, score in _label_only(network, epsilon, norm, seed).items():
+    for name, score in _label_only(network, epsilon, norm, bounds, seed).items():
         yield _record(name, [score(tuple(split)) for split in (members, non_members)])
 
 
@@ -76,11 +85,13 @@ def _by_quantiles(
     return membership.quantile_regression_scores(population[1], of_members, judged[1], features=features, seed=seed)
 
 
-def _label_only(network: keras.Model, epsilon: float, norm: str, seed: int) -> dict[str, Callable]:
+def _label_only(
+    network: keras.Model, epsilon: float, norm: str, bounds: Bounds | None, seed: int
+) -> dict[str, Callable]:
     def attack_at(radius: float) -> Callable:
-        return pt.attacks.pgd(epsilon=radius, step_size=radius / 4, num_steps=10, norm=norm)
+        return pt.attacks.pgd(epsilon=radius, step_size=radius / 4, num_steps=10, norm=norm, bounds=bounds)
 
-    ball = pt.queries.RandomInBall(epsilon=2 * epsilon, norm=norm)
+    ball = pt.queries.RandomInBall(epsilon=2 * epsilon, norm=norm, bounds=bounds)
     radii = [2 * epsilon * share for share in _SHARES_OF_RADIUS]
     return {
         "labels only: noise": lambda data: membership.noise_scores(network, data, noise=ball, num_draws=16, seed=seed),

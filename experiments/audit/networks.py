@@ -1,7 +1,5 @@
 """Audits networks from files: .keras, HDF5 or SavedModel, with or without a softmax at their end."""
 
-import os
-import zipfile
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -10,16 +8,19 @@ import tensorflow as tf
 from tqdm.auto import tqdm
 
 import pineat_tf as pt
+from experiments import stored
 from experiments.datasets import Split
+from pineat_tf.heads import class_logits
+from pineat_tf.types import Bounds
 
-_SAVED_MODEL = "saved_model.pb"
+_NOTE = "{} at its end was taken off: logits are attacked and scored."
 
 
 class Loaded(NamedTuple):
     """A network from a file.
 
     Attributes:
-        network: gives logits.
+        network: gives logits of two classes or more.
         notes: what was done to it, in sentences.
     """
 
@@ -36,6 +37,7 @@ class Attacks(NamedTuple):
         epsilons: radii of the ensemble on some non-members; empty for none.
         num_attacked: how many.
         norm: "linf" or "l2".
+        bounds: the pixel range, or None for no limits.
     """
 
     epsilon: float
@@ -43,34 +45,41 @@ class Attacks(NamedTuple):
     epsilons: tuple[float, ...]
     num_attacked: int
     norm: str
+    bounds: Bounds | None
 
 
-def is_network(path: str) -> bool:
-    """Whether a path looks like that of a network: a .keras or .h5 file, or a SavedModel's folder."""
-    return path.endswith((".keras", ".h5", ".hdf5")) or os.path.isfile(os.path.join(path, _SAVED_MODEL))
-
-
-def load_network(path: str, image_shape: tuple[int, ...]) -> Loaded:
-    """Reads a network and takes the softmax off its end, if it has one that can be seen.
+def load_network(path: str, image_shape: tuple[int, ...], *, trust: bool = False) -> Loaded:
+    """Loads a network and takes the softmax or sigmoid off its end, if it has one that can be seen.
 
     Args:
-        path: a .keras or HDF5 file, which is read in Keras' safe mode, or a SavedModel's folder.
+        path: a .keras or HDF5 file, or a SavedModel's folder; see `stored.load_network`.
         image_shape: of the images that it will be shown.
+        trust: whether to load programs too.
 
     Raises:
-        ValueError: if it cannot be read, or does not give a row of numbers for an image.
+        ValueError: if it cannot be read, is a program that is not trusted, or gives neither logits nor one sigmoid
+            for an image.
     """
+    whole = stored.load_network(path, image_shape=image_shape, trust=trust)
+    network, notes = _without_probabilities(whole)
+    if trust:
+        notes.append("Whatever code its file holds was run: --trust was given.")
     try:
-        if os.path.isdir(path):
-            network, notes = _saved_model(path, image_shape), []
-        else:
-            network, notes = _without_softmax(keras.saving.load_model(path, compile=False))
-        shape = network(tf.zeros([1, *image_shape]), training=False).shape
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile, tf.errors.OpError) as error:
-        raise ValueError(f"{path!r} cannot be used as a network on images of shape {image_shape}: {error}") from error
-    if len(shape) != 2 or shape[1] < 2:
-        raise ValueError(f"{path!r} must give a row of logits an image. Received: outputs of shape {tuple(shape)}.")
+        inputs = keras.Input(image_shape)
+        network = keras.Model(inputs, _ClassLogits()(network(inputs)))
+        tf.function(network)(tf.zeros([2, *image_shape]), training=False)
+    except Exception as error:  # a layer may raise anything of a shape that it was not made for
+        text = " ".join(str(error).split())[:800]
+        raise ValueError(f"{path!r} cannot be used as a network on images of shape {image_shape}: {text}") from error
     return Loaded(network, notes)
+
+
+@keras.saving.register_keras_serializable(package="pineat_tf_audit")
+class _ClassLogits(keras.layers.Layer):
+    """One logit or sigmoid as two logits; a softmax that is found inside is refused."""
+
+    def call(self, outputs: tf.Tensor) -> tf.Tensor:
+        return class_logits(outputs)
 
 
 def audit_network(
@@ -107,13 +116,14 @@ def _pgd(attacks: Attacks) -> Callable:
         num_steps=attacks.steps,
         random_start=False,
         norm=attacks.norm,
+        bounds=attacks.bounds,
     )
 
 
 def _robustness(network: keras.Model, data: Split, attacks: Attacks, state_path: str | None) -> pt.Robustness:
     images, labels = (array[: attacks.num_attacked] for array in data)
-    ensemble = pt.attacks.auto_attack(norm=attacks.norm)
-    if network.output_shape[-1] < 4:  # the targeted loss needs a fourth logit
+    ensemble = pt.attacks.auto_attack(norm=attacks.norm, bounds=attacks.bounds)
+    if network.output_shape[-1] < 4:  # the targeted losses need a fourth logit
         ensemble.pop("apgd_t")
     num_stages, stages_done = len(ensemble) * len(attacks.epsilons), 0
     with _bar(num_stages * len(labels), "ensemble") as bar:
@@ -129,6 +139,7 @@ def _robustness(network: keras.Model, data: Split, attacks: Attacks, state_path:
             ensemble,
             epsilons=attacks.epsilons,
             norm=attacks.norm,
+            bounds=attacks.bounds,
             state_path=state_path,
             on_batch=moved,
         )
@@ -138,34 +149,22 @@ def _bar(total: int, what: str) -> tqdm:
     return tqdm(total=total, unit=" images", desc=what, dynamic_ncols=True)
 
 
-def _without_softmax(network: keras.Model) -> tuple[keras.Model, list[str]]:
+def _without_probabilities(network: keras.Model) -> tuple[keras.Model, list[str]]:
+    """The network up to its logits, as a model of its own that shares all layers but the last."""
     last = network.layers[-1]
-    if getattr(last, "activation", None) in (keras.activations.softmax, keras.activations.log_softmax):
-        last.activation = keras.activations.linear
-        return network, ["Its last layer ended in a softmax, which was taken off: logits are attacked and scored."]
+    try:
+        is_end = last.output is network.outputs[0] and len(network.outputs) == 1
+    except (AttributeError, ValueError, TypeError):  # a subclassed model or layer, which says nothing of its graph
+        is_end = False
+    if not is_end:
+        return network, []
     if isinstance(last, keras.layers.Softmax):
-        before = keras.Model(network.inputs, network.layers[-2].output)
-        return before, ["Its last layer, a softmax, was taken off: logits are attacked and scored."]
-    return network, []
-
-
-@keras.saving.register_keras_serializable(package="pineat_tf_audit")
-class _Served(keras.layers.Layer):
-    """A SavedModel's function as a layer."""
-
-    def __init__(self, served: tf.Module, call: Callable, **options):
-        super().__init__(trainable=False, **options)
-        self._served, self._serve = served, call
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        outputs = self._serve(inputs)
-        return next(iter(outputs.values())) if isinstance(outputs, dict) else outputs
-
-
-def _saved_model(path: str, image_shape: tuple[int, ...]) -> keras.Model:
-    served = tf.saved_model.load(path)
-    call = getattr(served, "serve", None) or served.signatures.get("serving_default")
-    if call is None:
-        raise ValueError("it has neither a function `serve`, as of Keras' exports, nor a signature `serving_default`")
-    inputs = keras.Input(image_shape)
-    return keras.Model(inputs, _Served(served, call)(inputs))
+        return keras.Model(network.inputs, last.input), [_NOTE.format("a softmax")]
+    activation = getattr(last, "activation", None)
+    is_sigmoid = activation is keras.activations.sigmoid and network.output_shape[-1] == 1
+    if not is_sigmoid and activation not in (keras.activations.softmax, keras.activations.log_softmax):
+        return network, []
+    linear = type(last).from_config(last.get_config() | {"activation": "linear"})
+    logits = linear(last.input)
+    linear.set_weights(last.get_weights())
+    return keras.Model(network.inputs, logits), [_NOTE.format("a sigmoid" if is_sigmoid else "a softmax")]

@@ -48,8 +48,10 @@ def audit(path: str) -> tuple[Report, dict[str, str | None]]:
     """The report, and what each kind of input was scored from."""
     arrays = read_arrays(path, _NAMES)
     chosen = {queries: _choose(arrays, queries) for queries in QUERIES}
-    for _, names in chosen.values():
+    for form, names in chosen.values():
         _check_arrays(arrays, names)
+        for name, label in zip(names, LABELS):
+            arrays[name], arrays[label] = _as_rows(arrays[name], arrays[label], form, name)
     natural, adversarial = (_query_figures(arrays, queries, *choice) for queries, choice in chosen.items())
     return Report(natural=natural, adversarial=adversarial), {queries: form for queries, (form, _) in chosen.items()}
 
@@ -89,23 +91,46 @@ def _choose(arrays: dict, queries: str) -> tuple[str | None, list[str]]:
 
 def _check_arrays(arrays: dict[str, np.ndarray], names: list[str]) -> None:
     for name, label in zip(names, LABELS):
-        shape, label_shape = np.shape(arrays[name]), np.shape(arrays[label])
-        if len(shape) != 2 or label_shape != shape[:1]:
+        array, labels = arrays[name], arrays[label]
+        if array.ndim not in (1, 2) or labels.shape not in (array.shape[:1], (*array.shape[:1], 1)):
             raise ValueError(
-                f"{name} must have shape (num, num_classes) and {label} (num,). Received: {shape} and {label_shape}."
+                f"{name} must have shape (num, num_classes), or (num, 1) for one sigmoid, and {label} (num,). "
+                f"Received: {array.shape} and {labels.shape}."
             )
-        if arrays[name].dtype.kind not in "fiu" or arrays[label].dtype.kind not in "iu":
+        is_binary = array.ndim == 1 or array.shape[1] == 1
+        is_whole = labels.dtype.kind in "iu" or (is_binary and np.isin(labels, (0, 1)).all())
+        if array.dtype.kind not in "fiu" or not is_whole:
             raise ValueError(
-                f"{name} must hold real numbers and {label} whole ones. "
-                f"Received: {arrays[name].dtype} and {arrays[label].dtype}."
+                f"{name} must hold real numbers and {label} whole ones. Received: {array.dtype} and {labels.dtype}."
             )
-        if np.isnan(arrays[name]).any():
+        if np.isnan(array).any():
             raise ValueError(f"{name} holds NaN. The network that gave it has probably diverged.")
-    widths = [arrays[name].shape[1] for name in names]
+    widths = [arrays[name].reshape(len(arrays[name]), -1).shape[1] if arrays[name].size else 0 for name in names]
     if len(set(widths)) > 1:
         raise ValueError(
             f"{' and '.join(names)} must have equally many classes. Received: {widths[0]} and {widths[1]}."
         )
+
+
+def _as_rows(array: np.ndarray, labels: np.ndarray, form: str, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Gives predictions as a row of two classes or more, and labels as class numbers.
+
+    A column holds what a head of one output gives for class 1: [1 - p, p], or [0, z].
+    """
+    labels = labels.reshape(len(labels)).astype(np.int64) if len(labels) else labels
+    if array.ndim == 1 or array.shape[1] == 1:
+        column = array.reshape(-1).astype(np.float64)
+        if form == "probabilities" and len(column) and not 0 <= column.min() <= column.max() <= 1:
+            raise ValueError(
+                f"in {name}: one probability an example must lie in [0, 1]. Are these logits? Name them so."
+            )
+        return np.stack([1 - column if form == "probabilities" else 0 * column, column], axis=1), labels
+    if form == "logits" and array.size and array.min() >= 0 and np.allclose(array.sum(axis=1), 1, atol=1e-3):
+        raise ValueError(
+            f"{name} holds probabilities: every row is >= 0 and sums to 1. Received: {array[0].tolist()[:5]} first. "
+            f"Save them as {name.replace('logits_output_', 'output_').replace('logits_', 'output_')}."
+        )
+    return array, labels
 
 
 def _scores(score, arrays: dict[str, np.ndarray], names: list[str]) -> list:

@@ -7,12 +7,11 @@ import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import keras
 import numpy as np
 from tqdm.auto import tqdm
 
 import pineat_tf as pt
-from experiments import datasets, files, method
+from experiments import datasets, files, method, stored
 from experiments.config import ExperimentConfig
 from experiments.datasets.reading import read_arrays
 from experiments.sweep.executors import Job
@@ -105,7 +104,7 @@ class Shadows:
         total = len(unasked) * len(predictors) * len(images)
         with tqdm(total=total, unit=" images", desc=f"queries, {self.row.title}", dynamic_ncols=True) as bar:
             for config, path in unasked:
-                network.set_weights(keras.saving.load_model(_network_file(config), compile=False).get_weights())
+                network.set_weights(stored.load_network(str(_network_file(config))).get_weights())
                 _write(path, config, pool, predictors, bar)
 
     def answers(self) -> Answers:
