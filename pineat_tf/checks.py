@@ -33,7 +33,10 @@ def check_share(name: str, value: float) -> None:
 
 def check_epsilon(epsilon: float) -> None:
     """Raises `ValueError` unless `epsilon` is a radius above 0."""
-    check_positive("epsilon", epsilon, "Give the radius on the scale of the pixels, e.g. 8/255 for images in [0, 1].")
+    hint = "Give the radius on the scale of the pixels, e.g. 8/255 for images in [0, 1]."
+    if getattr(epsilon, "shape", ()) != () or isinstance(epsilon, (list, tuple)):
+        hint += " It is one number for all images: attack images of several radii in parts, or use `robustness`."
+    check_positive("epsilon", epsilon, hint)
 
 
 def check_count(name: str, value: int, minimum: int, hint: str) -> None:
@@ -59,7 +62,9 @@ def check_bounds(bounds: Bounds | None) -> None:
     if len(pair) != 2 or not all(map(_is_number, pair)) or not pair[0] < pair[1]:
         raise ValueError(
             "`bounds` must be a pair (smallest, largest) of pixel values. "
-            f"Received: bounds={bounds!r}. Give e.g. (0.0, 1.0), or None for no limits."
+            f"Received: bounds={bounds!r}. Give e.g. (0.0, 1.0), or None for no limits. Where each "
+            "feature has a range of its own, bring all to [0, 1] first: `(x - low) / (high - low)`, with "
+            "`keras.layers.Rescaling(high - low, low)` at the head of the network."
         )
 
 

@@ -411,3 +411,10 @@ class TestChannelsFirst:
     def test_vectors_are_refused(self):
         with pytest.raises(ValueError, match="vectors, which `apgd` and `fab` attack"):
             attacks.square(epsilon=0.1)(linear_network(np.eye(3), [0, 0, 0]), [[0.1, 0.2, 0.3]], [0])
+
+
+def test_arrays_of_radii_and_ranges_of_features_are_refused_with_what_is_served():
+    with pytest.raises(ValueError, match="`epsilon` must be positive.*one number for all images"):
+        attacks.fgsm(epsilon=np.array([0.1, 0.2]))
+    with pytest.raises(ValueError, match="`bounds` must be a pair.*feature has a range of its own.*Rescaling"):
+        attacks.fgsm(epsilon=0.1, bounds=(np.zeros(3), np.ones(3)))
