@@ -31,6 +31,7 @@ setup(
         "scipy>=1.11",
         "absl-py>=1.4",
         "tqdm>=4.62",
+        "filelock>=3.12",
         "matplotlib>=3.8",
         "pillow>=10.3",
         "jinja2>=3.1",

@@ -1,18 +1,22 @@
 """What the commands of this folder share: flags from records, flag files by name, errors in one line."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
+import signal
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
+from typing import TextIO
 
 import tensorflow as tf
 from absl import flags
 
-from experiments import files
+from experiments import files, signals
 from experiments.config import ExperimentConfig
+from experiments.signals import InterruptedRun
 
 FLAGFILES = pathlib.Path(__file__).parent / "flagfiles"
 NOT_RECORDED = ("overwrite", "resume")
@@ -20,18 +24,6 @@ NOT_RECORDED = ("overwrite", "resume")
 _HELP = ("help", "helpshort")
 _LONGEST_FLAGFILE = 1 << 16  # characters
 _MOST_FLAGFILES = 100  # a file that names two, each of which names two, ... has no end
-
-
-class InterruptedRun(Exception):
-    """A signal ended the command; its checkpoint is kept.
-
-    Attributes:
-        exit_code: 128 + the signal's number, as shells have it.
-    """
-
-    def __init__(self, message: str, exit_code: int):
-        super().__init__(message)
-        self.exit_code = exit_code
 
 
 def expand_flagfiles(argv: Sequence[str], _open: tuple[str, ...] = (), _read: list[str] | None = None) -> list[str]:
@@ -153,27 +145,70 @@ def parsed(values: flags.FlagValues, argv: Sequence[str], help_text: Callable[[]
 def guarded(command: Callable[[list[str]], None], argv: list[str] | None) -> int:
     """Runs a command; what goes wrong becomes one line on stderr and an exit code.
 
+    What it prints after nobody reads it any more (`| head`) is lost, and the command goes on.
+
     Returns:
-        0, 2 for bad input or files that cannot be read or written, 130 for Ctrl-C, 143 for SIGTERM.
+        0, 2 for bad input or files that cannot be read or written, 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
     """
+    with _outliving_readers():
+        code, line = ended(command, sys.argv if argv is None else argv)
+        if line:
+            print(line, file=sys.stderr)
+    return code
+
+
+def ended(command: Callable[[list[str]], None], argv: list[str]) -> tuple[int, str]:
+    """Runs a command; gives its exit code and the line that says why it ended, empty if it came to its end."""
     try:
-        command(sys.argv if argv is None else argv)
+        with signals.ending.listening():
+            command(argv)
     except (OSError, ValueError, flags.Error) as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
-        return 2
+        return 2, "error: " + " ".join(str(error).split())
     except tf.errors.OpError as error:
         system_error = files.system_error(error)
         if not system_error:
             raise
-        print("error:", system_error, file=sys.stderr)
-        return 2
+        return 2, f"error: {system_error}"
     except InterruptedRun as interrupted:
-        print(f"interrupted: {interrupted}", file=sys.stderr)
-        return interrupted.exit_code
+        return interrupted.exit_code, f"interrupted: {interrupted}"
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+        return 128 + signal.SIGINT, "interrupted"
+    return 0, ""
+
+
+class _Outliving:
+    """A stream whose reader may go away."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._unless_broken(self._stream.write, text) or len(text)
+
+    def flush(self) -> None:
+        self._unless_broken(self._stream.flush)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+    def _unless_broken(self, method: Callable, *args: str) -> object:
+        try:
+            return method(*args)
+        except BrokenPipeError:
+            with open(os.devnull, "wb") as nothing:
+                os.dup2(nothing.fileno(), self._stream.fileno())  # also for what the stream still holds
+            return None
+
+
+@contextlib.contextmanager
+def _outliving_readers() -> Iterator[None]:
+    out, err = _Outliving(sys.stdout), _Outliving(sys.stderr)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            yield
+        finally:
+            out.flush()
+            err.flush()
 
 
 class _FractionParser(flags.ArgumentParser):

@@ -9,7 +9,7 @@ and _pareto.png in the output directory.
 """
 
 import dataclasses
-import json
+import os
 import pathlib
 import statistics
 import sys
@@ -23,7 +23,7 @@ from experiments.config import ExperimentConfig
 from experiments.figures import pareto
 from experiments.pipeline import METRICS
 from experiments.sweep import grid, outputs, records, tables
-from pineat_tf.report import markdown_table
+from pineat_tf.report import markdown_table, quoted
 
 AUDIT = "audit.json"
 
@@ -66,7 +66,13 @@ def read(path: pathlib.Path) -> Iterator[Run]:
             raise ValueError(f"{str(path)!r} holds no finished run: neither {METRICS} nor records.")
     else:
         found = [path]
-    yield from (Run(records.read(file), _robustness(file.with_name(AUDIT))) for file in found)
+    for file in found:
+        record = records.read(file)
+        try:
+            _config(record)
+        except ValueError as error:
+            raise ValueError(f"{str(file)!r} is no record of a run that there can be: {error}") from error
+        yield Run(record, _robustness(file.with_name(AUDIT)))
 
 
 def grouped(runs: Sequence[Run]) -> list[tuple[tables.RowResult, list[dict]]]:
@@ -141,10 +147,11 @@ def _run(argv: list[str]) -> None:
     results = [method for method, _ in methods]
     grid.check_references(values.reference, [result.row.label for result in results], "the methods")
     output_dir = pathlib.Path(values.output_dir).expanduser()
+    outputs.check_writable(output_dir, values.name)
     outputs.write(results, output_dir, name=values.name, title=values.title, references=values.reference)
     table = ranking(methods)
     ranked = output_dir / f"{values.name}_ranking.md"
-    files.write_text(ranked, f"# {values.title}\n\n{table}\n\n{_NOTE}\n")
+    files.write_text(ranked, f"# {quoted(values.title)}\n\n{table}\n\n{_NOTE}\n")
     print(table)
     print(f"\nTables, picture and report are in {output_dir}.")
 
@@ -157,12 +164,27 @@ _NOTE = (
 
 
 def _robustness(path: pathlib.Path) -> dict | None:
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["robustness"]
-    except (ValueError, KeyError, TypeError) as error:
+        audit = files.read_json(path)
+        robustness = audit.get("robustness") if isinstance(audit, dict) else None
+        _check_robustness(robustness)
+    except ValueError as error:
         raise ValueError(f"{str(path)!r} is no audit: {error}. It is written by experiments.audit --json.") from error
+    return robustness
+
+
+def _check_robustness(value: object) -> None:
+    """Raises `ValueError`, which names the field, unless there is all that the table shows."""
+    if not isinstance(value, dict):
+        raise ValueError("it lacks robustness, which --epsilons gives")
+    for name in ("epsilons", "accuracies"):
+        numbers = value.get(name)
+        if not isinstance(numbers, list) or not numbers or not all(map(records.is_number, numbers)):
+            raise ValueError(f"its robustness.{name} is no list of finite numbers")
+    if type(value.get("num")) is not int or not 0 < value["num"] < 1 << 63:
+        raise ValueError("its robustness.num is no number of images")
 
 
 def _left(robustness: Sequence[dict]) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import re
 import string
 from collections.abc import Sequence
 from typing import Any
@@ -159,6 +160,8 @@ class ExperimentConfig:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         values["ratio"] = str(self.round_ratio).replace("/", "-")
         try:
+            if any(re.search(r"\d{4}|{", form or "") for _, _, form, _ in string.Formatter().parse(self.output_dir)):
+                raise ValueError("a format such as {seed:>1000000000000} is longer than a name can be")
             return os.path.expanduser(self.output_dir.format(**values))
         except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
             names = (

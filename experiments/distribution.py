@@ -8,14 +8,20 @@ import contextlib
 import functools
 import json
 import os
+import signal
+import socket
+import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from experiments.command_line import InterruptedRun
+from experiments import signals
+from experiments.signals import InterruptedRun
 
+_SECONDS_BETWEEN_CALLS = 0.5
 LOST_WORKER = 75  # the exit code that the system's own list has for "try again"
 
 
@@ -32,8 +38,13 @@ def strategy(name: str) -> tf.distribute.Strategy:
         ValueError: if `TF_CONFIG` is missing or does not describe this worker.
     """
     if name == "multi_worker":
-        _check_tf_config(os.environ.get("TF_CONFIG", ""))
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        _wait_for_workers(*_read_tf_config(os.environ.get("TF_CONFIG", "")))
+        handlers = {number: signal.getsignal(number) for number in signals.ENDING}
+        made = tf.distribute.MultiWorkerMirroredStrategy()
+        for number, handler in handlers.items():  # TensorFlow has its own for SIGTERM, which ends nothing
+            if handler is not None:
+                signal.signal(number, handler)
+        return made
     if name == "mirrored":
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
         return tf.distribute.MirroredStrategy([device.name for device in devices])
@@ -174,20 +185,100 @@ def lost_workers_told(strategy: tf.distribute.Strategy) -> Iterator[None]:
         ) from error
 
 
-def _check_tf_config(text: str) -> None:
-    hint = (
-        "Give every worker the same cluster and its own index, e.g. TF_CONFIG='"
-        '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}\'.'
-    )
+_HINT = (
+    "Give every worker the same cluster and its own index, e.g. TF_CONFIG='"
+    '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}\'.'
+)
+
+
+def _read_tf_config(text: str) -> tuple[dict[str, str], str]:
+    """The cluster that TF_CONFIG describes.
+
+    Returns:
+        The addresses of its workers by their names, "worker 1"; and the name of this one.
+
+    Raises:
+        ValueError: if it describes none.
+    """
     if not text:
-        raise ValueError(f"--strategy=multi_worker needs TF_CONFIG in the environment, which is not set. {hint}")
+        raise ValueError(f"--strategy=multi_worker needs TF_CONFIG in the environment, which is not set. {_HINT}")
     try:
         config = json.loads(text)
-        kind, index = config["task"]["type"], config["task"]["index"]
-        addresses = config["cluster"][kind]
-        valid = kind in ("chief", "worker") and all(":" in address for address in addresses)
-        valid = valid and isinstance(addresses, list) and type(index) is int and 0 <= index < len(addresses)
-    except (ValueError, KeyError, TypeError):
-        valid = False
-    if not valid:
-        raise ValueError(f"TF_CONFIG does not say which worker this is. Received: TF_CONFIG={text!r}. {hint}")
+        cluster, task = config["cluster"], config["task"]
+        workers = {
+            f"{kind} {index}": address
+            for kind in ("chief", "worker")
+            for index, address in enumerate(_checked_addresses(cluster, kind))
+        }
+        if type(task["index"]) is not int:
+            raise ValueError("the task's index is no whole number")
+        own = f"{task['type']} {task['index']}"
+        _check_cluster(cluster, workers, own)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        why = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"TF_CONFIG does not say which worker this is. Received: TF_CONFIG={text[:300]!r} ({why}). {_HINT}"
+        ) from None
+    return workers, own
+
+
+def _checked_addresses(cluster: dict, kind: str) -> list[str]:
+    addresses = cluster.get(kind, []) if isinstance(cluster, dict) else None
+    if not isinstance(addresses, list):
+        raise ValueError(f"the addresses of {kind} are no list")
+    for address in addresses:
+        host, _, port = address.rpartition(":") if isinstance(address, str) else ("", "", "")
+        if not host or not (port.isascii() and port.isdigit()) or not 1 <= int(port[:6]) <= 65535:
+            raise ValueError(f"{address!r:.80} is no address like host:2222")
+    return addresses
+
+
+def _check_cluster(cluster: dict, workers: dict[str, str], own: str) -> None:
+    others = ", ".join(map(repr, sorted(cluster.keys() - {"chief", "worker"})))
+    if others:
+        raise ValueError(f"there is no use for {others[:80]}: a cluster has a chief and workers")
+    if len(cluster.get("chief", [])) > 1:
+        raise ValueError("there is more than one chief")
+    if len(set(workers.values())) < len(workers):
+        raise ValueError("two workers have the same address")
+    if own not in workers:
+        raise ValueError(f"the cluster has no {own[:80]!r}")
+
+
+def _wait_for_workers(workers: dict[str, str], own: str) -> None:
+    """Waits until every worker is there, as TensorFlow does, but says for whom and can be ended by signals.
+
+    A worker is there while it listens at its port, first here and then as TensorFlow's server.
+    """
+    missing = {name: address for name, address in workers.items() if name != own}
+    if not missing:
+        return
+    told = None
+    with _listening(workers[own]):
+        while missing:
+            missing = {name: address for name, address in missing.items() if not _answers(address)}
+            if missing and missing != told:
+                names = ", ".join(f"{name} ({address})" for name, address in missing.items())
+                print(f"{own} waits for {names}", file=sys.stderr, flush=True)
+                told = missing
+            if missing:
+                time.sleep(_SECONDS_BETWEEN_CALLS)
+
+
+def _listening(address: str) -> socket.socket:
+    port = int(address.rpartition(":")[2])
+    try:
+        if socket.has_dualstack_ipv6():
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        return socket.create_server(("", port))
+    except OSError as error:
+        raise OSError(error.errno, f"cannot listen at the port of this worker: {error.strerror}", address) from None
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=2.0).close()
+    except (OSError, UnicodeError):  # a name that cannot be one is a host that is not there yet
+        return False
+    return True

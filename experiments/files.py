@@ -2,36 +2,27 @@
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable
 from typing import Any
 
+import filelock
 import tensorflow as tf
 
+from pineat_tf.files import check_replaceable, is_temporary, replacing, sync
 
-@contextlib.contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Gives a temporary name to write to; what stands there then takes the place of `path`, or nothing does."""
-    path = pathlib.Path(path).resolve()  # a link stays a link to what is written
-    if path.is_dir():
-        raise OSError(f"cannot write {str(path)!r}: it is a folder")
-    if path.exists() and not path.is_file():  # /dev/null, say, which a rename would do away with
-        raise OSError(f"cannot write {str(path)!r}: it is not a file")
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.errno and not error.filename:  # a full disk, say
-            error.filename = str(path)
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
+__all__ = [
+    "RunDirectory", "check_committable", "check_name", "check_replaceable", "check_same_data",
+    "check_same_flags", "read_json", "remove",
+    "replacing", "system_error", "unfinished", "wait_until_free", "write_json", "write_text",
+]  # fmt: skip
+
+_LONGEST_RECORDED, _LONGEST_JSON = 1 << 20, 1 << 28  # bytes
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
@@ -49,6 +40,32 @@ def check_name(name: str) -> None:
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Writes strict JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """Reads strict JSON that may come from anybody.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if it is no file of at most 256 MiB, or no JSON.
+    """
+    path = pathlib.Path(path)
+    if path.exists() and not path.is_file():
+        raise ValueError("it is not a file")
+    with open(path, "rb") as file:
+        content = file.read(_LONGEST_JSON + 1)
+    if len(content) > _LONGEST_JSON:
+        raise ValueError(f"it has more than {_LONGEST_JSON} bytes")
+    try:
+        return json.loads(content.decode("utf-8"), parse_constant=_no_number)
+    except UnicodeDecodeError:
+        raise ValueError("it is no text in UTF-8") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"it holds {name}, which is no number")
 
 
 def system_error(error: tf.errors.OpError) -> OSError | None:
@@ -71,25 +88,76 @@ def unfinished(path: str | os.PathLike) -> pathlib.Path:
     return path.with_name(path.name + ".unfinished")
 
 
+def check_committable(path: str | os.PathLike) -> None:
+    """Raises `ValueError` for a link, which a finished run cannot replace, and `OSError` for what can be no name."""
+    for place in (pathlib.Path(path), unfinished(path)):
+        if place.is_symlink():
+            raise ValueError(
+                f"{str(place)!r} is a link, which a finished run cannot replace. Name the folder itself as the "
+                "--output_dir, or one within it."
+            )
+        with contextlib.suppress(FileNotFoundError):
+            place.lstat()
+
+
 def check_same_flags(
     directory: pathlib.Path,
     flags: str,
     *,
     hint: str = "Give its flags to --resume it, or --overwrite to begin anew.",
 ) -> None:
-    """Raises `ValueError` if the run in `directory` has other flags.
+    """Raises `ValueError` unless the run in `directory` has these flags.
 
     Args:
         directory: of a run, finished or not; nothing need be there.
         flags: what the run should have, one a line.
         hint: how to mend it, for the end of the message.
     """
-    recorded = directory / RunDirectory.FLAGS
-    given = set(flags.splitlines())
-    differing = set(recorded.read_text(encoding="utf-8").splitlines()) ^ given if recorded.exists() else set()
+    recorded = _recorded(directory / RunDirectory.FLAGS)
+    if recorded is None:
+        if directory.is_dir() and any(item.name != RunDirectory.LOCK for item in directory.iterdir()):
+            raise ValueError(
+                f"{str(directory)!r} has no {RunDirectory.FLAGS}, without which nobody can tell what run it is of. "
+                f"{hint}"
+            )
+        return
+    differing = set(recorded.splitlines()) ^ set(flags.splitlines())
     if differing:
-        names = ", ".join(sorted({line.split("=")[0] for line in differing}))
+        names = ", ".join(sorted({line.split("=")[0][:80] for line in differing}))
         raise ValueError(f"{str(directory)!r} holds a run with other flags: {names} differ. {hint}")
+
+
+def check_same_data(directory: pathlib.Path, data: str) -> None:
+    """Raises `ValueError` unless the run in `directory` has data of this content.
+
+    Args:
+        directory: of a run with recorded flags, finished or not; else nothing is checked.
+        data: what tells the data from others; empty for those that are known by their name.
+    """
+    recorded = _recorded(directory / RunDirectory.DATA)
+    if not (directory / RunDirectory.FLAGS).exists() or (recorded is None and not data):
+        return
+    if recorded is None or recorded.strip() != data:
+        raise ValueError(
+            f"{str(directory)!r} holds a run on other data: the images or labels are not what they were. Give its "
+            "data to --resume it, or --overwrite to begin anew."
+        )
+
+
+def _recorded(path: pathlib.Path) -> str | None:
+    """The text of a small file of a run; None if there is none.
+
+    Raises:
+        ValueError: if it is not one that a run wrote.
+    """
+    if not os.path.lexists(path):
+        return None
+    if not path.is_file() or path.stat().st_size > _LONGEST_RECORDED:
+        raise ValueError(f"{str(path)!r} was not written by a run. Remove the directory, or name another.")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{str(path)!r} is damaged: {error}. Remove the directory, or name another.") from None
 
 
 class RunDirectory:
@@ -101,23 +169,61 @@ class RunDirectory:
     Args:
         path: the name of the finished directory.
         flags: the run's flags, one a line: a resumed run must have the same.
+        data: what tells its data from others by content: a resumed run must have the same.
         overwrite: replace an earlier run, finished or not.
         resume: go on with an unfinished run.
 
     Raises:
         ValueError: if the name is taken and neither `overwrite` nor `resume` says what to do, what stands there is
-            no run, another process is at work in it, or the unfinished run has other flags.
+            no run or a link, another process is at work in it, or the unfinished run has other flags or data.
+        OSError: if there cannot be such a directory.
     """
 
-    FLAGS = "run.flags"
-    LOCK = "lock"
+    FLAGS, DATA, LOCK = "run.flags", "run.data", "lock"
 
-    def __init__(self, path: str | os.PathLike, *, flags: str, overwrite: bool = False, resume: bool = False):
+    def __init__(
+        self, path: str | os.PathLike, *, flags: str, data: str = "", overwrite: bool = False, resume: bool = False
+    ):
         self.path = pathlib.Path(path)
         self.unfinished = unfinished(self.path)
         self._lock = None
         if overwrite and resume:
             raise ValueError("--overwrite begins anew and --resume goes on: give one of them, not both.")
+        self._check_free(overwrite)
+        try:
+            self._claim(flags, data, overwrite, resume)
+        except BaseException:
+            self.release()
+            raise
+
+    def commit(self) -> None:
+        """Gives the finished directory its name, in place of an earlier one."""
+        _sync_tree(self.unfinished)
+        if os.name == "nt":  # where nothing that is open can be renamed
+            self.release()
+        (self.unfinished / self.LOCK).unlink(missing_ok=True)
+        attic = _new_attic(self.path.parent)
+        earlier = attic / self.path.name
+        if self.path.exists():
+            self.path.rename(earlier)
+        try:
+            self.unfinished.rename(self.path)
+        except OSError:
+            if earlier.exists():
+                earlier.rename(self.path)
+            raise
+        sync(self.path.parent)
+        shutil.rmtree(attic, ignore_errors=True)
+        self.release()
+
+    def release(self) -> None:
+        """Lets other processes have the directory."""
+        if self._lock:
+            self._lock.release()
+            self._lock = None
+
+    def _check_free(self, overwrite: bool) -> None:
+        check_committable(self.path)
         if self.path.exists() and not self._is_run():
             raise ValueError(
                 f"output_dir {str(self.path)!r} holds something other than a run, which is not replaced. Name another "
@@ -128,32 +234,11 @@ class RunDirectory:
                 f"output_dir {str(self.path)!r} holds earlier results. Give --overwrite to replace them once the "
                 "new ones are whole, or name another --output_dir."
             )
-        try:
-            self._claim(flags, overwrite, resume)
-        except BaseException:
-            self.release()
-            raise
-
-    def commit(self) -> None:
-        """Gives the finished directory its name, in place of an earlier one."""
-        (self.unfinished / self.LOCK).unlink()
-        attic = tempfile.mkdtemp(prefix=f".{self.path.name}-replaced-", dir=self.path.parent)
-        if self.path.exists():
-            self.path.rename(pathlib.Path(attic, self.path.name))
-        self.unfinished.rename(self.path)
-        shutil.rmtree(attic, ignore_errors=True)
-        self.release()
-
-    def release(self) -> None:
-        """Lets other processes have the directory."""
-        if self._lock:
-            self._lock.close()
-            self._lock = None
 
     def _is_run(self) -> bool:
         return self.path.is_dir() and ((self.path / self.FLAGS).is_file() or not any(self.path.iterdir()))
 
-    def _claim(self, flags: str, overwrite: bool, resume: bool) -> None:
+    def _claim(self, flags: str, data: str, overwrite: bool, resume: bool) -> None:
         is_new = not self.unfinished.exists()
         if not is_new and not overwrite and not resume:
             raise ValueError(
@@ -161,32 +246,68 @@ class RunDirectory:
                 "begin anew, or name another --output_dir."
             )
         self.unfinished.mkdir(parents=True, exist_ok=True)
+        _new_attic(self.path.parent).rmdir()  # what `commit` will do there is possible
         self._take_lock()
         if overwrite:
             self._clear()
         if resume:
             check_same_flags(self.unfinished, flags)
+            check_same_data(self.unfinished, data)
         self._clear_halves()
+        if data:
+            write_text(self.unfinished / self.DATA, data + "\n")
         write_text(self.unfinished / self.FLAGS, flags)
 
     def _take_lock(self) -> None:
-        self._lock = open(self.unfinished / self.LOCK, "w", encoding="utf-8")
+        self._lock = filelock.FileLock(self.unfinished / self.LOCK, timeout=0)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self.release()
+            self._lock.acquire()
+        except filelock.Timeout:
             raise ValueError(
                 f"output_dir {str(self.path)!r} is in use by another process. Wait for it, or name another."
             ) from None
 
     def _clear(self) -> None:
-        """Removes everything, the flags last: without them, what is left would pass for a run of any flags."""
-        for item in sorted(self.unfinished.iterdir(), key=lambda item: item.name == self.FLAGS):
+        """Removes everything, the flags first: without them, nothing of what is left is gone on with."""
+        for item in sorted(self.unfinished.iterdir(), key=lambda item: item.name != self.FLAGS):
             if item.name != self.LOCK:
                 remove(item)
 
     def _clear_halves(self) -> None:
         """Removes what a process that was killed had not written to its end."""
-        for pattern in ("*.tmp", ".export-*"):
-            for item in self.unfinished.glob(pattern):
+        for item in self.unfinished.iterdir():
+            if is_temporary(item) or item.name.startswith(".export-"):
                 remove(item)
+
+
+def wait_until_free(path: str | os.PathLike, tell: Callable[[str], None], stopping: threading.Event) -> None:
+    """Waits for another process that is at work in a run directory, a run whose sweep was killed, say.
+
+    Args:
+        path: the name of the finished directory.
+        tell: called with a line about it, if there is one to wait for.
+        stopping: ends the wait when it is set.
+    """
+    lock, told = unfinished(path) / RunDirectory.LOCK, False
+    while lock.is_file() and not stopping.is_set():
+        with contextlib.suppress(FileNotFoundError):  # the other process has just come to its end
+            try:
+                filelock.FileLock(lock, timeout=0).acquire().lock.release()
+                return
+            except filelock.Timeout:
+                if not told:
+                    tell(f"{path}: waiting for another process that is at work there")
+                told = True
+                stopping.wait(0.5)
+
+
+def _new_attic(folder: pathlib.Path) -> pathlib.Path:
+    """Where what is replaced goes until its successor has its name."""
+    return pathlib.Path(tempfile.mkdtemp(prefix=".replaced-", dir=folder))
+
+
+def _sync_tree(folder: pathlib.Path) -> None:
+    for place, _, names in os.walk(folder):
+        for name in names:
+            sync(pathlib.Path(place, name))
+        sync(place)

@@ -1,8 +1,41 @@
 """What the machine at hand is good at."""
 
+import os
+import platform
+
 import tensorflow as tf
 
 _BFLOAT16_FEATURES = {"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16", "svebf16"}
+
+
+def description(cpuinfo: str = "/proc/cpuinfo") -> dict[str, object]:
+    """What the last digits of a run depend on: its cores, threads and processors.
+
+    Args:
+        cpuinfo: Linux' description of its processors.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    threading = tf.config.threading
+    return {
+        "cpu": _processor(cpuinfo) or platform.processor() or platform.machine(),
+        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "threads": [threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads()],
+        "gpus": [
+            tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
+            for gpu in tf.config.list_physical_devices("GPU")
+        ],
+        "system": platform.system(),
+    }
+
+
+def _processor(cpuinfo: str) -> str:
+    """The model's name; empty where the system does not tell."""
+    try:
+        with open(cpuinfo, encoding="utf-8", errors="replace") as file:
+            lines = (line.partition(":") for line in file)
+            return next((value.strip() for name, _, value in lines if name.strip() == "model name"), "")
+    except OSError:
+        return ""
 
 
 def emulates_bfloat16(cpuinfo: str = "/proc/cpuinfo") -> bool:

@@ -41,6 +41,11 @@ def pool(config: ExperimentConfig) -> Pool:
     return Pool(loaded._replace(train=datasets.Split(images, labels)), is_canary)
 
 
+def data_fingerprint(config: ExperimentConfig) -> str:
+    """What tells the data of a run by their content; empty for those that are known by their name."""
+    return datasets.fingerprint(config.dataset, config.data_dir or None)
+
+
 def data(config: ExperimentConfig) -> datasets.Dataset:
     """What a run is trained on and tested on."""
     whole = pool(config).data

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from experiments import command_line, files, paper, statistics
 from experiments.sweep import plan, tables
 from experiments.sweep.tables import RowResult
-from pineat_tf.report import markdown_table
+from pineat_tf.report import markdown_table, quoted
 
 MARGIN = 0.01
 """Shares that differ by less are similar: about what two runs of one recipe differ by in the literature."""
@@ -364,7 +364,7 @@ def _markdown(title: str, tested: Sequence[tuple[Statement, list[Comparison]]], 
     )
     seeds_text = f"Seeds {', '.join(map(str, seeds))}, which vary the training and never the images."
     parts = [
-        f"# Observations 1 to 9: {title}",
+        f"# Observations 1 to 9: {quoted(title)}",
         _summary(tested),
         notes,
         seeds_text,

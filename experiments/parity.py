@@ -16,10 +16,9 @@ from typing import Any
 import keras
 import numpy as np
 from absl import flags
-from tqdm.auto import tqdm
 
 import pineat_tf as pt
-from experiments import command_line, files, networks, stored
+from experiments import command_line, files, networks, progress, stored
 from experiments.datasets import Split, load_source
 from pineat_tf.checks import check_positive
 
@@ -93,7 +92,7 @@ def measure(network: keras.Model, data: Split, epsilon: float, state_path: str |
     if difference > 1e-3:
         raise ValueError(f"the PyTorch twin gives other logits, by up to {difference:.3g}")
     start = time.monotonic()
-    with tqdm(unit=" images", desc="our attacks", leave=False) as bar:
+    with progress.bar(unit=" images", desc="our attacks", leave=False) as bar:
 
         def moved(done: int, total: int) -> None:
             bar.total = total

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import pathlib
 import platform
 import time
@@ -12,15 +11,26 @@ from typing import NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
-from tqdm.auto import tqdm
 
 import pineat_tf as pt
-from experiments import command_line, datasets, distribution, export, files, machine, method, networks, tracking
+from experiments import (
+    command_line,
+    datasets,
+    distribution,
+    export,
+    files,
+    machine,
+    method,
+    networks,
+    progress,
+    tracking,
+)
 from experiments.audit import QUERIES
 from experiments.config import ExperimentConfig
 from experiments.figures import examples
 
 METRICS, PREDICTIONS, HISTORY, EXAMPLES = "metrics.json", "predictions.npz", "history.csv", "examples.png"
+_ROUND_OF_WORKERS = 60.0  # seconds; those who end without a checkpoint after a signal have lost about as much
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,16 +137,18 @@ def _finished(config: ExperimentConfig) -> dict | None:
     if not is_finished or not config.resume or config.overwrite:
         return None
     files.check_same_flags(path, command_line.recorded_flags(config))
+    files.check_same_data(path, method.data_fingerprint(config))
     print(f"{path} is finished already.")
     try:
-        return json.loads((path / METRICS).read_text(encoding="utf-8"))
+        return files.read_json(path / METRICS)
     except ValueError as error:
         raise ValueError(f"{str(path / METRICS)!r} is damaged: {error}. Give --overwrite to run anew.") from error
 
 
 def _lead(config: ExperimentConfig, data: datasets.Dataset, model: pt.AdversarialTraining, plan: _Plan) -> dict:
     path, options = pathlib.Path(config.run_dir), {"overwrite": config.overwrite, "resume": config.resume}
-    directory = files.RunDirectory(path, flags=command_line.recorded_flags(config), **options)
+    flags, fingerprint = command_line.recorded_flags(config), method.data_fingerprint(config)
+    directory = files.RunDirectory(path, flags=flags, data=fingerprint, **options)
     try:
         metrics = _run_in(directory.unfinished, config, data, model, plan)
         directory.commit()
@@ -228,9 +240,10 @@ def _train(
         plan.rounds * plan.updates_per_round, first_round * plan.updates_per_round, plan.updates_per_round
     )
     stop = tracking.StopOnSignal(checkpoints)
+    patience = _ROUND_OF_WORKERS if distribution.has_workers(model.distribute_strategy) else None
     tensorboard = keras.callbacks.TensorBoard(str(directory / "tensorboard"), write_graph=False)
     callbacks = [tracking.StopOnDivergence(model.network), bar, history, tensorboard, checkpoints, stop]
-    with _divergence_placed(model, plan, checkpoints), stop.listening(), contextlib.closing(bar):
+    with _divergence_placed(model, plan, checkpoints), stop.listening(patience), contextlib.closing(bar):
         _fit(config, data, model, plan, first_round, callbacks)
         stop.end_if_told()
         checkpoints.save()
@@ -342,7 +355,7 @@ def _predict(config: ExperimentConfig, data: datasets.Dataset, network: keras.Mo
     splits = {"train": data.train, "test": data.test}
     total = len(attacks) * sum(len(split.labels) for split in splits.values())
     predictions = {}
-    with tqdm(total=total, unit=" images", desc="evaluation", dynamic_ncols=True) as bar:
+    with progress.bar(total=total, unit=" images", desc="evaluation") as bar:
         for queries, attack in attacks.items():
             predict = pt.Predictor(pt.accelerate.compute_twin(network), attack)
             predictions[queries] = {
@@ -378,6 +391,7 @@ def _metrics(
             "name": data.name,
             "num_members": len(data.train.labels),
             "num_non_members": len(data.test.labels),
+            "fingerprint": method.data_fingerprint(config),
         },
         "cost": {
             "rounds": rounds,
@@ -388,6 +402,7 @@ def _metrics(
             "flops_per_forward": networks.forward_flops(model.network),
         },
         "flags": config.to_dict(without=(*command_line.NOT_RECORDED, "output_dir")),
+        "machine": machine.description(),
         "versions": {
             "pineat_tf": pt.__version__,
             "tensorflow": tf.__version__,

@@ -17,9 +17,8 @@ from collections.abc import Iterator, Sequence
 import keras
 import tensorflow as tf
 from absl import flags
-from tqdm.auto import tqdm
 
-from experiments import command_line, files
+from experiments import command_line, files, progress
 from pineat_tf.checks import check_count
 
 USAGE = """\
@@ -157,7 +156,7 @@ def _run(argv: list[str]) -> None:
 def _trial(kills: int, seed: int) -> list[dict]:
     """Runs with so many kills in all, the cases by turns; prints each kill."""
     rng, expected, runs = random.Random(seed), {}, []
-    with tqdm(total=kills, unit=" kills", desc="resume trial", dynamic_ncols=True) as bar:
+    with progress.bar(total=kills, unit=" kills", desc="resume trial") as bar:
         while kills:
             case = CASES[len(runs) % len(CASES)]
             arguments = [*FLAGS, *(f"--{name}={value}" for name, value in case.items())]
@@ -176,7 +175,7 @@ def _trial(kills: int, seed: int) -> list[dict]:
 
 
 def _killed_run(
-    folder: pathlib.Path, arguments: Sequence[str], kills: int, rng: random.Random, bar: tqdm
+    folder: pathlib.Path, arguments: Sequence[str], kills: int, rng: random.Random, bar: progress.Bar
 ) -> list[Kill]:
     """Kills a run so many times and then lets it end."""
     killed = []

@@ -22,12 +22,13 @@ def main(argv: list[str] | None = None) -> int:
         argv: program name and arguments; `sys.argv` if None.
 
     Returns:
-        The exit code: 0, 2 for bad input after one line on stderr, 130 for Ctrl-C, 143 for SIGTERM.
+        The exit code: 0, 2 for bad input after one line on stderr, 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
     """
-    return command_line.guarded(_run, argv)
+    return command_line.guarded(run, argv)
 
 
-def _run(argv: list[str]) -> None:
+def run(argv: list[str]) -> None:
+    """Does what a command line says, without care for what goes wrong."""
     values = flags.FlagValues()
     command_line.define_flags(values, several=[_SEVERAL])
     if not command_line.parsed(

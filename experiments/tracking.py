@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import math
+import os
 import pathlib
 import signal
 import sys
@@ -13,11 +14,10 @@ from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
-from tqdm.auto import tqdm
 
 import pineat_tf as pt
-from experiments import distribution, files
-from experiments.command_line import InterruptedRun
+from experiments import distribution, files, progress, signals
+from experiments.signals import InterruptedRun
 
 
 def updates_done(model: pt.AdversarialTraining) -> int:
@@ -30,7 +30,7 @@ class ProgressBar(keras.callbacks.Callback):
 
     def __init__(self, total: int, done: int, per_round: int):
         super().__init__()
-        self.bar = tqdm(total=total, initial=done, unit=" updates", desc="training", dynamic_ncols=True)
+        self.bar = progress.bar(total=total, initial=done, unit=" updates", desc="training")
         self.per_round = per_round
         self.shown = 0.0
 
@@ -71,7 +71,7 @@ class History(keras.callbacks.Callback):
     def __init__(self, path: pathlib.Path, updates_done: int, clock: Clock):
         super().__init__()
         self.path = path
-        self.rows = [row for row in _read_rows(path) if int(row["updates"]) <= updates_done]
+        self.rows = _read_rows(path, updates_done)
         self.clock = clock
 
     def on_epoch_end(self, epoch, logs=None):
@@ -236,7 +236,10 @@ class Checkpoints(keras.callbacks.Callback):
 
 
 class StopOnSignal(keras.callbacks.Callback):
-    """Ends training between two rounds on Ctrl-C or SIGTERM, with a checkpoint; a second Ctrl-C ends it at once."""
+    """Ends training between two rounds on a signal, with a checkpoint; a second Ctrl-C ends it at once.
+
+    A round may take as long as it takes, unless it waits for other workers: they may be gone.
+    """
 
     def __init__(self, checkpoints: Checkpoints):
         super().__init__()
@@ -244,15 +247,14 @@ class StopOnSignal(keras.callbacks.Callback):
         self.received: int | None = None
 
     @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """Receives the signals while the context lasts."""
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = [signal.signal(number, self._receive) for number in numbers]
-        try:
+    def listening(self, patience: float | None = None) -> Iterator[None]:
+        """Receives the signals while the context lasts.
+
+        Args:
+            patience: after how many seconds of a round that does not end the process ends without a checkpoint.
+        """
+        with signals.ending.patient(patience), signals.handled_by(self._receive):
             yield
-        finally:
-            for number, handler in zip(numbers, before):
-                signal.signal(number, handler)
 
     def on_train_batch_end(self, batch, logs=None):
         if batch + 1 < self.params["steps"]:  # else the pass is to have its row in the history first
@@ -268,16 +270,28 @@ class StopOnSignal(keras.callbacks.Callback):
             raise InterruptedRun("the checkpoint is kept; --resume goes on from it.", 128 + self.received)
 
     def _receive(self, number, frame) -> None:
+        signals.ending.heard()
         if self.received and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.received = self.received or number  # Ctrl-C, and then SIGTERM from what started this run, are one wish
 
 
-def _read_rows(path: pathlib.Path) -> list[dict[str, str]]:
-    if not path.exists():
+def _read_rows(path: pathlib.Path, updates_done: int) -> list[dict[str, str]]:
+    """The rows of a history.csv up to a number of updates.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    if not os.path.lexists(path):
         return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    try:
+        if not path.is_file():
+            raise ValueError("it is not a file")
+        with open(path, newline="", encoding="utf-8") as file:
+            return [row for row in csv.DictReader(file, strict=True) if int(row["updates"] or "") <= updates_done]
+    except (ValueError, KeyError, csv.Error) as error:
+        why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"the history {str(path)!r} is damaged: {why}. --overwrite begins anew.") from None
 
 
 @contextlib.contextmanager

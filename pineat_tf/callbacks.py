@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from pineat_tf.checks import check_count
+from pineat_tf.files import replacing
 from pineat_tf.membership.audit import audit_predictions
 from pineat_tf.predictions import Data, Predictions, Predictor
 from pineat_tf.seeds import as_seed
@@ -244,11 +245,7 @@ def _accuracy(predictions: Predictions) -> float:
 
 
 def _save_whole(network: keras.Model, path: pathlib.Path) -> None:
-    """Saves under a temporary name and renames."""
+    """Saves a network, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.stem}.unfinished.keras")
-    try:
-        network.save(unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        network.save(temporary)

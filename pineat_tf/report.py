@@ -5,6 +5,7 @@ import json
 import math
 import numbers
 import pathlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 import keras
@@ -245,9 +246,21 @@ def rate_cell(rate: TprAtFpr) -> str:
     return _cell(rate.tpr)
 
 
+class Markdown(str):
+    """Text that is Markdown already, and not to be quoted."""
+
+
+def quoted(text: str) -> str:
+    """Text as Markdown shows it, on one line: signs that would mark it up or end a cell are escaped."""
+    if isinstance(text, Markdown):
+        return text
+    text = re.sub(r"([\\`*|])", r"\\\1", " ".join(str(text).split("\n")).replace("\r", " "))
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)
+
+
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells, the titles first, as a Markdown table."""
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    """Rows of cells, the titles first, as a Markdown table; cells are quoted unless they are `Markdown`."""
+    lines = ["| " + " | ".join(map(quoted, row)) + " |" for row in rows]
     return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
 
 

@@ -24,6 +24,7 @@ from pineat_tf.checks import (
     data_errors_as_value_errors,
 )
 from pineat_tf.data import Data, as_batches
+from pineat_tf.files import replacing
 from pineat_tf.heads import check_logits_head, class_logits
 from pineat_tf.losses import class_numbers
 from pineat_tf.membership.bounds import Interval, clopper_pearson
@@ -362,12 +363,8 @@ class _State:
             "fooled_at": evaluation.fooled_at.tolist(),
             "fooled_by": evaluation.fooled_by.tolist(),
         }
-        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
-        try:
+        with replacing(self.path) as temporary:
             temporary.write_text(json.dumps(kept), encoding="utf-8")
-            os.replace(temporary, self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
         self._saved = time.monotonic()
 
     def remove(self) -> None:

@@ -250,3 +250,11 @@ def test_bfloat16_without_instructions_is_noticed(tmp_path, features, emulates):
     cpuinfo.write_text(f"processor\t: 0\n{features}\n\nprocessor\t: 1\n{features}\n", encoding="utf-8")
     assert machine.emulates_bfloat16(str(cpuinfo)) is emulates
     assert not machine.emulates_bfloat16(str(tmp_path / "absent"))
+
+
+def test_a_machine_is_described_by_what_decides_last_digits(tmp_path):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nmodel name\t: A Processor @ 2 GHz\nflags\t: fpu\n")
+    described = machine.description(str(cpuinfo))
+    assert described["cpu"] == "A Processor @ 2 GHz" and described["cores"] >= 1 and len(described["threads"]) == 2
+    assert machine.description(str(tmp_path / "absent"))["cpu"]

@@ -1,6 +1,8 @@
 """The benchmark: its baselines do our work, its counts are those of the passes, its ratios those of its timings."""
 
 import json
+import os
+import pathlib
 import subprocess
 import sys
 
@@ -12,8 +14,10 @@ import tensorflow as tf
 import pineat_tf as pt
 from experiments import networks
 from experiments.benchmark import __main__ as command
-from experiments.benchmark import baselines, counts, results, worker
+from experiments.benchmark import baselines, counts, results, work
 from experiments.config import ExperimentConfig
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 def small_network():
@@ -98,7 +102,7 @@ def test_rows_have_medians_of_the_ratios_of_each_repeat():
         timing("tf.function", [6.0, 4.0, 5.0]),  # ratios 2, 1.5, 2
         timing("pytorch", [6.0, 6.0, 4.0]),
         timing("pytorch compiled", [4.0, 3.0, 8.0]),  # of the faster in each repeat: 2, 1, 1.25
-        timing("tf.function", [100.0], worker.MATMUL),
+        timing("tf.function", [100.0], work.MATMUL),
     ]
     rows = results.summarised(timings, {"float32": 100.0})
     assert [row["engine"] for row in rows] == ["pineat_tf", "tf.function", "pytorch", "pytorch compiled"]
@@ -114,13 +118,43 @@ def test_rows_have_medians_of_the_ratios_of_each_repeat():
 
 def test_a_worker_answers_each_job_by_a_line():
     jobs = [{"task": "pgd original", "seconds": 0.0}, {"task": "evaluation apgd", "seconds": 0.0}]
-    jobs += [{"task": worker.MATMUL, "seconds": 0.0}, {"task": "pgd pineat 1/1", "seconds": 0.0}]
+    jobs += [{"task": work.MATMUL, "seconds": 0.0}, {"task": "pgd pineat 1/1", "seconds": 0.0}]
     run = subprocess.run(
         [sys.executable, "-m", "experiments.benchmark.worker", "tf.function", "1", "float32"],
         input="".join(json.dumps(job) + "\n" for job in jobs), capture_output=True, text=True,
     )  # fmt: skip
     rates = [json.loads(line)["updates_per_second"] for line in run.stdout.splitlines()]
     assert rates[0] > 0 and rates[1] is None and rates[2] > 1 and rates[3] is None
+
+
+FAKE_TORCH = """
+import sys
+assert "tensorflow" not in sys.modules and "keras" not in sys.modules
+print("torch alone", file=sys.stderr)
+"""
+
+
+def test_an_engine_on_pytorch_is_a_process_without_tensorflow(tmp_path, monkeypatch):
+    (tmp_path / "torch.py").write_text(FAKE_TORCH)
+    (tmp_path / "torch-2.9.0.dist-info").mkdir()
+    (tmp_path / "torch-2.9.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.9.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
+    assert {"pytorch", "pytorch compiled"} <= set(work.engines()) and "art" not in work.engines()
+    assert "torch" not in sys.modules  # nor is PyTorch here, beside TensorFlow
+    engine = command._Process("pytorch", 1, "float32")
+    assert engine.updates_per_second("pgd pineat 1/1", 0.0) is None  # which it does not do, and says so
+    assert engine.process.poll() is None
+    engine.close()
+    engine.errors.seek(0)
+    assert engine.errors.read().startswith("torch alone\n")
+
+
+def test_an_engine_on_tensorflow_imports_no_pytorch(tmp_path):
+    (tmp_path / "torch.py").write_text("raise SystemExit('PyTorch beside TensorFlow')")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    program = "import experiments.benchmark.worker, experiments.benchmark.__main__"
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
 
 
 def test_the_command_writes_figures_and_picture(tmp_path, capsys):
@@ -134,7 +168,7 @@ def test_the_command_writes_figures_and_picture(tmp_path, capsys):
     }  # fmt: skip
     assert all(row["images_per_second"] > 0 for row in record["rows"])
     assert record["machine"]["matmul_gflops"]["bfloat16"] > 1
-    assert len(record["costs"]) == len(worker.TRAINING)
+    assert len(record["costs"]) == len(work.TRAINING)
     assert files["picture"].read_bytes().startswith(b"\x89PNG")
     assert "| pineat_tf |" in capsys.readouterr().out
 

@@ -17,7 +17,7 @@ from experiments import distribution
 from experiments.config import ExperimentConfig
 
 ROOT = pathlib.Path(__file__).parents[1]
-PATIENCE = 400  # seconds, for machines that are busy with other things
+PATIENCE = 1200  # seconds, against a hang
 FLAGS = (
     "--dataset=digits --network=small_cnn --width=1 --train_size=160 --test_size=40 --batch_size=40 --updates=24 "
     "--attack=dist --num_steps=2 --ratio=1/1 --learning_rates=1e-2 --eval_steps=2 --checkpoint_seconds=0 --export="
@@ -219,12 +219,58 @@ def assert_close(arrays, expected):
         '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": "0"}}',
         '{"cluster": {"worker": ["a"]}, "task": {"type": "worker", "index": 0}}',
         '{"cluster": {"ps": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
+        '{"cluster": {"ps": ["b:1"], "worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a:0"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a:65536"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a:port"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": [":1"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": [1]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": "a:1"}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a:1", "a:1"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"chief": ["a:1", "b:1"]}, "task": {"type": "chief", "index": 0}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": -1}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": true}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": ["worker"], "index": 0}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": "worker"}',
+        '{"cluster": ["a:1"], "task": {"type": "worker", "index": 0}}',
+        "[" * 100_000,
+        "1" * 100_000,
+        "NaN",
+        '"text"',
     ],
 )
 def test_a_tf_config_that_says_nothing_is_refused(monkeypatch, text):
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(ValueError, match="TF_CONFIG does not say which worker this is. Received: TF_CONFIG="):
         distribution.strategy("multi_worker")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_worker_that_waits_says_for_whom_and_can_be_ended(tmp_path, number):
+    ports = free_ports(3)
+    cluster = {"chief": [f"127.0.0.1:{ports[0]}"], "worker": [f"127.0.0.1:{port}" for port in ports[1:]]}
+    command = ["-m", "experiments.run", *FLAGS, "--strategy=multi_worker", f"--output_dir={tmp_path / 'run'}"]
+    log = tmp_path / "log"
+    task = {"type": "worker", "index": 0}
+    with started(*command, log=log, TF_CONFIG=json.dumps({"cluster": cluster, "task": task})) as process:
+        deadline = time.monotonic() + PATIENCE
+        while "waits for" not in log.read_text(encoding="utf-8"):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(number)
+        assert process.wait(PATIENCE) == 128 + number
+    said = log.read_text(encoding="utf-8").splitlines()
+    assert said[-1] == f"interrupted: by {number.name}"
+    assert f"worker 0 waits for chief 0 (127.0.0.1:{ports[0]}), worker 1 (127.0.0.1:{ports[2]})" in said
+
+
+def test_a_port_that_is_taken_is_one_line(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        cluster = {"worker": [f"127.0.0.1:{port}", "127.0.0.1:1"]}
+        monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 0}}))
+        with pytest.raises(OSError, match=f"cannot listen at the port of this worker: .*: '127.0.0.1:{port}'"):
+            distribution.strategy("multi_worker")
 
 
 def test_several_workers_need_tf_config(monkeypatch):

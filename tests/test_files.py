@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 import tensorflow as tf
@@ -17,7 +18,7 @@ FLAGS = "--seed=0\n--width=1\n"
 def tree(folder):
     """Every file below a folder with its content, the lock left out."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != RunDirectory.LOCK)
-    return {str(path.relative_to(folder)): path.read_text() for path in paths}
+    return {str(path.relative_to(folder)): path.read_text() for path in paths if path.name != RunDirectory.DATA}
 
 
 def finish(path, text, **options):
@@ -240,14 +241,14 @@ def test_a_run_that_ended_before_it_recorded_its_flags_can_be_resumed(tmp_path):
 def test_what_a_killed_process_had_half_written_does_not_become_a_result(tmp_path):
     leave_unfinished(tmp_path / "run", "half")
     unfinished = files.unfinished(tmp_path / "run")
-    (unfinished / "history.csv.4711.tmp").write_text("epo")
+    (unfinished / ".0123456789abcdef.tmp.csv").write_text("epo")
     (unfinished / ".export-abc").mkdir()
     (unfinished / ".export-abc" / "network.keras").write_text("PK")
     finish(tmp_path / "run", "new", resume=True)
     assert tree(tmp_path) == {"run/checkpoint": "half", "run/result": "new", "run/run.flags": FLAGS}
 
 
-def test_the_flags_go_last_when_a_run_is_begun_anew(tmp_path, monkeypatch):
+def test_the_flags_go_first_when_a_run_is_begun_anew(tmp_path, monkeypatch):
     leave_unfinished(tmp_path / "run", "half")
 
     def remove_and_die(path):
@@ -257,8 +258,112 @@ def test_the_flags_go_last_when_a_run_is_begun_anew(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(files, "remove", remove_and_die)
         RunDirectory(tmp_path / "run", flags="--seed=9\n", overwrite=True)
-    with pytest.raises(ValueError, match="other flags"):  # else checkpoints of seed 0 could be resumed as seed 9
-        RunDirectory(tmp_path / "run", flags="--seed=9\n", resume=True)
+    for flags in (FLAGS, "--seed=9\n"):  # else a checkpoint of seed 0, or half of one, could be gone on with
+        with pytest.raises(ValueError, match="has no run.flags, without which nobody can tell"):
+            RunDirectory(tmp_path / "run", flags=flags, resume=True)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"x" * (1 << 21), None], ids=["not utf-8", "long", "fifo"])
+def test_flags_that_no_run_wrote_are_told(tmp_path, content):
+    leave_unfinished(tmp_path / "run", "half")
+    recorded = files.unfinished(tmp_path / "run") / RunDirectory.FLAGS
+    recorded.unlink()
+    os.mkfifo(recorded) if content is None else recorded.write_bytes(content)
+    with pytest.raises(ValueError, match="run.flags' (is damaged|was not written by a run)"):
+        RunDirectory(tmp_path / "run", flags=FLAGS, resume=True)
+
+
+@pytest.mark.parametrize("recorded", [None, "other\n"])
+def test_a_run_of_other_data_is_not_gone_on_with(tmp_path, recorded):
+    leave_unfinished(tmp_path / "run", "half", data="abc")
+    path = files.unfinished(tmp_path / "run") / RunDirectory.DATA
+    RunDirectory(tmp_path / "run", flags=FLAGS, data="abc", resume=True).release()
+    path.unlink() if recorded is None else path.write_text(recorded)
+    with pytest.raises(ValueError, match="holds a run on other data"):
+        RunDirectory(tmp_path / "run", flags=FLAGS, data="abc", resume=True)
+    assert (files.unfinished(tmp_path / "run") / "checkpoint").read_text() == "half"
+
+
+# ---------------------------------------------------------------- names that cannot be committed
+
+
+def dangling(folder):
+    (folder / "run").symlink_to(folder / "nowhere")
+    return folder / "run"
+
+
+def linked(folder):
+    finish(folder / "target", "old")
+    (folder / "run").symlink_to(folder / "target")
+    return folder / "run"
+
+
+def linked_unfinished(folder):
+    (folder / "elsewhere").mkdir()
+    (folder / "run.unfinished").symlink_to(folder / "elsewhere")
+    return folder / "run"
+
+
+def below_a_file(folder):
+    (folder / "file").write_text("mine")
+    return folder / "file" / "run"
+
+
+NAMES = [dangling, linked, linked_unfinished, below_a_file, *(lambda f, n=n: f / ("x" * n) for n in (245, 255, 300))]
+
+
+@pytest.mark.parametrize("options", [{}, {"overwrite": True}, {"resume": True}])
+@pytest.mark.parametrize("make", NAMES)
+def test_a_name_that_cannot_be_committed_is_told_before_there_is_anything_to_lose(tmp_path, make, options):
+    path = make(tmp_path)
+    before = tree(tmp_path)
+    with pytest.raises((ValueError, OSError)):
+        RunDirectory(path, flags=FLAGS, **options)
+    assert tree(tmp_path) == before
+
+
+def test_the_longest_name_that_is_taken_can_be_committed_and_replaced(tmp_path):
+    path = tmp_path / ("x" * 244)  # and ".unfinished"
+    finish(path, "old")
+    finish(path, "new", overwrite=True)
+    assert (path / "result").read_text() == "new" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("make", [dangling, linked, below_a_file, *NAMES[-2:]])
+def test_a_sweep_tells_such_names_of_all_its_runs(tmp_path, make):
+    path = make(tmp_path)
+    with pytest.raises((ValueError, OSError)):
+        files.check_committable(path)
+
+
+def test_a_link_on_the_way_to_a_run_is_followed(tmp_path):
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "runs").symlink_to(tmp_path / "scratch")
+    finish(tmp_path / "runs" / "run", "old")
+    finish(tmp_path / "runs" / "run", "new", overwrite=True)
+    assert (tmp_path / "scratch" / "run" / "result").read_text() == "new"
+
+
+def test_a_run_waits_for_one_whose_sweep_was_killed(tmp_path):
+    leave_unfinished(tmp_path / "run", "half")
+    holder = RunDirectory(tmp_path / "run", flags=FLAGS, resume=True)
+    stopping, told = threading.Event(), []
+
+    def tell(line):
+        told.append(line)
+        holder.commit()  # what the other process does in the meantime
+
+    files.wait_until_free(tmp_path / "run", tell, stopping)
+    assert len(told) == 1 and "waiting for another process" in told[0]
+    files.wait_until_free(tmp_path / "run", told.append, stopping)
+    assert len(told) == 1
+
+
+def test_a_wait_ends_when_it_is_told_to(tmp_path):
+    holder = RunDirectory(tmp_path / "run", flags=FLAGS)
+    stopping = threading.Event()
+    files.wait_until_free(tmp_path / "run", lambda line: stopping.set(), stopping)
+    holder.release()
 
 
 def test_a_second_run_in_the_same_process_is_kept_out(tmp_path):
@@ -295,15 +400,6 @@ def test_a_run_is_kept_out_as_long_as_another_process_lives_in_the_directory(tmp
         holder.communicate()
     RunDirectory(tmp_path / "run", flags=FLAGS, **options).commit()
     assert (tmp_path / "run").is_dir()
-
-
-def test_a_directory_that_cannot_be_made_is_an_os_error(tmp_path):
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(OSError):
-        RunDirectory(tmp_path / "file" / "run", flags=FLAGS)
-    with pytest.raises(OSError):
-        RunDirectory(tmp_path / ("x" * 300), flags=FLAGS)
-    assert tree(tmp_path) == {"file": "mine"}
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="permission bits do not bind the superuser")

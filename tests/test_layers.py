@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 # From the bottom up: a module imports only from lines above its own (or its own package).
 LAYERS = [
-    ["types", "distribution"],
+    ["types", "distribution", "files"],
     ["checks", "heads", "seeds", "serialization"],
     ["losses", "projections", "schedules", "accelerate", "threat", "pixel_scale"],
     ["attacks.parts"],

@@ -259,7 +259,7 @@ def in_browser(text, width, directory):
     (directory / "page.html").write_text(text.replace("</body>", f"<script>{CHECKS}</script></body>"), "utf-8")
     command = [BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={directory / 'profile'}"]
     command += [f"--window-size={width},1000", "--virtual-time-budget=20000", "--dump-dom"]
-    run = subprocess.run([*command, (directory / "page.html").as_uri()], capture_output=True, text=True, timeout=600)
+    run = subprocess.run([*command, (directory / "page.html").as_uri()], capture_output=True, text=True, timeout=1200)
     found = re.search(r'<pre id="found">(.*?)</pre>', run.stdout, re.DOTALL)
     assert found, run.stderr[-2000:]
     return json.loads(unescape(found[1]))

@@ -24,7 +24,7 @@ from experiments.sweep.__main__ import main
 from experiments.sweep.records import Records
 
 ROOT = Path(__file__).resolve().parents[1]
-PATIENCE = 120.0
+PATIENCE = 1200.0  # seconds, against a hang
 
 
 def parse(text, *, overlays=(), seeds=(0,), output_dir="runs"):
@@ -492,28 +492,48 @@ def test_a_run_that_hears_of_ctrl_c_from_the_terminal_and_then_from_the_sweep_ke
 
 
 class Swept(NamedTuple):
-    """A sweep that SIGTERM ended in the midst of its first runs, and that the same command then brought to its end."""
+    """A sweep that was killed in the midst of its first runs, then ended by SIGTERM, and then brought to its end."""
 
     out: Path
+    kept: list[Path]
     stopped: tuple[int, str]
     left: list[int]
     finished: tuple[int, str]
+
+
+def wait_for_a_pass(folder, started, before=0):
+    """Waits until the histories have more than so many rows; gives their number."""
+    deadline = time.monotonic() + PATIENCE
+    while (rows := sum(path.read_text().count("\n") for path in folder.glob("out/runs/*/history.csv"))) <= before:
+        assert time.monotonic() < deadline and started.poll() is None
+        time.sleep(0.01)
+    return rows
 
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
     folder = tmp_path_factory.mktemp("swept")
     with process(folder) as started:
+        rows = wait_for_a_pass(folder, started)
+        started.kill()
+        started.wait()
         deadline = time.monotonic() + PATIENCE
-        while not list(folder.glob("out/runs/*.unfinished/history.csv")):
-            assert time.monotonic() < deadline and started.poll() is None
-            time.sleep(0.01)
+        while at_work(folder):  # runs that nobody tells to end
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    kept = list(folder.glob("out/runs/*.unfinished/checkpoints/ckpt-*.index"))
+    with process(folder) as started:
+        wait_for_a_pass(folder, started, before=rows + 2)  # the run that was killed may have ended its pass
         started.terminate()
         stopped = started.communicate(timeout=PATIENCE)[0]
         left = at_work(folder)
     with process(folder) as again:
         finished = again.communicate(timeout=PATIENCE)[0]
-    return Swept(folder / "out", (started.returncode, stopped), left, (again.returncode, finished))
+    return Swept(folder / "out", kept, (started.returncode, stopped), left, (again.returncode, finished))
+
+
+def test_runs_of_a_sweep_that_is_killed_end_by_themselves_with_a_checkpoint(swept):
+    assert swept.kept  # and the fixture saw them end
 
 
 def test_sigterm_ends_the_command_and_its_runs_which_keep_a_checkpoint(swept):
@@ -574,7 +594,7 @@ def resumed(swept):
 
 def test_a_run_without_its_record_is_taken_from_its_directory_and_no_other_is_touched(swept, resumed):
     _, _, lost, changed = resumed
-    assert lost.exists() and changed == {f"{RUNS[0]}.log", "pgd-broken-seed0.log"}
+    assert lost.exists() and changed == {f"{RUNS[0]}.log", "pgd-broken-seed0.log", "pgd-broken-seed0.error"}
     assert "finished already" in (swept.out / "runs" / f"{RUNS[0]}.log").read_text()
 
 

@@ -13,7 +13,7 @@ from conftest import dense_network
 
 import pineat_tf as pt
 from experiments import tracking
-from experiments.command_line import InterruptedRun
+from experiments.signals import InterruptedRun
 
 
 def make_model(seed=0):
@@ -332,7 +332,17 @@ def send(number):
     return lambda: os.kill(os.getpid(), number)
 
 
-@pytest.mark.parametrize("number, exit_code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    "content", [b"\xff", b"a,b\n1,2\n", b"updates\nmany\n", b'updates\n"2\n', b"x,updates\n1\n", None]
+)
+def test_a_damaged_history_is_told(tmp_path, content):
+    path = tmp_path / "history.csv"
+    os.mkfifo(path) if content is None else path.write_bytes(content)
+    with pytest.raises(ValueError, match="history.csv' is damaged: .* --overwrite begins anew"):
+        tracking.History(path, 100, tracking.Clock())
+
+
+@pytest.mark.parametrize("number, exit_code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_training_after_the_round_with_a_checkpoint(tmp_path, model, fit, number, exit_code):
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     stop = tracking.StopOnSignal(checkpoints_of(model, tmp_path, 3600))

@@ -5,10 +5,9 @@ from typing import NamedTuple
 
 import keras
 import tensorflow as tf
-from tqdm.auto import tqdm
 
 import pineat_tf as pt
-from experiments import stored
+from experiments import progress, stored
 from experiments.datasets import Split
 from pineat_tf.heads import class_logits
 from pineat_tf.types import Bounds
@@ -145,8 +144,8 @@ def _robustness(network: keras.Model, data: Split, attacks: Attacks, state_path:
         )
 
 
-def _bar(total: int, what: str) -> tqdm:
-    return tqdm(total=total, unit=" images", desc=what, dynamic_ncols=True)
+def _bar(total: int, what: str) -> progress.Bar:
+    return progress.bar(total=total, unit=" images", desc=what)
 
 
 def _without_probabilities(network: keras.Model) -> tuple[keras.Model, list[str]]:

@@ -3,6 +3,8 @@
 baselines   hand-written TensorFlow loops that do the same work
 peers       PyTorch, ART, Foolbox, CleverHans doing the same work, where they are installed
 counts      passes and operations of an update, counted while it runs
-worker      one process of one engine, timed from outside
+work        what engines do, and how they are asked; no framework
+worker      one process of an engine on TensorFlow, timed from outside
+peer_worker one of another library, which imports no TensorFlow
 results     medians, ratios, table and picture
 """

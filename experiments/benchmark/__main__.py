@@ -16,11 +16,10 @@ import sys
 import tempfile
 
 from absl import flags
-from tqdm.auto import tqdm
 
-from experiments import command_line, files
-from experiments.benchmark import results, worker
-from experiments.benchmark.worker import EVALUATION, MATMUL, TRAINING
+from experiments import WITHOUT_TENSORFLOW, command_line, files, progress
+from experiments.benchmark import results, work
+from experiments.benchmark.work import EVALUATION, MATMUL, TRAINING
 from pineat_tf.checks import check_choice
 
 _PRECISIONS = ["float32", "bfloat16"]
@@ -32,10 +31,10 @@ class _Process:
     def __init__(self, engine: str, width: int, precision: str):
         self.engine = engine
         self.errors = tempfile.TemporaryFile("w+")
-        command = [sys.executable, "-m", "experiments.benchmark.worker", engine, str(width), precision]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True
-        )
+        command = [sys.executable, "-m", work.module_of(engine), engine, str(width), precision]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.errors}
+        without = {} if engine in work.OURS else {WITHOUT_TENSORFLOW: "1"}
+        self.process = subprocess.Popen(command, env=os.environ | without, text=True, **pipes)
 
     def updates_per_second(self, task: str, seconds: float) -> float | None:
         """One measurement; None where the engine cannot do the task, or has ended, which is told."""
@@ -64,7 +63,7 @@ def _run(argv: list[str]) -> None:
     values = _flags()
     if not command_line.parsed(values, argv, lambda: _usage(values)):
         return
-    known = {"tasks": [*TRAINING, *EVALUATION], "engines": list(worker.engines()), "precisions": _PRECISIONS}
+    known = {"tasks": [*TRAINING, *EVALUATION], "engines": work.engines(), "precisions": _PRECISIONS}
     chosen = {name: getattr(values, name) or all_of_them for name, all_of_them in known.items()}
     for name, items in chosen.items():
         for item in items:
@@ -116,7 +115,7 @@ def _measure(engines: list[str], tasks: list[str], width: int, precision: str, v
     order = random.Random(0)
     timings = {}
     try:
-        with tqdm(total=values.repeats * len(tasks), desc=f"width {width} {precision}", unit=" turns") as bar:
+        with progress.bar(total=values.repeats * len(tasks), desc=f"width {width} {precision}", unit=" turns") as bar:
             for task in tasks:
                 for process in processes:  # builds and compiles
                     if process.updates_per_second(task, 0.0) is not None:

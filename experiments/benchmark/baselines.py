@@ -5,11 +5,9 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from experiments.benchmark.peers import Work
+from experiments.benchmark.work import EVALUATION_STEP_SIZE, EVALUATION_STEPS, Work
 
 EPSILON, STEP_SIZE, NUM_STEPS = Work.epsilon, Work.step_size, Work.num_steps
-EVALUATION_STEPS = 20
-EVALUATION_STEP_SIZE = 2.5 * EPSILON / EVALUATION_STEPS
 
 
 def _cross_entropy(y: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:

@@ -16,46 +16,21 @@ import collections
 import ctypes
 import dataclasses
 import functools
-import importlib.metadata
 import logging
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 
-try:
-    import torch
-except ImportError:  # then there are no peers
-    torch = None
+from experiments.benchmark.work import NUM_CLASSES, SHAPE, Work, batch, is_installed
 
-_SHAPE, _NUM_CLASSES = (28, 28, 1), 10
 _CONVS = ((16, 1), (16, 1), (16, 2), (32, 1), (32, 1), (32, 2))  # (filters at width 1, stride)
 _HIDDEN_UNITS = 200
 _LEARNING_RATE = 1e-4
 
 _Attack = Callable[[Any, Any], Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Work:
-    """What is done with one batch.
-
-    Attributes:
-        width: factor of the network's filters.
-        precision: "float32" or "bfloat16".
-        batch_size: number of images.
-        num_steps: gradient steps of the attack.
-        epsilon: radius of the L-inf ball on the [0, 1] pixel scale.
-        step_size: of one step of PGD, on the same scale; APGD finds its own.
-    """
-
-    width: int
-    precision: str
-    batch_size: int = 100
-    num_steps: int = 8
-    epsilon: float = 0.1
-    step_size: float = 0.02
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,13 +59,6 @@ class Job:
 _Maker = Callable[[Work], Job | None]
 
 
-def batch(work: Work) -> tuple[np.ndarray, np.ndarray]:
-    """The batch of the benchmark: uniform images `(batch, 28, 28, 1)` in [0, 1] and uniform labels `(batch,)`."""
-    rng = np.random.default_rng(0)
-    images = rng.random((work.batch_size, *_SHAPE), dtype=np.float32)
-    return images, rng.integers(0, _NUM_CLASSES, work.batch_size)
-
-
 def _keep_freed_memory() -> None:
     """Lets glibc reuse large blocks instead of asking the system for fresh pages in every pass.
 
@@ -111,13 +79,13 @@ def build_network(width: int) -> "torch.nn.Sequential":
     the two give the same numbers for mirrored images and kernels: it is the same work.
     """
     torch.manual_seed(0)
-    layers, channels = [], _SHAPE[-1]
+    layers, channels = [], SHAPE[-1]
     for number, (filters, stride) in enumerate(_CONVS, start=1):
         conv = torch.nn.Conv2d(channels, filters * width, 3, stride, padding=1, bias=False)
         layers += [(f"conv{number}", conv), (f"conv{number}_activation", torch.nn.ReLU(inplace=True))]
         channels = filters * width
     layers += [("flatten", torch.nn.Flatten()), ("hidden", torch.nn.Linear(7 * 7 * channels, _HIDDEN_UNITS))]
-    layers += [("hidden_activation", torch.nn.ReLU()), ("logits", torch.nn.Linear(_HIDDEN_UNITS, _NUM_CLASSES))]
+    layers += [("hidden_activation", torch.nn.ReLU()), ("logits", torch.nn.Linear(_HIDDEN_UNITS, NUM_CLASSES))]
     network = torch.nn.Sequential(collections.OrderedDict(layers))
     return network.to(memory_format=torch.channels_last).eval()
 
@@ -250,7 +218,7 @@ def _art_job(work: Work, training: bool) -> Job | None:
     job = _torch_job(_pytorch, work, training)
     optimizer = torch.optim.Adam(job.network.parameters(), lr=_LEARNING_RATE)
     loss, shape = torch.nn.CrossEntropyLoss(), tuple(job.images.shape[1:])
-    classifier = PyTorchClassifier(job.network, loss, shape, _NUM_CLASSES, optimizer, clip_values=(0.0, 1.0))
+    classifier = PyTorchClassifier(job.network, loss, shape, NUM_CLASSES, optimizer, clip_values=(0.0, 1.0))
     pgd = ProjectedGradientDescent(
         classifier,
         eps=work.epsilon,
@@ -305,34 +273,22 @@ def _pyautoattack_apgd(network: "torch.nn.Module", work: Work, random_start: boo
     return APGDAttack(network, n_iter=work.num_steps, norm="Linf", eps=work.epsilon, loss="ce", device="cpu").perturb
 
 
-# Name: (distribution on PyPI, `maker(work, training)`). APGD starts at random: it is for evaluation only.
+# `maker(work, training)` of each. APGD starts at random: it is for evaluation only.
 _PGD = {
-    "pytorch": ("torch", functools.partial(_torch_job, _pytorch)),
-    "pytorch compiled": ("torch", _compiled_job),
-    "art": ("adversarial-robustness-toolbox", _art_job),
-    "foolbox": ("foolbox", functools.partial(_torch_job, _foolbox)),
-    "cleverhans": ("cleverhans", functools.partial(_torch_job, _cleverhans)),
+    "pytorch": functools.partial(_torch_job, _pytorch),
+    "pytorch compiled": _compiled_job,
+    "art": _art_job,
+    "foolbox": functools.partial(_torch_job, _foolbox),
+    "cleverhans": functools.partial(_torch_job, _cleverhans),
 }
 _APGD = {
-    "torchattacks apgd": ("torchattacks", functools.partial(_torch_job, _torchattacks_apgd)),
-    "pyautoattack apgd": ("pyautoattack", functools.partial(_torch_job, _pyautoattack_apgd)),
+    "torchattacks apgd": functools.partial(_torch_job, _torchattacks_apgd),
+    "pyautoattack apgd": functools.partial(_torch_job, _pyautoattack_apgd),
 }
 
 
-def _is_installed(distribution: str) -> bool:
-    try:
-        importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return torch is not None
-
-
-def _makers(libraries: dict, training: bool) -> dict[str, _Maker]:
-    return {
-        name: functools.partial(maker, training=training)
-        for name, (distribution, maker) in libraries.items()
-        if _is_installed(distribution)
-    }
+def _makers(makers: dict, training: bool) -> dict[str, _Maker]:
+    return {name: functools.partial(maker, training=training) for name, maker in makers.items() if is_installed(name)}
 
 
 def peers() -> dict[str, _Maker]:

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from experiments import files
 from experiments.benchmark import counts, worker
-from experiments.benchmark.peers import Work
-from experiments.benchmark.worker import MATMUL, TRAINING
+from experiments.benchmark.work import EVALUATION, EVALUATION_BATCH, MATMUL, TRAINING, Work
 from pineat_tf.report import markdown_table
 
 
@@ -49,7 +48,7 @@ def summarised(timings: Iterable[dict], matmul: dict[str, float]) -> list[dict]:
 
 def batch_size(task: str) -> int:
     """How many images one update or one prediction of the task has."""
-    return Work.batch_size if task in TRAINING else worker.EVALUATION_BATCH
+    return Work.batch_size if task in TRAINING else EVALUATION_BATCH
 
 
 def costs() -> list[dict]:
@@ -74,7 +73,7 @@ def to_markdown(rows: Sequence[dict]) -> str:
     """The rows as a Markdown table, the fastest engine of each task first."""
     titles = ("width", "precision", "task", "engine", "images/s", "/ tf.function", "/ PyTorch", "share of matmul")
     table = [titles]
-    order = {task: place for place, task in enumerate([*TRAINING, *worker.EVALUATION])}
+    order = {task: place for place, task in enumerate([*TRAINING, *EVALUATION])}
     key = lambda row: (row["width"], row["precision"], order[row["task"]], -row["images_per_second"])  # noqa: E731
     for row in sorted(rows, key=key):
         ratios = [row["ratio_to_tf_function"], row["ratio_to_fastest_pytorch"], row.get("share_of_matmul")]

@@ -13,7 +13,7 @@ from experiments import command_line, files
 from experiments.figures import clusters
 from experiments.sweep import plan, training
 from pineat_tf import accelerate
-from pineat_tf.report import markdown_table
+from pineat_tf.report import markdown_table, quoted
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -58,7 +58,7 @@ def _run(argv: list[str]) -> None:
     for title, of_row in figures.items():
         lines.append((title, *(f"{of_row[name].mean:.3f} ± {of_row[name].sd:.3f}" for name in names)))
     table = markdown_table(lines)
-    files.write_text(f"{base}.md", f"# {sweep.title}\n\n{table}\n\n{_NOTE}\n")
+    files.write_text(f"{base}.md", f"# {quoted(sweep.title)}\n\n{table}\n\n{_NOTE}\n")
     print(table)
 
 

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from tqdm.auto import tqdm
 
 import pineat_tf as pt
-from experiments import datasets, files, method, stored
+from experiments import datasets, files, method, progress, stored
 from experiments.config import ExperimentConfig
 from experiments.datasets.reading import read_arrays
 from experiments.sweep.executors import Job
@@ -102,7 +101,7 @@ class Shadows:
             for name, query in method.queries(config).items()
         }
         total = len(unasked) * len(predictors) * len(images)
-        with tqdm(total=total, unit=" images", desc=f"queries, {self.row.title}", dynamic_ncols=True) as bar:
+        with progress.bar(total=total, unit=" images", desc=f"queries, {self.row.title}") as bar:
             for config, path in unasked:
                 network.set_weights(stored.load_network(str(_network_file(config))).get_weights())
                 _write(path, config, pool, predictors, bar)
@@ -137,7 +136,7 @@ def _write(
     config: ExperimentConfig,
     pool: method.Pool,
     predictors: dict[str, pt.Predictor],
-    bar: tqdm,
+    bar: progress.Bar,
 ) -> None:
     train = pool.data.train
     in_mask = datasets.random_half(len(train.labels), config.half)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,8 +17,10 @@ from matplotlib import pyplot
 from experiments import files, statistics
 from experiments.figures import style
 from experiments.shadow.attackers import ATTACKERS, FPRS, GRID, QUERIES, Leakage
+from experiments.sweep import records
+from experiments.sweep.tables import csv_cell
 from pineat_tf.membership import noise_floor
-from pineat_tf.report import markdown_table
+from pineat_tf.report import markdown_table, quoted
 
 SCHEMA_VERSION = 2
 _READ = (1, SCHEMA_VERSION)  # 1 gave a TPR at every rate, also where there were too few non-members to show it
@@ -66,15 +69,16 @@ def read(path: pathlib.Path) -> dict[str, Study]:
     Raises:
         ValueError: if the file is no such thing.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         return {}
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = files.read_json(path)
         if plain["schema_version"] not in _READ:
             raise ValueError(f"its schema_version is {plain['schema_version']}, not {SCHEMA_VERSION}")
         return {method["title"]: _from_plain(method) for method in plain["methods"]}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{str(path)!r} holds no results of shadow models: {error!r}. Remove it.") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        why = " ".join(repr(error).split())[:300]
+        raise ValueError(f"{str(path)!r} holds no results of shadow models: {why}. Remove it.") from error
 
 
 def write(base: pathlib.Path, title: str, studies: Sequence[Study], references: Sequence[str]) -> None:
@@ -103,7 +107,7 @@ def markdown(title: str, studies: Sequence[Study], references: Sequence[str]) ->
     by_attacker = [(name, "natural") for name in ATTACKERS]
     by_queries = [[(name, queries) for queries in QUERIES] for name in _BY_QUERIES]
     parts = [
-        f"# {title}",
+        f"# {quoted(title)}",
         f"{len(first.runs)} shadow models a method, each trained on a random half of {first.num_members * 2:,} images. "
         "Each in turn is the network under audit and the others are its shadows: means over the models with their "
         "95 % intervals (Student's t; the audits share their shadows, so the intervals are approximate).",
@@ -135,7 +139,10 @@ def markdown(title: str, studies: Sequence[Study], references: Sequence[str]) ->
         others = [study for study in studies if study is not of_reference and study.title != "Natural"]
         if of_reference and others:
             pairs = list(dict.fromkeys(sum(by_queries, by_attacker)))
-            parts += [f"## Paired differences from {of_reference.title}", _differences(others, of_reference, pairs)]
+            parts += [
+                f"## Paired differences from {quoted(of_reference.title)}",
+                _differences(others, of_reference, pairs),
+            ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -196,12 +203,13 @@ def _csv(studies: Sequence[Study]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("method", "attacker", "queries", "examples", "figure", "mean", "low", "high", "num"))
     for study in studies:
+        title = csv_cell(study.title)
         for one in study.leakage:
             for figure in FIGURES:
                 values = one.values(figure)
                 value = statistics.estimate(values) if values else statistics.Estimate(*[None] * 4, num=0)
                 numbers = ("" if number is None else f"{number:.6f}" for number in (value.mean, value.low, value.high))
-                writer.writerow((study.title, one.attacker, one.queries, one.examples, figure, *numbers, value.num))
+                writer.writerow((title, one.attacker, one.queries, one.examples, figure, *numbers, value.num))
     return text.getvalue()
 
 
@@ -226,25 +234,49 @@ def _rounded(values: Sequence[float | None] | None) -> list[float | None] | None
 
 
 def _from_plain(method: dict) -> Study:
-    models = method["models"]
+    models = {name: _numbers(method["models"], name) for name in _UTILITY}
     # Of canaries half are non-members, give or take; files of version 2 have no figure to drop.
-    judged = {"all": method["num_non_members"], "canaries": method["flags"].get("canaries", 0) // 2}
+    judged = {"all": _number(method, "num_non_members"), "canaries": method["flags"].get("canaries", 0) // 2}
     finest = {examples: 1 / max(num, 1) for examples, num in judged.items()}
     return Study(
-        title=method["title"],
-        flags=method["flags"],
+        title=str(method["title"]),
+        flags=dict(method["flags"]),
         runs=[dict(zip(models, values)) for values in zip(*models.values(), strict=True)],
         leakage=[
             Leakage(
-                **{name: one[name] for name in ("attacker", "queries", "examples", "balanced_accuracy", "auc")},
-                tpr={fpr: one[f"tpr_{fpr:g}"] if fpr >= finest[one["examples"]] else None for fpr in FPRS},
-                curve=[tpr if fpr >= finest[one["examples"]] else None for fpr, tpr in zip(GRID, one["curve"])],
+                **{name: str(one[name]) for name in ("attacker", "queries", "examples")},
+                **{name: _numbers(one, name) for name in ("balanced_accuracy", "auc")},
+                tpr={fpr: _available(one, f"tpr_{fpr:g}") if fpr >= finest[one["examples"]] else None for fpr in FPRS},
+                curve=[
+                    tpr if fpr >= finest[one["examples"]] else None for fpr, tpr in zip(GRID, _available(one, "curve"))
+                ],
             )
             for one in method["leakage"]
         ],
-        num_members=method["num_members"],
-        num_non_members=method["num_non_members"],
+        num_members=_number(method, "num_members"),
+        num_non_members=_number(method, "num_non_members"),
     )
+
+
+def _numbers(values: dict, name: str) -> list[float]:
+    if not isinstance(values[name], list) or not values[name] or not all(map(records.is_number, values[name])):
+        raise ValueError(f"{name} is no list of finite numbers")
+    return values[name]
+
+
+def _available(values: dict, name: str) -> list[float | None] | None:
+    """Numbers, of which some or all may not be available."""
+    if values[name] is None:
+        return None
+    if not isinstance(values[name], list) or not all(v is None or records.is_number(v) for v in values[name]):
+        raise ValueError(f"{name} is no list of finite numbers")
+    return values[name]
+
+
+def _number(values: dict, name: str) -> int:
+    if not records.is_number(values[name]):
+        raise ValueError(f"{name} is no finite number")
+    return values[name]
 
 
 def _curves(path: pathlib.Path, title: str, studies: Sequence[Study]) -> None:

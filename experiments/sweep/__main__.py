@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
         argv: program name and arguments; `sys.argv` if None.
 
     Returns:
-        The exit code: 0, 2 for bad input or runs that failed, 130 for Ctrl-C, 143 for SIGTERM.
+        The exit code: 0, 2 for bad input or runs that failed, 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
     """
     return command_line.guarded(_run, argv)
 
@@ -42,8 +42,9 @@ def _run(argv: list[str]) -> None:
     if sweep.dry_run:
         print(outputs.grid_text(sweep.rows, sweep.records))
         return
-    for folder in (sweep.output_dir, sweep.records.path):  # rather now than after hours
-        folder.mkdir(parents=True, exist_ok=True)
+    outputs.check_writable(sweep.output_dir, sweep.name)  # rather now than after hours
+    for job in pending:
+        sweep.records.check_writable(job.name, job.config)
     failed = training.train(pending, sweep.executor, sweep.jobs, sweep.records.add)
     results = tables.results(sweep.rows, sweep.records)
     if results:

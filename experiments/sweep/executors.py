@@ -2,27 +2,28 @@
 
 import concurrent.futures
 import contextlib
-import fcntl
-import json
+import functools
+import getpass
 import os
 import pathlib
 import queue
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import filelock
 import tensorflow as tf
+from tqdm import tqdm
 
-from experiments import command_line, files
+from experiments import child, command_line, files, signals
 from experiments.config import ExperimentConfig
+from experiments.sweep import records
 
 EXECUTORS = ("local", "ray")
 _HINT = "Name another --output_dir or --run_dir, or remove it."
-_STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 
 class Job(NamedTuple):
@@ -41,8 +42,9 @@ class Outcome(NamedTuple):
 
 
 def check_directories(jobs: Sequence[Job]) -> None:
-    """Raises `ValueError` if the directory of a job holds a run with other flags."""
+    """Raises `ValueError` if the directory of a job holds a run with other flags, or there cannot be such a one."""
     for job in jobs:
+        files.check_committable(job.config.run_dir)
         path, flags = pathlib.Path(job.config.run_dir), command_line.recorded_flags(job.config)
         for directory in (path, files.unfinished(path)):
             files.check_same_flags(directory, flags, hint=_HINT)
@@ -142,59 +144,63 @@ def _places(num_processes: int) -> list[_Place]:
 
 
 def _run_process(job: Job, place: _Place, stopping: threading.Event, processes: set) -> Outcome:
+    tell = functools.partial(tqdm.write, file=sys.stderr)
+    files.wait_until_free(job.config.run_dir, tell, stopping)  # of a run whose sweep was killed, say
     if stopping.is_set():
         return Outcome(job, None, "not begun")
     if place.cores:
         os.sched_setaffinity(0, place.cores)  # of this thread, whose child has it too
     environment = os.environ | ({"CUDA_VISIBLE_DEVICES": place.gpu} if place.gpu else {})
-    log = pathlib.Path(f"{job.config.run_dir}.log")
+    log, errors = (pathlib.Path(f"{job.config.run_dir}.{suffix}") for suffix in ("log", "error"))
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "a", encoding="utf-8") as output:  # another sweep's run may be writing to it
-        process = subprocess.Popen(_command(job.config), stdout=output, stderr=output, env=environment)
-        processes.add(process)
-        if stopping.is_set():  # in between
-            process.terminate()
-        try:
-            code = process.wait()
-        finally:
-            processes.discard(process)
-    return Outcome(job, *_result(job.config, code, log))
+        with child.start(_flags(job.config), errors=errors, output=output, environment=environment) as process:
+            processes.add(process)
+            if stopping.is_set():  # in between
+                process.terminate()
+            try:
+                code = process.wait()
+            finally:
+                processes.discard(process)
+    return Outcome(job, *_result(job.config, code, errors))
 
 
 def _run_anywhere(job: Job, cores: int) -> tuple[dict | None, str]:
     """A job as a Ray task, on whatever node: its figures, or what went wrong."""
     with tempfile.TemporaryDirectory() as directory, _on_cores_of_its_own(cores):
-        log = pathlib.Path(directory, "log")
-        with open(log, "w", encoding="utf-8") as output:
-            code = subprocess.call(_command(job.config), stdout=output, stderr=output)
-        return _result(job.config, code, log)
+        errors = pathlib.Path(directory, "error")
+        with open(pathlib.Path(directory, "log"), "w", encoding="utf-8") as output:
+            with child.start(_flags(job.config), errors=errors, output=output) as process:
+                code = process.wait()
+        return _result(job.config, code, errors)
 
 
 @contextlib.contextmanager
 def _on_cores_of_its_own(num: int) -> Iterator[None]:
     """Keeps this process, and those it starts, to so many cores of the node that no other run of a cluster has."""
     before = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    folder = pathlib.Path(tempfile.gettempdir(), f"pineat_tf-{getpass.getuser()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
     with contextlib.ExitStack() as stack:
         for share in (before[i : i + num] for i in range(0, len(before) - num + 1, num)):
-            lock = stack.enter_context(open(pathlib.Path(tempfile.gettempdir(), f"pineat_tf-core{share[0]}.lock"), "w"))
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with contextlib.suppress(filelock.Timeout):
+                stack.enter_context(filelock.FileLock(folder / f"core{share[0]}.lock", timeout=0))
                 os.sched_setaffinity(0, share)
                 stack.callback(os.sched_setaffinity, 0, before)
                 break
         yield
 
 
-def _command(config: ExperimentConfig) -> list[str]:
-    return [sys.executable, "-m", "experiments.run", *command_line.recorded_flags(config).splitlines(), "--resume"]
+def _flags(config: ExperimentConfig) -> list[str]:
+    return [*command_line.recorded_flags(config).splitlines(), "--resume"]
 
 
-def _result(config: ExperimentConfig, code: int, log: pathlib.Path) -> tuple[dict | None, str]:
+def _result(config: ExperimentConfig, code: int, errors: pathlib.Path) -> tuple[dict | None, str]:
     if code == 0:
-        path = pathlib.Path(config.run_dir, "metrics.json")
-        return json.loads(path.read_text(encoding="utf-8")), ""
-    if code in _STOPPED or -code in (signal.SIGINT, signal.SIGTERM):
+        try:
+            return records.read(pathlib.Path(config.run_dir, "metrics.json")), ""
+        except (OSError, ValueError) as error:
+            return None, str(error)
+    if code in (128 + number for number in signals.ENDING) or -code in signals.ENDING:
         return None, "stopped"
-    lines = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").split("\n")
-    said = [line for line in lines if line.strip()]
-    return None, f"exit code {code}: {said[-1].strip()[:300] if said else 'it said nothing'}"
+    return None, child.why_it_failed(code, errors)

@@ -8,7 +8,7 @@ from experiments.figures import pareto, ratios
 from experiments.sweep import page, tables
 from experiments.sweep.grid import Row
 from experiments.sweep.records import Records
-from pineat_tf.report import markdown_table
+from pineat_tf.report import markdown_table, quoted
 
 _MOST_EXAMPLES = 4  # of about 100 KB each
 
@@ -22,6 +22,13 @@ def grid_text(rows: Sequence[Row], records: Records) -> str:
         counts = (len(row.configs), done, config.scaled_updates, cost.gradient_passes(config), cost.forwards(config))
         lines.append((row.title, *(f"{count:,}" for count in counts)))
     return markdown_table(lines)
+
+
+def check_writable(output_dir: pathlib.Path, name: str) -> None:
+    """Raises `OSError` if `write` could not, and makes the folder."""
+    output_dir.mkdir(parents=True, exist_ok=True)
+    for ending in (".md", ".csv", ".html", "_pareto.png", "_ratios.png"):
+        files.check_replaceable(output_dir / f"{name}{ending}")
 
 
 def write(
@@ -63,7 +70,7 @@ def _examples(results: Sequence[tables.RowResult]) -> list[tuple[str, bytes]]:
 def _markdown(results: Sequence[tables.RowResult], title: str, references: Sequence[str]) -> str:
     floors = [f"{mean:.4f} (95 %: below {upper:.4f})" for mean, upper in tables.noise_floors(results)]
     parts = [
-        f"# {title}",
+        f"# {quoted(title)}",
         tables.markdown(results),
         "Mean ± standard deviation over seeds, which vary the training and never the images. **Bold**: the best of all "
         "rows; <u>underlined</u>: the best of a group of rows. P are in-sample membership inference accuracies: a "

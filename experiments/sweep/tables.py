@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from experiments import paper, statistics
 from experiments.sweep.grid import Row
 from experiments.sweep.records import Records
-from pineat_tf.report import markdown_table
+from pineat_tf.report import Markdown, markdown_table
 
 COLUMNS = {**{name: title for name, title in paper.COLUMNS.items() if name != "hours"}, "gap": "gap attack"}
 """Figures of a run that are shares -> what the tables call them."""
@@ -124,7 +124,7 @@ def markdown(rows: Sequence[RowResult]) -> str:
             of_paper = [f"{row.paper[name]:.4f}" if name in row.paper else "" for name in COLUMNS]
             floor = paper.noise_floor(paper.dataset_of(row.row.configs[0]))
             cells = (*of_paper, f"{floor:.4f}", f"{row.paper['hours']:.2f} h", "", "")
-            lines.append(("*in the paper, at full scale*", "1", *cells))
+            lines.append((Markdown("*in the paper, at full scale*"), "1", *cells))
     return markdown_table(lines)
 
 
@@ -184,8 +184,20 @@ def csv_text(rows: Sequence[RowResult]) -> str:
         of_paper = [row.paper[name] if row.paper else None for name in paper.COLUMNS]
         seeds = " ".join(map(str, sorted(row.records)))
         figures = ["" if value is None else f"{value:.6g}" for value in (*cells, row.noise_floor["mean"], *of_paper)]
-        writer.writerow([row.row.group, row.row.label, seeds, *figures])
+        writer.writerow(map(csv_cell, [row.row.group, row.row.label, seeds, *figures]))
     return output.getvalue()
+
+
+def csv_cell(value: object) -> object:
+    """A value for a CSV file, in which spreadsheets take for a formula what begins like one and is no number."""
+    text = str(value)
+    if not text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
+        return value
+    try:
+        float(text)
+    except ValueError:
+        return "'" + text
+    return value
 
 
 def cell(row: RowResult, name: str) -> str:
@@ -219,7 +231,8 @@ def p_text(p_value: float | None) -> str:
 
 
 def _marked(text: str, mark: str | None) -> str:
-    return {"bold": f"**{text}**", "underline": f"<u>{text}</u>"}.get(mark, text)
+    marked = {"bold": f"**{text}**", "underline": f"<u>{text}</u>"}
+    return Markdown(marked[mark]) if mark in marked else text
 
 
 def _rounded(name: str, value: float) -> float:

@@ -1,15 +1,14 @@
 """Many runs trained with a progress bar, after an estimate, and ended in order when the command is."""
 
 import contextlib
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
-from tqdm.auto import tqdm
 
-from experiments import command_line, cost
+from experiments import cost, progress
 from experiments.config import ExperimentConfig
+from experiments.signals import InterruptedRun
 from experiments.sweep import executors
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} spent, {remaining} to go"
@@ -45,8 +44,8 @@ def train(
     execute = executors.run_ray if executor == "ray" else executors.run_local
     weights = {job.name: cost.forwards(job.config) for job in jobs}
     failed = []
-    bar = tqdm(total=sum(weights.values()), desc=f"0/{len(jobs)} runs", bar_format=_BAR)
-    with _ending_in_order(), bar:
+    bar = progress.bar(total=sum(weights.values()), desc=f"0/{len(jobs)} runs", bar_format=_BAR)
+    with _telling_how_to_go_on(), bar:
         for done, outcome in enumerate(execute(jobs, num_processes), start=1):
             if outcome.metrics is None:
                 failed.append(outcome)
@@ -66,14 +65,8 @@ def check_none(failed: Sequence[executors.Outcome], of: int) -> None:
 
 
 @contextlib.contextmanager
-def _ending_in_order() -> Iterator[None]:
-    """Makes SIGTERM an exception, so that runs at work are told to keep a checkpoint and end."""
-
-    def stop(number: int, frame: object) -> None:
-        raise command_line.InterruptedRun("give the same command to go on", 128 + number)
-
-    before = signal.signal(signal.SIGTERM, stop)
+def _telling_how_to_go_on() -> Iterator[None]:
     try:
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    except InterruptedRun as interrupted:
+        raise InterruptedRun("give the same command to go on.", interrupted.exit_code) from None
