@@ -90,9 +90,9 @@ def paired_difference(values: Sequence[float], others: Sequence[float]) -> Diffe
         if of_mean.mean == 0.0:
             return Difference(0.0, 0.0, 0.0, 1.0, of_mean.num)
         return Difference(of_mean.mean, None, None, None, of_mean.num)
-    t = of_mean.mean / (of_mean.sd / math.sqrt(of_mean.num))
-    p_value = float(2 * stats.t.sf(abs(t), of_mean.num - 1))
-    return Difference(of_mean.mean, of_mean.low, of_mean.high, p_value, of_mean.num)
+    test = stats.ttest_rel(values, others)
+    interval = test.confidence_interval(CONFIDENCE)
+    return Difference(of_mean.mean, float(interval.low), float(interval.high), float(test.pvalue), of_mean.num)
 
 
 def half_width(sd: float, num: int) -> float:

@@ -27,10 +27,10 @@ from pineat_tf.data import Data, as_batches
 from pineat_tf.files import replacing
 from pineat_tf.heads import check_logits_head, class_logits
 from pineat_tf.losses import class_numbers
-from pineat_tf.membership.bounds import Interval, clopper_pearson
 from pineat_tf.pixel_scale import warn_of_scale
 from pineat_tf.projections import clip_to_bounds, project_l2, project_linf
 from pineat_tf.seeds import as_seed, fold
+from pineat_tf.statistics import Interval, clopper_pearson
 from pineat_tf.types import Bounds, Seed
 
 AttackAt = Callable[[float], Callable]

@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = [
     ["types", "distribution", "files"],
     ["checks", "heads", "seeds", "serialization"],
-    ["losses", "projections", "schedules", "accelerate", "threat", "pixel_scale"],
+    ["statistics", "losses", "projections", "schedules", "accelerate", "threat", "pixel_scale"],
     ["attacks.parts"],
     ["attacks.attacked"],
     ["attacks.gradient", "attacks.apgd", "attacks.square"],
@@ -115,3 +115,4 @@ def test_exports_are_listed():
     for package in (pineat_tf, pineat_tf.attacks, pineat_tf.membership):
         assert len(set(package.__all__)) == len(package.__all__)
         assert all(hasattr(package, name) for name in package.__all__)
+    assert len(pineat_tf.membership.__all__) <= 40

@@ -1,59 +1,11 @@
-"""What an attacker's hits and false alarms prove: intervals of rates, a bound on differential privacy, precision."""
+"""What an attacker's hits and false alarms prove: a bound on differential privacy, precision."""
 
 import math
-from typing import NamedTuple
 
-from scipy import stats
+from pineat_tf.checks import check_share
+from pineat_tf.statistics import Interval, clopper_pearson
 
-from pineat_tf.checks import check_count, check_share
-
-
-class Interval(NamedTuple):
-    """An interval that covers the true figure with the confidence asked for.
-
-    Attributes:
-        low: its lower end.
-        high: its upper end.
-    """
-
-    low: float
-    high: float
-
-
-def clopper_pearson(successes: int, trials: int, *, confidence: float = 0.95) -> Interval:
-    """Finds the exact interval of a rate from how often it was seen.
-
-    Args:
-        successes: how often it happened, 0 .. `trials`.
-        trials: how often it could have happened, >= 1.
-        confidence: at least how often such an interval covers the true rate, in [0, 1); each end is exceeded in at most
-            half of the rest.
-
-    Returns:
-        The interval, within [0, 1].
-
-    Raises:
-        ValueError: if counts or the confidence are out of range.
-
-    Example:
-        >>> [round(end, 4) for end in clopper_pearson(0, 100)]
-        [0.0, 0.0362]
-
-    Reference:
-        Clopper and Pearson, "The use of confidence or fiducial limits illustrated in the case of the binomial",
-        Biometrika 1934.
-    """
-    check_count("trials", trials, 1, "It is how many examples were judged.")
-    check_count("successes", successes, 0, "It is how many of the examples were called members.")
-    check_share("confidence", confidence)
-    if successes > trials:
-        raise ValueError(
-            f"`successes` must be at most `trials`. Received: successes={successes}, trials={trials}. Give counts."
-        )
-    tail = (1 - confidence) / 2
-    low = stats.beta.ppf(tail, successes, trials - successes + 1) if successes else 0.0
-    high = stats.beta.isf(tail, successes + 1, trials - successes) if successes < trials else 1.0
-    return Interval(float(low), float(high))
+__all__ = ["Interval", "clopper_pearson", "epsilon_lower_bound", "positive_predictive_value"]
 
 
 def epsilon_lower_bound(

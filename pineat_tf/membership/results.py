@@ -5,9 +5,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 from pineat_tf.checks import check_choice
-from pineat_tf.membership.bounds import Interval, epsilon_lower_bound, positive_predictive_value
+from pineat_tf.membership.bounds import epsilon_lower_bound, positive_predictive_value
 from pineat_tf.membership.calibration import CALIBRATIONS, Decisions
 from pineat_tf.membership.thresholds import NoiseFloor, TprAtFpr
+from pineat_tf.statistics import Interval
 
 QUERIES = ("natural", "adversarial")
 """What the attacker shows the network: examples as they are, or attacked ones."""

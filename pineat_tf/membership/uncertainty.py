@@ -12,9 +12,9 @@ import numpy as np
 from scipy import stats
 
 from pineat_tf.checks import check_count, check_share
-from pineat_tf.membership.bounds import Interval, clopper_pearson
 from pineat_tf.membership.calibration import Decisions
 from pineat_tf.membership.thresholds import REPORTED_FPRS, checked_scores, largest_rate
+from pineat_tf.statistics import Interval, clopper_pearson
 
 _CHUNK = 2**20  # scores weighed at once: some 50 MB
 
