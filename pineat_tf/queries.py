@@ -104,7 +104,7 @@ class ReverseSymmetryQuery(threat.InBallAndRange):
 
     Example:
         >>> attack = pgd(epsilon=0.1, step_size=0.0125, num_steps=20)
-        >>> predict_logits(network, train, attack=ReverseSymmetryQuery(attack=attack))
+        >>> predict_logits(network, train, attack=ReverseSymmetryQuery(attack=attack, epsilon=0.1))
 
     Reference:
         PINEAT, section 3.3; `companions.ReverseSymmetry`.
@@ -163,7 +163,7 @@ def predict_queries(
 
     Example:
         >>> attack = pgd(epsilon=0.1, step_size=0.0125, num_steps=20)
-        >>> mirrored = ReverseSymmetryQuery(attack=attack)
+        >>> mirrored = ReverseSymmetryQuery(attack=attack, epsilon=0.1)
         >>> seen = predict_queries(network, train, {"adversarial": attack, "reverse_symmetry": mirrored})
         >>> scores = mean_scores([logit_score(p.labels, p.logits) for p in seen.values()])
     """

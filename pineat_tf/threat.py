@@ -137,8 +137,7 @@ def adopt(strategy: T, attack: Callable | ThreatModel | None) -> T:
         ValueError: if the strategy says something else than the attack, or neither of them gives a radius.
 
     Example:
-        >>> attack = pgd(epsilon=0.1, step_size=0.02, num_steps=8, norm="l2", bounds=(-1.0, 1.0))
-        >>> adopt(RandomCompanions(), attack)
+        >>> adopt(RandomCompanions(), ThreatModel(epsilon=0.1, norm="l2", bounds=(-1.0, 1.0)))
         RandomCompanions(epsilon=0.1, norm='l2', bounds=(-1.0, 1.0))
     """
     if not dataclasses.is_dataclass(strategy) or isinstance(strategy, type):

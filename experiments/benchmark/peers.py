@@ -8,8 +8,8 @@ other libraries are called as their documentation calls them, so that work which
 gradients to the weights while attacking (ART, Foolbox, CleverHans), a prediction before and after each attack (ART).
 
 Example:
-    >>> update = peers()["pytorch"](Work(width=1, precision="float32"))
-    >>> update()
+    >>> update = peers()["pytorch"](Work(width=1, precision="float32"))  # doctest: +SKIP
+    >>> update()  # doctest: +SKIP
 """
 
 import collections

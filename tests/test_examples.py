@@ -1,0 +1,108 @@
+"""The Python of README.md, docs/ and every docstring runs, and gives what it is said to give."""
+
+import ast
+import doctest
+import importlib
+import pathlib
+import pkgutil
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import SHAPE, dense_network
+
+import experiments
+import pineat_tf as pt
+
+ROOT = pathlib.Path(__file__).parents[1]
+NUM_CLASSES = 5  # the targeted difference of logits ratio needs four
+PAGES = [ROOT / "README.md", ROOT / "BUILD_NOTES.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+
+
+def modules(package):
+    """The package and all modules in it."""
+    names = (found.name for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."))
+    return [package, *map(importlib.import_module, names)]
+
+
+def docstring_examples():
+    """An example a docstring that has one."""
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    found = (finder.find(module, module.__name__) for package in (pt, experiments) for module in modules(package))
+    return [example for examples in found for example in examples if example.examples]
+
+
+def python_blocks(page):
+    """The Python of a page of Markdown; it is one program."""
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def public_names():
+    """What an example may use without an import: all that the library's modules define."""
+    names = {}
+    for module in modules(pt):
+        for name, value in vars(module).items():
+            if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__:
+                names[name] = value
+    return names
+
+
+@pytest.fixture
+def namespace(tmp_path, monkeypatch):
+    """What the reader of an example is taken to have, and a folder to write in."""
+    monkeypatch.chdir(tmp_path)
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+
+    def split(num):
+        return rng.uniform(size=(num, *SHAPE)).astype(np.float32), np.arange(num) % NUM_CLASSES
+
+    network = dense_network(num_classes=NUM_CLASSES)
+    attack = pt.attacks.pgd(epsilon=0.1, step_size=0.05, num_steps=2)
+    model = pt.AdversarialTraining(network, attack=attack, ratio="1/0", seed=0)
+    model.compile(optimizer=keras.optimizers.Adam(1e-3), metrics=["accuracy"])
+    splits = {name: split(num) for name, num in (("train", 100), ("test", 8), ("validation", 8), ("public", 60))}
+    arrays = {f"{letter}_{name}": part for name, pair in splits.items() for letter, part in zip("xy", pair)}
+    predicted = {
+        name: pt.predict_logits(network, split(30))
+        for name in ("members", "non_members", "shadow_members", "shadow_non_members")
+    }
+    x, y = map(tf.constant, splits["test"])
+    return {
+        **{"keras": keras, "np": np, "pt": pt, "tf": tf, "network": network, "attack": attack, "model": model},
+        **{**arrays, **splits, **predicted, "held_out": splits["validation"], "x": x, "y": y, "x_adv": x + 0.05},
+    }
+
+
+class OutputThatIsPrinted(doctest.OutputChecker):
+    """Compares what an example gives with what is printed below it, if anything is."""
+
+    def check_output(self, want, got, optionflags):
+        return not want or super().check_output(want, got, optionflags)
+
+
+@pytest.mark.parametrize("example", docstring_examples(), ids=lambda example: example.name)
+def test_docstring(example, namespace):
+    example.globs = {**public_names(), **namespace, **example.globs}
+    runner = doctest.DebugRunner(OutputThatIsPrinted(), verbose=False, optionflags=doctest.NORMALIZE_WHITESPACE)
+    try:
+        runner.run(example)
+    except doctest.DocTestFailure as failure:
+        pytest.fail(f"{failure.example.source}gave {failure.got}where {failure.example.want}is printed")
+    except doctest.UnexpectedException as failure:
+        raise failure.exc_info[1] from None
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page)], ids=lambda page: page.name)
+def test_page(page, namespace):
+    for block in python_blocks(page):
+        statements = ast.parse(block)
+        statements.body = [node for node in statements.body if not _is_left_to_the_reader(node)]
+        exec(compile(statements, page.name, "exec"), namespace)
+
+
+def _is_left_to_the_reader(node):
+    """Whether a statement is `name = ...`, which the namespace has an answer to."""
+    return isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and node.value.value is Ellipsis
