@@ -78,8 +78,6 @@ def reverse_symmetry(
 class NoCompanions:
     """The original method: adversarial examples only, ratio n/0."""
 
-    is_natural = False
-
     def __call__(self, x, adversarial, *, num: int, seed: Seed = 0) -> tuple[tf.Tensor, ...]:
         if num:
             raise ValueError(
@@ -94,10 +92,8 @@ class NoCompanions:
 class NaturalCompanions:
     """The natural images themselves (the paper's AdvNat; with ratio 0/1 natural training)."""
 
-    is_natural = True
-
     def __call__(self, x, adversarial, *, num: int, seed: Seed = 0) -> tuple[tf.Tensor, ...]:
-        return (tf.stop_gradient(x),) * num
+        return (x,) * num
 
 
 @serializable
@@ -114,8 +110,6 @@ class RandomCompanions(InBallAndRange):
     Example:
         >>> RandomCompanions(epsilon=0.1)(x, (), num=2, seed=0)  # without an attack
     """
-
-    is_natural = False
 
     def __call__(self, x, adversarial, *, num: int, seed: Seed = 0) -> tuple[tf.Tensor, ...]:
         x = self._check_range(x)
@@ -135,8 +129,6 @@ class ShuffledSigns(InBall):
         epsilon: radius of the ball that the noise is clipped to, > 0; None takes that of the attack.
         norm: "linf" or "l2"; None takes that of the attack, and "linf" where there is none.
     """
-
-    is_natural = False
 
     def __call__(self, x, adversarial, *, num: int, seed: Seed = 0) -> tuple[tf.Tensor, ...]:
         _check_mirrors(adversarial)
@@ -182,7 +174,6 @@ class ReverseSymmetry(InBallAndRange):
     decomposition: str = "random"
     clip: bool = True
     pixel_range: dataclasses.InitVar[Bounds | None] = None
-    is_natural = False
 
     def __post_init__(self, pixel_range: Bounds | None) -> None:
         translate_earlier_bounds(self, pixel_range)

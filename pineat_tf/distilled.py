@@ -1,14 +1,14 @@
 """Adversarial training with soft labels of the network's own past: what it must not memorise it is not told."""
 
-from collections.abc import Callable
-
 import keras
 import tensorflow as tf
 
 from pineat_tf.checks import check_share
+from pineat_tf.heads import class_logits
 from pineat_tf.objectives import CrossEntropy
 from pineat_tf.serialization import serializable
 from pineat_tf.training import AdversarialTraining
+from pineat_tf.types import Objective
 
 _WARM_UP = 10  # rounds; until then the average is of about as many rounds as there were
 
@@ -51,7 +51,7 @@ class SelfDistilledTraining(AdversarialTraining):
         *,
         share: float = 0.5,
         momentum: float = 0.99,
-        objective: Callable = CrossEntropy(),
+        objective: Objective = CrossEntropy(),
         **kwargs,
     ):
         check_share("share", share)
@@ -78,8 +78,9 @@ class SelfDistilledTraining(AdversarialTraining):
         """The arguments of the constructor."""
         return super().get_config() | {"share": self.share, "momentum": self.momentum}
 
-    def _round(self, x, y, sample_weight, rounds) -> list[tf.Tensor]:
-        logits = super()._round(x, y, sample_weight, rounds)
+    def round(self, x, y, sample_weight, rounds) -> list[tf.Tensor]:
+        """Plays a round, after which the teacher follows the network."""
+        logits = super().round(x, y, sample_weight, rounds)
         done = tf.cast(rounds, tf.float32)
         momentum = tf.minimum(self.momentum, (1.0 + done) / (_WARM_UP + done))
         for average, weight in zip(self.teacher.variables, self.network.variables):
@@ -88,11 +89,12 @@ class SelfDistilledTraining(AdversarialTraining):
                 average.assign(kept * average + (1.0 - kept) * weight)
         return logits
 
-    def _update_loss(self, objective: Callable, x_nat, x, y, sample_weight) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        taught = tf.stop_gradient(tf.nn.softmax(tf.cast(self.teacher(x, training=False), tf.float32)))
+    def update_loss(self, x_nat, x, y, sample_weight) -> tuple[tf.Tensor, tf.Tensor]:
+        """The loss of the label that the teacher has a share in."""
+        logits = class_logits(self.teacher(x, training=False))
+        taught = tf.stop_gradient(tf.nn.softmax(tf.cast(logits, tf.float32)))
         hard = tf.one_hot(y, taught.shape[-1]) if y.shape.rank == 1 else tf.cast(y, tf.float32)
-        labels = (1.0 - self.share) * hard + self.share * taught
-        return super()._update_loss(objective, x_nat, x, labels, sample_weight)
+        return super().update_loss(x_nat, x, (1.0 - self.share) * hard + self.share * taught, sample_weight)
 
 
 def _check_weights(network: keras.Model) -> None:

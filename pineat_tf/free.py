@@ -12,7 +12,9 @@ from pineat_tf.objectives import CrossEntropy
 from pineat_tf.projections import clip_to_bounds
 from pineat_tf.serialization import serializable
 from pineat_tf.training import AdversarialTraining
-from pineat_tf.types import Bounds, Ratio, Seed
+from pineat_tf.types import Bounds, Companions, Objective, Ratio, Seed
+
+_HALF_SCALE = 1024.0
 
 
 @serializable
@@ -60,8 +62,8 @@ class FreeAdversarialTraining(AdversarialTraining):
         batch_size: int,
         step_size: float | None = None,
         bounds: Bounds | None = (0.0, 1.0),
-        objective: Callable = CrossEntropy(),
-        companions: Callable = NoCompanions(),
+        objective: Objective = CrossEntropy(),
+        companions: Companions = NoCompanions(),
         ratio: str | tuple[int, int] = "8/0",
         seed: Seed = 0,
         **kwargs,
@@ -76,7 +78,14 @@ class FreeAdversarialTraining(AdversarialTraining):
         _check_method(objective, Ratio.parse(ratio))
         _check_one_replica()
         super().__init__(
-            network, attack=None, objective=objective, companions=companions, ratio=ratio, seed=seed, **kwargs
+            network,
+            attack=None,
+            objective=objective,
+            companions=companions,
+            ratio=ratio,
+            seed=seed,
+            generation="update",
+            **kwargs,
         )
         self.epsilon = epsilon
         self.batch_size = batch_size
@@ -97,35 +106,57 @@ class FreeAdversarialTraining(AdversarialTraining):
     def _attacks_of_a_round(self) -> tuple[()]:
         return ()
 
-    def _adversarial_updates(self, x, y, sample_weight, seed) -> tuple[tuple[tf.Tensor, ...], list[tf.Tensor]]:
-        """Replays the batch; gives the images that made the updates and their logits."""
+    def round(self, x, y, sample_weight, rounds) -> list[tf.Tensor]:
+        """Plays a round of images in their range, no more than the perturbation has rows for."""
         x = check_batch_size(check_batch(x, y, bounds=self.bounds)[0], self.batch_size)
-        num = tf.shape(x)[0]
-        noise, rest = tf.ensure_shape(self.perturbation[:num], x.shape), self.perturbation[num:]
-        adversarial, logits = [], []
-        for _ in range(self.ratio.num_adversarial):
-            x_adv, seen, noise = self._replay(x, noise, y, sample_weight)
-            adversarial.append(x_adv)
-            logits.append(seen)
-        self.perturbation.assign(tf.ensure_shape(tf.concat([noise, rest], axis=0), self.perturbation.shape))
-        return tuple(adversarial), logits
+        return super().round(x, y, sample_weight, rounds)
 
-    def _replay(self, x, noise, y, sample_weight) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """One pass and one update; gives the images that it was made by, their logits and the noise of the next."""
+    def generate(self, index, x, y, seed) -> tf.Tensor:
+        """The images as they are perturbed now."""
+        return clip_to_bounds(self._perturbed(x), self.bounds)
+
+    def update(self, kind, x_nat, x, y, sample_weight) -> tf.Tensor:
+        """As any update; one by perturbed images moves the perturbation as well."""
+        if kind == "companion":
+            return super().update(kind, x_nat, x, y, sample_weight)
+        loss, logits = self._traced(("replay",), self._replay, x_nat, x, y, sample_weight)
+        self._record(kind, loss, tf.shape(x)[0])
+        return logits
+
+    def _perturbed(self, x: tf.Tensor) -> tf.Tensor:
+        noise = self.perturbation[: tf.shape(x)[0]]
+        return x + tf.cast(tf.ensure_shape(noise, x.shape), x.dtype)
+
+    def _replay(self, x_nat, x, y, sample_weight) -> tuple[tf.Tensor, tf.Tensor]:
+        """One pass, whose gradients update the weights and move the perturbation."""
+        scale = self._gradient_scale()
         with tf.GradientTape() as tape:
-            tape.watch(noise)
-            x_adv = clip_to_bounds(x + tf.cast(noise, x.dtype), self.bounds)  # has no gradient beyond the range
-            loss, scaled, logits = self._update_loss(self.objective, x, x_adv, y, sample_weight)
-        *gradients, ascent = tape.gradient(scaled, [*self.trainable_variables, noise])
-        self._apply("adversarial", gradients, loss, tf.shape(x)[0])
+            tape.watch(x)
+            loss, logits = self.update_loss(x_nat, x, y, sample_weight)
+            scaled = tf.cast(scale, loss.dtype) * self.optimizer.scale_loss(loss)
+        *gradients, ascent = tape.gradient(scaled, [*self.trainable_variables, x])
+        if scale != 1.0:
+            gradients = [None if g is None else g / tf.cast(scale, g.dtype) for g in gradients]
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_variables))
         if ascent is None:
             raise ValueError(
                 "The logits do not depend on the images by operations that have a gradient, so the perturbation cannot "
                 f"move. Received: network={self.network.name!r}. Take e.g. what rounds pixels out of the network."
             )
-        # A scaled loss may overflow, which skips the update; NaN would stay in the perturbation for ever.
-        step = tf.where(tf.math.is_finite(ascent), self.step_size * tf.sign(ascent), 0.0)
-        return x_adv, logits, tf.clip_by_value(noise + step, -self.epsilon, self.epsilon)
+        # A scaled loss may overflow, which skips the update; NaN would stay in the perturbation for ever. What was
+        # clipped to the range has no gradient.
+        moves = tf.math.is_finite(ascent) & (self._perturbed(x_nat) == x)
+        step = tf.where(moves, self.step_size * tf.sign(tf.cast(ascent, tf.float32)), 0.0)
+        num = tf.shape(x)[0]
+        noise = tf.clip_by_value(self.perturbation[:num] + step, -self.epsilon, self.epsilon)
+        moved = tf.concat([noise, self.perturbation[num:]], axis=0)
+        self.perturbation.assign(tf.ensure_shape(moved, self.perturbation.shape))
+        return loss, logits
+
+    def _gradient_scale(self) -> float:
+        """What keeps gradients to images from underflowing in float16 where no optimizer scales the loss."""
+        is_half = any(layer.compute_dtype == "float16" for layer in (self.network, *self.network.layers))
+        return _HALF_SCALE if is_half and not isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer) else 1.0
 
 
 def _check_method(objective: Callable, ratio: Ratio) -> None:

@@ -8,8 +8,8 @@ The protocol is one call, `objective(logits_fn, x_nat, x, y)`, and a plain funct
 - `y`: class numbers of shape `(batch,)`, or rows of shape `(batch, num_classes)`.
 - Result: the loss of each example, shape `(batch,)`, and the logits of `x`, which metrics see.
 
-The kinds of this module are frozen dataclasses, which Keras can save; their `on_natural()` is the same objective where
-`x` is `x_nat` itself.
+In an update by a natural image `x` is `x_nat` itself, the same object, so that an objective can spare what it would
+compute twice. The kinds of this module are frozen dataclasses, which Keras can save.
 """
 
 import dataclasses
@@ -43,9 +43,6 @@ class CrossEntropy:
         logits = logits_fn(x)
         return smoothed_cross_entropy(y, logits, self.label_smoothing), logits
 
-    def on_natural(self) -> "CrossEntropy":
-        return self
-
 
 @serializable
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,11 +68,9 @@ class Trades:
         check_positive("beta", self.beta, "It weighs robustness against accuracy, e.g. 6.0.")
 
     def __call__(self, logits_fn: LogitsFn, x_nat, x, y) -> tuple[tf.Tensor, tf.Tensor]:
+        if x is x_nat:  # the divergence of a prediction from itself is 0, and so is its gradient
+            return CrossEntropy(label_smoothing=self.label_smoothing)(logits_fn, x_nat, x, y)
         natural_logits, logits = logits_fn(x_nat), logits_fn(x)
         target = tf.stop_gradient(natural_logits) if self.detach_natural else natural_logits
         natural_loss = smoothed_cross_entropy(y, natural_logits, self.label_smoothing)
         return natural_loss + self.beta * kl_divergence(target, logits), logits
-
-    def on_natural(self) -> CrossEntropy:
-        """Plain cross-entropy: the divergence of the natural prediction from itself is 0, and so is its gradient."""
-        return CrossEntropy(label_smoothing=self.label_smoothing)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pineat_tf import distribution, pixel_scale, threat
+from pineat_tf import distribution, pixel_scale, round, threat
 from pineat_tf.checks import check_batch, check_choice, data_errors_as_value_errors
 from pineat_tf.companions import NoCompanions
 from pineat_tf.data import fit_arguments
@@ -15,7 +15,7 @@ from pineat_tf.losses import cross_entropy
 from pineat_tf.objectives import CrossEntropy
 from pineat_tf.seeds import as_seed, fold
 from pineat_tf.serialization import serializable
-from pineat_tf.types import Ratio, Seed
+from pineat_tf.types import Attack, Companions, Objective, Ratio, Seed
 
 _RANDOM_STATE = "random_state_"
 _AS_THE_OPTIMIZER_COUNTS = -1
@@ -37,8 +37,10 @@ class AdversarialTraining(keras.Model):
     the whole batch. That does not hold for dropout, clipping of gradients, and batch normalisation without
     `synchronized=True`, which Keras does on each device for itself.
 
+    A subclass overrides `generate`, `update`, `update_loss` or `round`.
+
     Args:
-        network: gives logits of shape `(batch, num_classes)`.
+        network: gives logits of shape `(batch, num_classes)`, or one logit or sigmoid an image for two classes.
         attack: generates adversarial examples, called as `attack(logits_fn, x, y, seed=...)` with the network in
             inference mode. May be None with ratio 0/m.
         objective: loss of one update.
@@ -77,9 +79,9 @@ class AdversarialTraining(keras.Model):
         self,
         network: keras.Model,
         *,
-        attack: Callable | None,
-        objective: Callable = CrossEntropy(),
-        companions: Callable = NoCompanions(),
+        attack: Attack | None,
+        objective: Objective = CrossEntropy(),
+        companions: Companions = NoCompanions(),
         ratio: str | tuple[int, int] = "1/0",
         seed: Seed = 0,
         generation: str = "round",
@@ -93,7 +95,6 @@ class AdversarialTraining(keras.Model):
         super().__init__(**{"dtype": network.dtype_policy, **kwargs}, autocast=False)
         check_choice("generation", generation, ("round", "update"))
         check_choice("order", order, ("adversarial", "companions"))
-        _check_order(order, generation)
         self.network = network
         self._forward = forward
         self.attack = attack
@@ -104,7 +105,9 @@ class AdversarialTraining(keras.Model):
         self.seed = seed
         self.generation = generation
         self.order = order
+        self._steps = round.schedule(self.ratio, generation=generation, order=order)
         self.attacks = self._attacks_of_a_round()
+        self._traced = _Traced()
         _check_companions(companions, self.ratio)
         as_seed(seed)
         kinds = {"adversarial": self.ratio.num_adversarial, "companion": self.ratio.num_companions}
@@ -144,6 +147,7 @@ class AdversarialTraining(keras.Model):
                 f"Received: loss={loss!r}. Give e.g. `AdversarialTraining(..., objective=Trades(beta=6.0))`."
             )
         super().compile(optimizer=optimizer, **kwargs)
+        self._traced = _Traced()  # what was traced before updates by another optimizer
 
     def compile_from_config(self, config: dict) -> None:
         """Compiles as `get_compile_config` tells, and makes the optimizer's variables if there are weights."""
@@ -186,6 +190,10 @@ class AdversarialTraining(keras.Model):
             stored["0"] = np.int64(_AS_THE_OPTIMIZER_COUNTS)
         super().load_own_variables(stored)
 
+    def export(self, filepath: str, *args, **kwargs) -> None:
+        """As `network.export`: what is shipped is the network."""
+        self.network.export(filepath, *args, **kwargs)
+
     def call(self, inputs, training=None):
         return self.network(inputs, training=training)
 
@@ -215,23 +223,81 @@ class AdversarialTraining(keras.Model):
         x, y = check_batch(x, y, num_classes=self._num_classes())
         if not self.built:
             self.build(x.shape)
+        if not self.optimizer.built and distribution.num_replicas() == 1:  # else the first update does it
+            with tf.init_scope():
+                self.optimizer.build(self.trainable_variables)
         with tf.control_dependencies([x]):  # else an update is counted when a stream turns out to have ended
             rounds = self.rounds
-            logits = self._round(x, y, sample_weight, rounds)
+            logits = self.round(x, y, sample_weight, rounds)
         self._rounds.assign(rounds + 1)
         for seen in logits[: self.ratio.num_adversarial or self.ratio.num_companions]:
             logs = self.compute_metrics(x, y, seen, sample_weight=sample_weight)
         return logs
 
-    def _round(self, x: tf.Tensor, y: tf.Tensor, sample_weight: tf.Tensor | None, rounds: tf.Tensor) -> list[tf.Tensor]:
-        """The updates of a round; gives the logits of their examples, those of adversarial examples first."""
+    def round(self, x: tf.Tensor, y: tf.Tensor, sample_weight: tf.Tensor | None, rounds: tf.Tensor) -> list[tf.Tensor]:
+        """Plays one round; a subclass may do more after it.
+
+        Args:
+            x: natural images, shape `(batch, ...)`.
+            y: class numbers of shape `(batch,)`, or rows of shape `(batch, num_classes)`.
+            sample_weight: of the images, or None.
+            rounds: how many rounds were done before.
+
+        Returns:
+            The logits of all examples, those of adversarial ones first.
+        """
+        n, m = self.ratio
         seed = fold(self.seed, rounds * self.ratio.updates_per_round)
-        if self.order == "companions":
-            adversarial = self._generate(x, y, seed)
-            of_companions = self._companion_updates(x, adversarial, y, sample_weight, seed)
-            return self._updates("adversarial", self.objective, x, adversarial, y, sample_weight) + of_companions
-        adversarial, logits = self._adversarial_updates(x, y, sample_weight, seed)
-        return logits + self._companion_updates(x, adversarial, y, sample_weight, seed)
+        return round.play(
+            self._steps,
+            generate=lambda index: self.generate(index, x, y, fold(seed, index)),
+            companions=lambda adversarial: self.companions(x, adversarial, num=m, seed=fold(seed, n)),
+            update=lambda kind, example: self.update(kind, x, example, y, sample_weight),
+        )
+
+    def generate(self, index: int, x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Makes the adversarial example of a number by the weights as they are."""
+        attack = self.attacks[index]
+
+        def attacked(x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+            return tf.stop_gradient(attack(self._inference_logits, x, y, seed=seed))
+
+        return self._traced(("attack", self.attacks.index(attack)), attacked, x, y, seed)
+
+    def update(
+        self, kind: str, x_nat: tf.Tensor, x: tf.Tensor, y: tf.Tensor, sample_weight: tf.Tensor | None
+    ) -> tf.Tensor:
+        """Moves the weights by one example of every image.
+
+        All updates of a round call one graph; those by natural images themselves, where `x` is `x_nat`, another.
+
+        Args:
+            kind: "adversarial" or "companion".
+            x_nat: natural images, shape `(batch, ...)`.
+            x: their examples, like `x_nat`.
+            y: class numbers of shape `(batch,)`, or rows of shape `(batch, num_classes)`.
+            sample_weight: of the images, or None.
+
+        Returns:
+            The logits of the examples.
+        """
+        if x is x_nat:
+
+            def updated(x, y, sample_weight):
+                return self._update(x, x, y, sample_weight)
+
+            loss, logits = self._traced(("update", "natural"), updated, x, y, sample_weight)
+        else:
+            loss, logits = self._traced(("update", "example"), self._update, x_nat, x, y, sample_weight)
+        self._record(kind, loss, tf.shape(x)[0])
+        return logits
+
+    def update_loss(
+        self, x_nat: tf.Tensor, x: tf.Tensor, y: tf.Tensor, sample_weight: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """The loss of an update with the network's regularisation, and the logits of the example."""
+        per_example, logits = self.objective(self._training_logits, x_nat, x, y)
+        return self._with_regularisation(_weighted_mean(per_example, sample_weight)), logits
 
     def test_step(self, data) -> dict[str, tf.Tensor]:
         """As in Keras, on natural images."""
@@ -245,9 +311,14 @@ class AdversarialTraining(keras.Model):
         return {name: value for name, value in super().get_metrics_result().items() if name not in idle}
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True) -> tf.Tensor:
-        """Mean cross-entropy of logits `y_pred` plus the network's regularisation: the loss of `evaluate`."""
-        loss = self._with_regularisation(_weighted_mean(cross_entropy(_squeezed(y), y_pred), sample_weight))
+        """Mean cross-entropy of the network's outputs plus its regularisation: the loss of `evaluate`."""
+        per_example = cross_entropy(_labels(y), class_logits(y_pred))
+        loss = self._with_regularisation(_weighted_mean(per_example, sample_weight))
         return loss / distribution.num_replicas()  # as Keras wants it from a replica
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None) -> dict[str, tf.Tensor]:
+        """As in Keras, of class logits: a head of one logit is seen as [0, z], with classes 0 and 1."""
+        return super().compute_metrics(x, _labels(y), class_logits(y_pred), sample_weight=sample_weight)
 
     def _attacks_of_a_round(self) -> tuple[Callable, ...]:
         attack, num = self.attack, self.ratio.num_adversarial
@@ -260,51 +331,15 @@ class AdversarialTraining(keras.Model):
             return attack.repeats(num)[:num]
         return (attack,) * num
 
-    def _adversarial_updates(self, x, y, sample_weight, seed) -> tuple[tuple[tf.Tensor, ...], list[tf.Tensor]]:
-        """Generates the adversarial examples and updates the weights by each; gives them and their logits."""
-        if self.generation == "round":
-            adversarial = self._generate(x, y, seed)
-            return adversarial, self._updates("adversarial", self.objective, x, adversarial, y, sample_weight)
-        adversarial, logits = [], []
-        for i in range(self.ratio.num_adversarial):
-            adversarial.append(self._generate_one(i, x, y, seed))
-            logits.append(self._update("adversarial", self.objective, x, adversarial[i], y, sample_weight))
-        return tuple(adversarial), logits
-
-    def _companion_updates(self, x, adversarial, y, sample_weight, seed) -> list[tf.Tensor]:
-        """Updates the weights by each companion of the adversarial examples; gives their logits."""
-        num = self.ratio.num_companions
-        is_natural = getattr(self.companions, "is_natural", False) and hasattr(self.objective, "on_natural")
-        objective = self.objective.on_natural() if is_natural else self.objective
-        companions = self.companions(x, adversarial, num=num, seed=fold(seed, self.ratio.num_adversarial))
-        return self._updates("companion", objective, x, companions, y, sample_weight)
-
-    def _generate(self, x, y, seed) -> tuple[tf.Tensor, ...]:
-        """All adversarial examples of a round, by the weights as they are."""
-        return tuple(self._generate_one(i, x, y, seed) for i in range(self.ratio.num_adversarial))
-
-    def _generate_one(self, i: int, x, y, seed) -> tf.Tensor:
-        return self.attacks[i](self._inference_logits, x, y, seed=fold(seed, i))
-
-    def _updates(self, kind: str, objective: Callable, x_nat, examples, y, sample_weight) -> list[tf.Tensor]:
-        return [self._update(kind, objective, x_nat, example, y, sample_weight) for example in examples]
-
-    def _update(self, kind: str, objective: Callable, x_nat, x, y, sample_weight) -> tf.Tensor:
-        """One update of the weights by one example of every image; gives that example's logits."""
+    def _update(self, x_nat, x, y, sample_weight) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
-            loss, scaled, logits = self._update_loss(objective, x_nat, x, y, sample_weight)
-        self._apply(kind, tape.gradient(scaled, self.trainable_variables), loss, tf.shape(x)[0])
-        return logits
-
-    def _update_loss(self, objective: Callable, x_nat, x, y, sample_weight) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """The loss of an update, the same as the optimizer wants it scaled, and the logits of the example."""
-        per_example, logits = objective(self._training_logits, x_nat, x, y)
-        loss = self._with_regularisation(_weighted_mean(per_example, sample_weight))
-        return loss, self.optimizer.scale_loss(distribution.contribution(loss, x)), logits
-
-    def _apply(self, kind: str, gradients, loss: tf.Tensor, batch_size: tf.Tensor) -> None:
-        """Updates the weights by the gradients of the scaled loss, and records the loss."""
+            loss, logits = self.update_loss(x_nat, x, y, sample_weight)
+            scaled = self.optimizer.scale_loss(distribution.contribution(loss, x))
+        gradients = tape.gradient(scaled, self.trainable_variables)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_variables))
+        return loss, logits
+
+    def _record(self, kind: str, loss: tf.Tensor, batch_size: tf.Tensor) -> None:
         self.loss_by_kind[kind].update_state(loss, sample_weight=batch_size)
         for metric in self.metrics:
             if metric.name == "loss":
@@ -328,15 +363,23 @@ class AdversarialTraining(keras.Model):
         return [variable for variable in self.variables if id(variable) not in weights]
 
     def _num_classes(self) -> int | None:
-        return self.network.output_shape[-1] if hasattr(self.network, "output_shape") else None
+        return max(2, self.network.output_shape[-1]) if hasattr(self.network, "output_shape") else None
 
 
-def _check_order(order: str, generation: str) -> None:
-    if order == "companions" and generation == "update":
-        raise ValueError(
-            "Companions mirror adversarial examples, so those cannot wait for their own update if companions come "
-            f"first. Received: order={order!r}, generation={generation!r}. Give generation='round'."
-        )
+class _Traced:
+    """Calls functions as graphs that are traced once, however often a round calls them.
+
+    Outside a graph, and on several replicas, which cannot add up values inside a graph within a graph, it calls them as
+    they are.
+    """
+
+    def __init__(self):
+        self._graphs: dict[tuple, Callable] = {}
+
+    def __call__(self, key: tuple, function: Callable, *args):
+        if tf.executing_eagerly() or distribution.num_replicas() > 1:
+            return function(*args)
+        return self._graphs.setdefault(key, tf.function(function, autograph=False))(*args)
 
 
 def _check_companions(companions: Callable, ratio: Ratio) -> None:
@@ -356,5 +399,8 @@ def _weighted_mean(per_example: tf.Tensor, sample_weight: tf.Tensor | None) -> t
     return distribution.local_mean(per_example)
 
 
-def _squeezed(labels: tf.Tensor) -> tf.Tensor:
-    return tf.squeeze(labels, axis=1) if labels.shape.rank == 2 and labels.shape[1] == 1 else labels
+def _labels(labels: tf.Tensor) -> tf.Tensor:
+    """Labels as the losses and Keras' metrics take them: those of binary examples, 0. and 1., as class numbers."""
+    labels = tf.convert_to_tensor(labels)
+    labels = tf.squeeze(labels, axis=1) if labels.shape.rank == 2 and labels.shape[1] == 1 else labels
+    return tf.cast(labels, tf.int64) if labels.shape.rank == 1 and labels.dtype.is_floating else labels

@@ -1,7 +1,7 @@
 """The legend of the library: the types that its signatures speak of."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 import tensorflow as tf
 
@@ -16,6 +16,47 @@ PerExampleLoss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 Seed = int | tuple[int, int] | tf.Tensor
 """A whole number, or two of them (shape `(2,)`): the whole of a draw's randomness."""
+
+
+class Attack(Protocol):
+    """Makes adversarial examples. A plain function is enough.
+
+    An attack may say more of itself, and what needs it asks by `getattr`: its threat model (`norm`, `epsilon`,
+    `bounds`, `num_steps`), and `repeats(num)`, a tuple of that many attacks that differ in where they start, for one
+    that would otherwise give the same example twice by the same weights.
+    """
+
+    def __call__(self, logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor, *, seed: Seed) -> tf.Tensor:
+        """Gives images like `x`: same shape and dtype, without gradient."""
+
+
+class Objective(Protocol):
+    """The loss of one update. A plain function is enough.
+
+    `x` is the example that the update is about, an adversarial one or a companion of the natural image `x_nat`; in an
+    update by the natural image it is `x_nat` itself, the same object.
+    """
+
+    def __call__(
+        self, logits_fn: LogitsFn, x_nat: tf.Tensor, x: tf.Tensor, y: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Gives the loss of each example, shape `(batch,)`, and the logits of `x`."""
+
+
+class Companions(Protocol):
+    """Makes the examples beside the adversarial ones. A plain function is enough."""
+
+    def __call__(
+        self, x: tf.Tensor, adversarial: tuple[tf.Tensor, ...], *, num: int, seed: Seed
+    ) -> Sequence[tf.Tensor]:
+        """Gives `num` tensors like `x`, without gradient, or `x` itself."""
+
+
+class Query(Protocol):
+    """Makes what an attacker shows a network in place of an image: an attack by its signature."""
+
+    def __call__(self, logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor, *, seed: Seed) -> tf.Tensor:
+        """Gives images like `x`: same shape and dtype, without gradient."""
 
 
 class Ratio(NamedTuple):

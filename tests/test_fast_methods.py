@@ -152,7 +152,6 @@ class Recorder:
 
     companions: object
     seen: list
-    is_natural = False
 
     def __call__(self, x, adversarial, *, num, seed=0):
         made = self.companions(x, adversarial, num=num, seed=seed)

@@ -19,7 +19,7 @@ LAYERS = [
     ["attacks.gradient", "attacks.apgd", "attacks.square"],
     ["attacks.fast", "attacks.fab", "attacks.deepfool"],
     ["attacks.suites"],
-    ["attacks", "companions", "objectives"],
+    ["attacks", "companions", "objectives", "round"],
     ["data"],
     ["training", "predictions"],
     ["distilled", "free", "queries"],

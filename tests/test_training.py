@@ -158,7 +158,7 @@ def test_a_round_equals_its_numpy_twin(method, kind):
         made = companions(
             np.float32(x), tuple(map(tf.constant, adversarial)), num=num_companions, seed=pt.seeds.fold(seed, 1)
         )
-        return [companion.numpy() for companion in made]
+        return [np.asarray(companion) for companion in made]
 
     expected = oracles.sgd_round(
         oracles.LinearModel(weights, bias), x, y, adversarial_fn, companions_fn, name, 0.5, **trades
@@ -305,7 +305,7 @@ def test_fit_traces_once_a_ragged_last_batch_and_many_epochs_included(images, la
     assert int(model.optimizer.iterations) == 3 * 3 * 2
 
 
-def test_metrics_make_keras_trace_as_often_as_it_does_for_any_model(images, labels):
+def test_an_attack_is_traced_once_where_metrics_make_keras_trace_a_step_twice(images, labels):
     ours, theirs = [], []
 
     def attack(*args, **options):
@@ -322,7 +322,7 @@ def test_metrics_make_keras_trace_as_often_as_it_does_for_any_model(images, labe
     plain.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
     for either in (model, plain):
         either.fit(images, labels, batch_size=3, epochs=3, verbose=0)
-    assert len(ours) == len(theirs)
+    assert len(ours) == 1 and len(theirs) == 2
 
 
 def test_works_as_any_keras_model_does(images, labels, tmp_path):
