@@ -59,7 +59,7 @@ class ExperimentConfig:
     )
     variant: str = option("pineat", "What stands beside adversarial examples.", VARIANTS)
     ratio: str = option("1/1", "n/m of all variants but two (natural is 0/1, original 1/0, or n+m/0 for free).")
-    epsilon: float = option(0.1, "Radius of the ball for pixels in [0, 1]; a fraction like 8/255 will do.")
+    epsilon: float = option(0.1, "Radius of the ball, of companions as well, for pixels in [0, 1]; 8/255 will do.")
     step_size: float = option(0.02, "Length of an attack step (pgd, pgd_l2, diff).")
     num_steps: int = option(8, "Attack steps.")
     random_start: bool = option(True, "Start pgd and pgd_l2 randomly in the ball.")
@@ -68,7 +68,7 @@ class ExperimentConfig:
     trades_beta: float = option(1.0, "Weight of the divergence in diff.")
     trades_detach: bool = option(True, "Keep diff's divergence from changing the natural prediction, as in [20].")
     rs_bounds: str = option(
-        "paper", "Clip reverse-symmetry examples to the ball, or to pixels too.", ("paper", "valid")
+        "paper", "Keep reverse-symmetry examples in the ball, or in the pixel range too (valid).", ("paper", "valid")
     )
     rs_decomposition: str = option("random", "How m >= 2 of them share the noise.", ("random", "split"))
     rs_clip: bool = option(True, "Clip them to the ball at all.")

@@ -81,24 +81,34 @@ def evaluation_attack(config: ExperimentConfig) -> pt.attacks.GradientAttack:
 
 def queries(config: ExperimentConfig) -> dict[str, Callable | None]:
     """What an attacker who knows the defence shows the network: natural images, and three kinds made from them."""
+    of_training, radius = attack(config), _radius(config)
+    mirrored = pt.queries.ReverseSymmetryQuery(attack=of_training, keep_in_range=_keeps_in_range(config), **radius)
+    norm = pt.threat.ThreatModel.of(of_training).norm or "linf"
     return {
         "natural": None,
         "adversarial": evaluation_attack(config),
-        "reverse_symmetry": pt.queries.ReverseSymmetryQuery(
-            attack=attack(config), epsilon=config.epsilon, bounds=config.rs_bounds
-        ),
-        "random": pt.queries.RandomInBall(epsilon=config.epsilon),
+        "reverse_symmetry": mirrored,
+        "random": pt.queries.RandomInBall(epsilon=config.epsilon, norm=norm),
     }
 
 
-def reverse_symmetry(config: ExperimentConfig) -> pt.companions.ReverseSymmetry:
-    """The reverse-symmetry companions that the flags describe."""
-    return pt.companions.ReverseSymmetry(
-        epsilon=config.epsilon,
-        bounds=config.rs_bounds,
-        decomposition=config.rs_decomposition,
-        clip=config.rs_clip,
-    )
+def companions(config: ExperimentConfig, variant: str) -> Callable:
+    """The companions of a variant, with radius, norm and pixel range of the attack that the flags name."""
+    radius = _radius(config)
+    kinds: dict[str, Callable] = {
+        "natural": pt.companions.NaturalCompanions,
+        "original": pt.companions.NoCompanions,
+        "advnat": pt.companions.NaturalCompanions,
+        "advran": lambda: pt.companions.RandomCompanions(**radius),
+        "advsign": lambda: pt.companions.ShuffledSigns(**radius),
+        "pineat": lambda: pt.companions.ReverseSymmetry(
+            keep_in_range=_keeps_in_range(config),
+            decomposition=config.rs_decomposition,
+            clip=config.rs_clip,
+            **radius,
+        ),
+    }
+    return pt.threat.adopt(kinds[variant](), attack(config))
 
 
 def network(
@@ -119,17 +129,9 @@ def network(
 
 def trainer(config: ExperimentConfig, network: keras.Model) -> pt.AdversarialTraining:
     """The network wrapped in its training method, compiled."""
-    companions = {
-        "natural": pt.companions.NaturalCompanions,
-        "original": pt.companions.NoCompanions,
-        "advnat": pt.companions.NaturalCompanions,
-        "advran": lambda: pt.companions.RandomCompanions(epsilon=config.epsilon),
-        "advsign": lambda: pt.companions.ShuffledSigns(epsilon=config.epsilon),
-        "pineat": lambda: reverse_symmetry(config),
-    }
     options = {
         "objective": _objective(config),
-        "companions": companions[config.variant](),
+        "companions": companions(config, config.variant),
         "ratio": config.round_ratio,
         "seed": config.seed,
         "forward": pt.accelerate.compute_twin(network),
@@ -178,6 +180,15 @@ def evaluation_forwards(config: ExperimentConfig) -> int:
 
 def _taught(config: ExperimentConfig, network: keras.Model, options: dict) -> pt.SelfDistilledTraining:
     return pt.SelfDistilledTraining(network, share=config.teacher_share, momentum=config.teacher_momentum, **options)
+
+
+def _radius(config: ExperimentConfig) -> dict[str, float]:
+    """The radius of companions where the attack has none to give them; their ball is L-inf then."""
+    return {"epsilon": config.epsilon} if config.attack == "wrm_l2" else {}
+
+
+def _keeps_in_range(config: ExperimentConfig) -> bool:
+    return config.rs_bounds == "valid"
 
 
 def _is_free(config: ExperimentConfig) -> bool:

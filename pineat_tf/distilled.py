@@ -38,7 +38,7 @@ class SelfDistilledTraining(AdversarialTraining):
 
     Example:
         >>> model = SelfDistilledTraining(
-        ...     network, share=0.5, momentum=0.99, attack=attack, companions=ReverseSymmetry(epsilon=0.1), ratio="1/1")
+        ...     network, share=0.5, momentum=0.99, attack=attack, companions=ReverseSymmetry(), ratio="1/1")
 
     Reference:
         Chen et al., "Robust overfitting may be mitigated by properly learned smoothening", ICLR 2021, eq. (3), with

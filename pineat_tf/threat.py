@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from pineat_tf.checks import check_bounds, check_choice, check_epsilon, check_images
+from pineat_tf.projections import Norm
 from pineat_tf.types import Bounds
 
 T = TypeVar("T")
@@ -50,11 +51,9 @@ class ThreatModel(NamedTuple):
         norm = None if epsilon is None else getattr(attack, "norm", None)
         if epsilon is not None:
             check_epsilon(epsilon)
-        if norm is not None:
-            check_choice("norm", norm, ("linf", "l2"))
         if not isinstance(bounds, str):
             check_bounds(bounds)
-        return cls(epsilon, norm, bounds)
+        return cls(epsilon, None if norm is None else Norm.of(norm).name, bounds)
 
     @property
     def limits(self) -> Bounds | None:
@@ -78,7 +77,7 @@ class InBall:
         if self.epsilon is not None:
             check_epsilon(self.epsilon)
         if self.norm is not None:
-            check_choice("norm", self.norm, ("linf", "l2"))
+            object.__setattr__(self, "norm", Norm.of(self.norm).name)
 
     def _ball(self) -> dict[str, Any]:
         """Radius and norm as arguments, once they are needed."""

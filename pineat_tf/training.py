@@ -65,7 +65,7 @@ class AdversarialTraining(keras.Model):
         >>> model = AdversarialTraining(
         ...     network,
         ...     attack=pgd(epsilon=0.1, step_size=0.02, num_steps=8),
-        ...     companions=ReverseSymmetry(epsilon=0.1),
+        ...     companions=ReverseSymmetry(),
         ...     ratio="1/1")
         >>> model.compile(optimizer=keras.optimizers.Adam(1e-4), metrics=["accuracy"])
         >>> model.fit(x_train, y_train, validation_data=(x_test, y_test), epochs=20)

@@ -13,7 +13,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = [
     ["types", "distribution", "files"],
     ["checks", "heads", "seeds", "serialization"],
-    ["statistics", "losses", "projections", "schedules", "accelerate", "threat", "pixel_scale"],
+    ["statistics", "losses", "projections", "schedules", "accelerate"],
+    ["threat", "pixel_scale"],
     ["attacks.parts"],
     ["attacks.attacked"],
     ["attacks.gradient", "attacks.apgd", "attacks.square"],

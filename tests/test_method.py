@@ -1,5 +1,7 @@
 """From flags to attacks, companions and objectives, and what a round costs, counted from the running code."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -66,9 +68,9 @@ COMPANIONS = {
     "natural": pt.companions.NaturalCompanions(),
     "original": pt.companions.NoCompanions(),
     "advnat": pt.companions.NaturalCompanions(),
-    "advran": pt.companions.RandomCompanions(epsilon=0.2),
-    "advsign": pt.companions.ShuffledSigns(epsilon=0.2),
-    "pineat": pt.companions.ReverseSymmetry(epsilon=0.2),
+    "advran": pt.companions.RandomCompanions(epsilon=0.2, norm="linf", bounds=(0.0, 1.0)),
+    "advsign": pt.companions.ShuffledSigns(epsilon=0.2, norm="linf"),
+    "pineat": pt.companions.ReverseSymmetry(epsilon=0.2, norm="linf", bounds=(0.0, 1.0)),
 }
 
 
@@ -95,8 +97,23 @@ def test_free_training_replays_a_batch_as_often_in_every_variant(variant):
 
 def test_reverse_symmetry_has_the_options_of_the_flags():
     fields = config(variant="pineat", rs_bounds="valid", rs_decomposition="split", rs_clip=False, **FIELDS)
-    expected = pt.companions.ReverseSymmetry(epsilon=0.2, bounds="valid", decomposition="split", clip=False)
-    assert method.trainer(fields, network()).companions == method.reverse_symmetry(fields) == expected
+    expected = dataclasses.replace(COMPANIONS["pineat"], keep_in_range=True, decomposition="split", clip=False)
+    assert method.trainer(fields, network()).companions == method.companions(fields, "pineat") == expected
+    assert method.queries(fields)["reverse_symmetry"] == pt.queries.ReverseSymmetryQuery(
+        attack=method.attack(fields), keep_in_range=True
+    )
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_companions_and_queries_live_in_the_ball_of_the_attack(attack):
+    fields = config(attack=attack, variant="advran", **FIELDS)
+    ball = pt.companions.RandomCompanions(epsilon=0.2, norm="l2" if attack == "pgd_l2" else "linf", bounds=(0.0, 1.0))
+    # wrm_l2 has no ball to give: by the flag it is L-inf, as it is by default
+    expected = dataclasses.replace(ball, norm=None) if attack == "wrm_l2" else ball
+    assert method.trainer(fields, network()).companions == expected
+    queries = method.queries(fields)
+    assert (queries["random"].epsilon, queries["random"].norm) == (0.2, ball.norm)
+    assert (queries["reverse_symmetry"].epsilon, queries["reverse_symmetry"].norm) == (0.2, expected.norm)
 
 
 def test_diff_trains_by_trades_and_natural_training_never_does():

@@ -231,3 +231,87 @@ def test_queries_and_free_training_warn_where_they_are_made():
         RandomInBall(epsilon=8)
     with pytest.warns(UserWarning, match="less than a grey level"):
         pt.FreeAdversarialTraining(dense_network(), epsilon=8 / 255, bounds=(0, 255), batch_size=8)
+
+
+ATTACKS = {
+    "pgd": (pt.attacks.pgd(epsilon=0.2, step_size=0.05, num_steps=2), (0.2, "linf", (0.0, 1.0))),
+    "pgd, l2": (
+        pt.attacks.pgd(epsilon=2.0, step_size=0.5, num_steps=2, norm="l2", bounds=(-1.0, 1.0)),
+        (2.0, "l2", (-1.0, 1.0)),
+    ),
+    "pgd, inf": (pt.attacks.pgd(epsilon=0.2, step_size=0.05, num_steps=2, norm=np.inf), (0.2, "linf", (0.0, 1.0))),
+    "fgsm": (pt.attacks.fgsm(epsilon=8.0, bounds=(0, 255)), (8.0, "linf", (0, 255))),
+    "fgsm_rs": (pt.attacks.fgsm_rs(epsilon=0.2), (0.2, "linf", (0.0, 1.0))),
+    "n_fgsm": (pt.attacks.n_fgsm(epsilon=0.2), (0.2, "linf", (0.0, 1.0))),
+    "trades_kl": (pt.attacks.trades_kl(epsilon=0.2, step_size=0.05, num_steps=2), (0.2, "linf", (0.0, 1.0))),
+    "dist": (pt.attacks.dist(epsilon=0.2, bounds=None), (0.2, "linf", None)),
+    "dist, no radius": (pt.attacks.dist(), (None, None, (0.0, 1.0))),
+    "wrm_l2": (pt.attacks.wrm_l2(gamma=1.0), (None, None, None)),
+    "apgd": (pt.attacks.apgd(epsilon=2.0, norm="l2"), (2.0, "l2", (0.0, 1.0))),
+    "fab": (pt.attacks.fab(epsilon=0.2), (0.2, "linf", (0.0, 1.0))),
+    "fab, no radius": (pt.attacks.fab(epsilon=None, norm="l2"), (None, None, (0.0, 1.0))),
+    "square": (pt.attacks.square(epsilon=0.2), (0.2, "linf", (0.0, 1.0))),
+    "deepfool": (pt.attacks.deepfool(), (None, None, (0.0, 1.0))),
+    "random": (RandomInBall(epsilon=2.0, norm="l2"), (2.0, "l2", (0.0, 1.0))),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("kind", KINDS.values())
+def test_every_attack_says_what_it_may_do(name, kind):
+    attack, known = ATTACKS[name]
+    assert threat.ThreatModel.of(attack) == known
+    if known[0] is None:
+        with pytest.raises(ValueError, match="takes its radius from the attack, which has none"):
+            pt.AdversarialTraining(dense_network(), attack=attack, companions=kind(), ratio="1/1")
+        return
+    ball = dict(zip(FACTS, known))
+    adopted = threat.adopt(kind(), attack)
+    assert {name: getattr(adopted, name) for name in fields(kind)} == {name: ball[name] for name in fields(kind)}
+    for name in fields(kind):
+        other = {"epsilon": 3.0, "norm": {"l2": "linf", "linf": "l2"}[known[1]], "bounds": (-3.0, 3.0)}[name]
+        if known[2] is not None or name != "bounds":
+            with pytest.raises(ValueError, match=f"`{name}` of {kind.__name__} contradicts"):
+                threat.adopt(kind(**{name: other}), attack)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda epsilon, bounds: pt.attacks.pgd(epsilon=epsilon, step_size=epsilon / 4, num_steps=8, bounds=bounds),
+        lambda epsilon, bounds: pt.attacks.fgsm_rs(epsilon=epsilon, bounds=bounds),
+        lambda epsilon, bounds: pt.attacks.n_fgsm(epsilon=epsilon, bounds=bounds),
+        lambda epsilon, bounds: pt.attacks.apgd(epsilon=epsilon, bounds=bounds),
+        lambda epsilon, bounds: pt.attacks.fab(epsilon=epsilon, bounds=bounds),
+        lambda epsilon, bounds: pt.attacks.square(epsilon=epsilon, bounds=bounds),
+        lambda epsilon, bounds: RandomInBall(epsilon=epsilon, bounds=bounds),
+    ],
+)
+def test_attacks_warn_of_a_radius_of_another_scale(make):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for epsilon, bounds in ORDINARY:
+            make(epsilon, bounds)
+    with pytest.warns(UserWarning, match="epsilon=8 is more than the whole range"):
+        make(8, (0.0, 1.0))
+    with pytest.warns(UserWarning, match="less than a grey level"):
+        make(8 / 255, (0, 255))
+
+
+def test_the_companions_of_an_l2_attack_train_in_its_ball(images, labels):
+    seen = []
+
+    def watch(logits_fn, x_nat, x, y):
+        seen.append(np.linalg.norm(np.reshape(x - x_nat, (len(x), -1)), axis=1))
+        logits = logits_fn(x)
+        return pt.losses.cross_entropy(y, logits), logits
+
+    attack = pt.attacks.pgd(epsilon=0.5, step_size=0.5, num_steps=2, norm="l2", bounds=None)
+    model = pt.AdversarialTraining(
+        dense_network(), attack=attack, companions=ReverseSymmetry(), objective=watch, ratio="1/3"
+    )
+    model.compile(keras.optimizers.SGD(0.01), run_eagerly=True)
+    model.fit(images, labels, batch_size=8, verbose=0)
+    assert len(seen) == 4
+    for norms in seen:
+        assert norms.max() <= 0.5 + 1e-5 and norms.max() > 0.1

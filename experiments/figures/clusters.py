@@ -18,7 +18,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 
-import pineat_tf as pt
 from experiments import command_line, files, method, pipeline, statistics
 from experiments.config import ExperimentConfig
 from experiments.datasets.reading import read_arrays
@@ -188,12 +187,13 @@ def _train(config: ExperimentConfig) -> dict[str, np.ndarray]:
 
 def _companions(config: ExperimentConfig, natural: np.ndarray, adversarial: np.ndarray) -> dict[str, np.ndarray]:
     """What each variant would have put beside the adversarial examples of every pass, by name."""
-    kinds = {
-        "reverse symmetry": method.reverse_symmetry(config),
-        "shuffled signs": pt.companions.ShuffledSigns(epsilon=config.epsilon),
-        "random points": pt.companions.RandomCompanions(epsilon=config.epsilon),
-        "natural images": pt.companions.NaturalCompanions(),
+    variants = {
+        "reverse symmetry": "pineat",
+        "shuffled signs": "advsign",
+        "random points": "advran",
+        "natural images": "advnat",
     }
+    kinds = {name: method.companions(config, variant) for name, variant in variants.items()}
     x = tf.constant(natural)
 
     def of_pass(companions: Callable, index: int) -> np.ndarray:

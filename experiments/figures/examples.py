@@ -27,7 +27,7 @@ def write(path: pathlib.Path, config: ExperimentConfig, network: keras.Model, sp
     x, y = tf.constant(split.images[:_NUM_EXAMPLES]), tf.constant(split.labels[:_NUM_EXAMPLES])
     seed = fold(config.seed, 0)
     x_adv = method.attack(config)(lambda images: network(images, training=False), x, y, seed=seed)
-    (x_rs,) = method.reverse_symmetry(config)(x, (x_adv,), num=1, seed=seed)
+    (x_rs,) = method.companions(config, "pineat")(x, (x_adv,), num=1, seed=seed)
     scale = max(float(tf.reduce_max(tf.abs(image - x))) for image in (x_adv, x_rs)) or 1.0
     magnified = f"{0.5 / scale:.0f} x " if scale < 0.5 else ""
     rows = {

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from pineat_tf import losses
+from pineat_tf import losses, threat
 from pineat_tf.attacks.attacked import AttackedNetwork
 from pineat_tf.attacks.parts import choose, spread
 from pineat_tf.checks import check_bounds, check_choice, check_count, check_epsilon, check_positive
@@ -106,6 +106,7 @@ class AutoPGD:
         if self.rho > 1:
             raise ValueError(f"`rho` must be at most 1. Received: rho={self.rho!r}. {hint}")
         check_bounds(self.bounds)
+        threat.check_scale(self.epsilon, self.bounds, norm=self.norm)
         if self.targeted and self.loss == "dlr_targeted":
             raise ValueError(
                 "The loss 'dlr_targeted' chooses its targets itself, and takes the true classes. Received: "

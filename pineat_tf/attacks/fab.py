@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from pineat_tf import losses
+from pineat_tf import losses, threat
 from pineat_tf.attacks.attacked import AttackedNetwork
 from pineat_tf.attacks.parts import choose, flat, shift_to_plane, spread
 from pineat_tf.checks import check_bounds, check_count, check_epsilon, check_positive
@@ -73,6 +73,7 @@ class FastAdaptiveBoundary:
         if self.eta < 1:
             raise ValueError(f"`eta` must be at least 1. Received: eta={self.eta!r}. {hint}")
         check_bounds(self.bounds)
+        threat.check_scale(self.epsilon, self.bounds, norm=self.norm)
 
     def __call__(self, logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor, *, seed: Seed = 0) -> tf.Tensor:
         x_adv, distance = self.closest(logits_fn, x, y, seed=seed)

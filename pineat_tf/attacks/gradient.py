@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from pineat_tf import threat
 from pineat_tf.attacks import parts
 from pineat_tf.attacks.attacked import AttackedNetwork
 from pineat_tf.checks import check_bounds, check_choice, check_count, check_epsilon, check_positive
@@ -76,6 +77,8 @@ class GradientAttack:
     def __post_init__(self) -> None:
         check_count("num_steps", self.num_steps, 1, _COUNT_HINT)
         check_bounds(self.bounds)
+        steps = {"step_size": getattr(self.step, "step_size", None), "num_steps": self.num_steps}
+        threat.check_scale(self.epsilon, self.bounds, norm=self.norm, **steps)
 
     def __call__(self, logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor, *, seed: Seed = 0) -> tf.Tensor:
         network = AttackedNetwork(logits_fn, x, y, self.bounds)

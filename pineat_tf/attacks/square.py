@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pineat_tf import losses
+from pineat_tf import losses, threat
 from pineat_tf.attacks.attacked import AttackedNetwork
 from pineat_tf.attacks.parts import choose
 from pineat_tf.checks import check_bounds, check_choice, check_count, check_epsilon, check_positive
@@ -79,6 +79,7 @@ class SquareAttack:
             raise ValueError(f"`share` must be at most 1. Received: share={self.share!r}. {hint}")
         check_count("num_restarts", self.num_restarts, 1, "Give 1 for a single start.")
         check_bounds(self.bounds)
+        threat.check_scale(self.epsilon, self.bounds, norm=self.norm)
 
     def __call__(self, logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor, *, seed: Seed = 0) -> tf.Tensor:
         network = AttackedNetwork(logits_fn, x, y, self.bounds)
