@@ -15,12 +15,12 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from pineat_tf.checks import check_count
+from pineat_tf.data import Data, as_batches
 from pineat_tf.files import replacing
 from pineat_tf.membership.audit import audit_predictions
-from pineat_tf.predictions import Data, Predictions, Predictor
+from pineat_tf.predictions import Predictions, Predictor
 from pineat_tf.seeds import as_seed
 from pineat_tf.training import AdversarialTraining
 from pineat_tf.types import Seed
@@ -29,13 +29,14 @@ from pineat_tf.types import Seed
 class _Measurement(keras.callbacks.Callback, abc.ABC):
     """What measuring callbacks share: when they measure, and predictors compiled once for all epochs."""
 
-    def __init__(self, attack: Callable | None, every: int, batch_size: int, seed: Seed):
+    def __init__(self, attack: Callable | None, every: int, max_examples: int | None, batch_size: int, seed: Seed):
         super().__init__()
         check_count("every", every, 1, "It is how many epochs lie between two measurements.")
         check_count("batch_size", batch_size, 1, "It is how many images are predicted at once.")
         as_seed(seed)
         self.attack = attack
         self.every = every
+        self.max_examples = max_examples
         self.batch_size = batch_size
         self.seed = seed
         self._network = None
@@ -67,14 +68,19 @@ class _Measurement(keras.callbacks.Callback, abc.ABC):
         """What is done with a measurement."""
 
     def _predict(self, predictor: Predictor, data: Data) -> Predictions:
-        return predictor(data, seed=self.seed, batch_size=self.batch_size)
+        return predictor(data, seed=self.seed, batch_size=self.batch_size, max_examples=self.max_examples)
+
+    def _checked(self, name: str, data: Data) -> Data:
+        """The data, if it can be passed over at every measurement."""
+        as_batches(data, self.batch_size, max_examples=self.max_examples, several_passes=True, name=name)
+        return data
 
 
 class RobustValidation(_Measurement):
     """Puts `val_robust_accuracy` and `val_natural_accuracy` into the logs.
 
     Args:
-        data: images and labels that are not trained on: two arrays, or a finite dataset of batches.
+        data: images and labels that are not trained on: arrays, or a finite dataset; see `pineat_tf.data`.
         attack: perturbs the images, called as `attack(logits_fn, x, y, seed=...)`.
         every: epochs from one measurement to the next.
         max_examples: how many of the images to use, the first ones; None for all.
@@ -105,8 +111,8 @@ class RobustValidation(_Measurement):
                 f"Robust accuracy needs an attack. Received: attack={attack!r}. Give e.g. `attacks.pgd(epsilon=8/255, "
                 "step_size=2/255, num_steps=10)`."
             )
-        super().__init__(attack, every, batch_size, seed)
-        self.data = _first("data", data, max_examples, batch_size)
+        super().__init__(attack, every, max_examples, batch_size, seed)
+        self.data = self._checked("data", data)
 
     def _measure(self) -> dict[str, float]:
         return {
@@ -173,7 +179,7 @@ class LeakageMonitor(_Measurement):
     leaks. With an attack, `membership_accuracy_adversarial` is the same on adversarial examples.
 
     Args:
-        members: images and labels that are trained on: two arrays, or a finite dataset of batches.
+        members: images and labels that are trained on: arrays, or a finite dataset; see `pineat_tf.data`.
         non_members: images and labels that are not.
         attack: perturbs the images, or None for natural ones only.
         every: epochs from one measurement to the next.
@@ -203,9 +209,9 @@ class LeakageMonitor(_Measurement):
     ):
         if attack is not None and not callable(attack):
             raise ValueError(f"`attack` must be an attack or None. Received: attack={attack!r}.")
-        super().__init__(attack, every, batch_size, seed)
-        self.members = _first("members", members, max_examples, batch_size)
-        self.non_members = _first("non_members", non_members, max_examples, batch_size)
+        super().__init__(attack, every, max_examples, batch_size, seed)
+        self.members = self._checked("members", members)
+        self.non_members = self._checked("non_members", non_members)
 
     def _measure(self) -> dict[str, float]:
         accuracy, noise_floor = self._audit(self._natural, "natural")
@@ -220,20 +226,6 @@ class LeakageMonitor(_Measurement):
             return math.nan, math.nan
         (result,) = audit_predictions(members, non_members, queries=queries, signals=("cross_entropy",))
         return result.balanced_accuracy, result.noise_floor.upper_95
-
-
-def _first(name: str, data: Data, num: int | None, batch_size: int) -> Data:
-    """The first `num` examples."""
-    if num is not None:
-        check_count("max_examples", num, 1, "It is how many examples are measured; leave it out for all.")
-    if isinstance(data, tf.data.Dataset):
-        return data if num is None else data.unbatch().take(num).batch(batch_size)
-    if not isinstance(data, (tuple, list)) or len(data) != 2 or len(data[0]) != len(data[1]) or not len(data[0]):
-        raise ValueError(
-            f"`{name}` must be two arrays of equal length, images and labels, or a dataset of batches. "
-            f"Received: {type(data).__name__}{[np.shape(part) for part in data] if isinstance(data, tuple) else ''}."
-        )
-    return tuple(part[:num] for part in data)
 
 
 def _is_finite(predictions: Predictions) -> bool:

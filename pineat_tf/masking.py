@@ -8,6 +8,8 @@ import tensorflow as tf
 
 from pineat_tf import losses
 from pineat_tf.attacks import pgd
+from pineat_tf.checks import check_batch
+from pineat_tf.heads import check_logits_head, with_class_logits
 from pineat_tf.types import Bounds, Seed
 
 BLACK_BOX = ("square",)
@@ -32,27 +34,30 @@ def check_network(
     """Looks at a network on a sample of images: does what gradient attacks rely on hold?
 
     Args:
-        network: gives logits; it runs in inference mode.
+        network: gives logits, or one logit or sigmoid; it runs in inference mode.
         x: images, shape `(num, ...)`.
-        y: class numbers, shape `(num,)`.
+        y: labels, class numbers of shape `(num,)` or rows.
         epsilon: radius > 0 of the attack that is tried.
         norm: of the radius, "linf" or "l2".
         bounds: the pixel range, or None for no limits.
         seed: randomness of the attack that is tried.
 
     Returns:
-        A sentence for each sign: outputs that are probabilities, outputs that change from call to call, gradients that
-        are 0, many attack steps weaker than few.
+        A sentence for each sign: outputs that change from call to call, gradients that are 0, many attack steps weaker
+        than few.
 
     Reference:
         Athalye, Carlini and Wagner, "Obfuscated gradients give a false sense of security", ICML 2018, section 3.1;
         Croce et al., "Evaluating the adversarial robustness of adaptive test-time defenses", ICML 2022, on
         randomness.
-    """
-    x, y = tf.convert_to_tensor(x), tf.convert_to_tensor(y)
 
-    def logits_fn(images: tf.Tensor) -> tf.Tensor:
-        return network(images, training=False)
+    Raises:
+        ValueError: if the outputs are probabilities, or images or labels are not as they must be.
+    """
+    x, y = check_batch(x, y, bounds=bounds, num_classes=check_logits_head(network, x))
+    y = losses.class_numbers(y)
+
+    logits_fn = with_class_logits(lambda images: network(images, training=False))
 
     @tf.function(autograph=False)
     def look() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
@@ -72,7 +77,7 @@ def check_network(
 
     logits, again, gradient = (None if part is None else part.numpy() for part in look())
     right = np.argmax(logits, axis=1) == y.numpy()
-    signs = [_probabilities(logits), _randomness(logits, again), _no_gradient(gradient, right)]
+    signs = [_randomness(logits, again), _no_gradient(gradient, right)]
     if gradient is not None:
         signs.append(_weaker_by_steps(*(float(np.mean(part.numpy() == y.numpy())) for part in attacked())))
     return tuple(sign for sign in signs if sign)
@@ -109,16 +114,6 @@ def check_figures(
             "should be 0. The attacks fail on this network."
         )
     return tuple(signs)
-
-
-def _probabilities(logits: np.ndarray) -> str:
-    is_one = np.abs(logits.sum(axis=1) - 1.0) < 1e-3
-    if logits.min() < 0.0 or not is_one.all():
-        return ""
-    return (
-        "the outputs look like probabilities (none below 0, each row adds up to 1): attacks on logits then see hardly "
-        "any gradient. Give the network without its softmax."
-    )
 
 
 def _randomness(logits: np.ndarray, again: np.ndarray) -> str:

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import keras
 
+from pineat_tf.data import Data, as_batches
 from pineat_tf.membership.audit import audit_predictions
 from pineat_tf.membership.results import MembershipResult
 from pineat_tf.membership.thresholds import NoiseFloor, TprAtFpr, gap_attack
-from pineat_tf.predictions import Data, Predictions, Predictor
+from pineat_tf.predictions import Predictions, Predictor
 from pineat_tf.robust_accuracy import Robustness
 from pineat_tf.types import Seed
 
@@ -191,8 +192,8 @@ def evaluate(
     """Measures accuracy, robustness and membership leakage of a network, and joins them with what it cost.
 
     Args:
-        network: gives logits of shape `(batch, num_classes)`.
-        members: its training data: two arrays (images, labels), or a finite dataset of batches.
+        network: gives logits of shape `(batch, num_classes)`, or one logit or sigmoid.
+        members: its training data: arrays, or a finite dataset; see `pineat_tf.data`. Weights of examples are ignored.
         non_members: data that it was not trained on.
         attack: what robustness is measured against; None measures natural inputs only.
         robustness: of this network against stronger attacks, from `pineat_tf.robustness`, to stand in the record.
@@ -205,7 +206,7 @@ def evaluate(
         The record. Its membership thresholds are in-sample: compare them with its noise floor.
 
     Raises:
-        ValueError: if the network ends in a softmax, or images or labels are not as they must be.
+        ValueError: if the network's outputs are probabilities, or images or labels are not as they must be.
 
     Example:
         >>> attack = pgd(epsilon=0.1, step_size=0.0125, num_steps=20, random_start=False)
@@ -214,6 +215,9 @@ def evaluate(
     Reference:
         PINEAT, section 4.3.
     """
+
+    for name, data in (("members", members), ("non_members", non_members)):
+        as_batches(data, batch_size, network=network, several_passes=attack is not None, name=name)
 
     def figures(queries: str, attack: Callable | None) -> QueryFigures:
         predict = Predictor(network, attack)

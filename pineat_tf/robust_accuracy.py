@@ -2,11 +2,7 @@
 
 import dataclasses
 import hashlib
-import json
 import os
-import pathlib
-import re
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -15,26 +11,19 @@ import numpy as np
 import tensorflow as tf
 
 from pineat_tf import masking
-from pineat_tf.checks import (
-    check_batch,
-    check_bounds,
-    check_choice,
-    check_count,
-    check_positive,
-    data_errors_as_value_errors,
-)
+from pineat_tf.checks import check_batch, check_count, data_errors_as_value_errors
 from pineat_tf.data import Data, as_batches
-from pineat_tf.files import replacing
+from pineat_tf.ensembles import AttackAt, Ensemble, make_ensemble
+from pineat_tf.evaluation_state import EvaluationState
 from pineat_tf.heads import check_logits_head, class_logits
 from pineat_tf.losses import class_numbers
 from pineat_tf.pixel_scale import warn_of_scale
 from pineat_tf.projections import clip_to_bounds, project_l2, project_linf
 from pineat_tf.seeds import as_seed, fold
+from pineat_tf.serialization import identity, network_identity
 from pineat_tf.statistics import Interval, clopper_pearson
+from pineat_tf.threat import FROM_ATTACK
 from pineat_tf.types import Bounds, Seed
-
-AttackAt = Callable[[float], Callable]
-"""Makes the attack of a radius: `lambda epsilon: apgd(epsilon=epsilon)`."""
 
 _SAVE_SECONDS = 20.0
 _NEVER = -1
@@ -121,11 +110,11 @@ class Robustness:
 def robustness(
     network: keras.Model,
     data: Data,
-    attacks: Mapping[str, AttackAt],
+    attacks: Mapping[str, Callable | AttackAt] | Sequence[Callable | AttackAt] | Callable | AttackAt,
     *,
-    epsilons: Sequence[float],
-    norm: str = "linf",
-    bounds: Bounds | None = (0.0, 1.0),
+    epsilons: Sequence[float] | float | None = None,
+    norm: str | None = None,
+    bounds: Bounds | str | None = FROM_ATTACK,
     keep_images: bool = False,
     state_path: str | os.PathLike | None = None,
     check: bool = True,
@@ -140,28 +129,31 @@ def robustness(
     before it is judged, so that one without a radius of its own, like `dist`, may be asked too.
 
     Args:
-        network: gives logits of shape `(batch, num_classes)`; it runs in inference mode.
-        data: two arrays (images, labels), or a finite dataset of batches that gives the same order in every pass, of
-            which no more than a batch is in memory.
-        attacks: by name, functions that make the attack of a radius; `attacks.auto_attack()` is the standard ensemble.
-        epsilons: radii > 0, on the scale of the pixels.
-        norm: of the radii, "linf" or "l2".
-        bounds: the pixel range, or None for no limits.
+        network: gives logits of shape `(batch, num_classes)`, or one logit or sigmoid; it runs in inference mode.
+        data: arrays, or a finite dataset that gives the same order in every pass, of which no more than a batch is in
+            memory; see `pineat_tf.data`. Weights of examples are ignored.
+        attacks: an attack, or what makes the attack of a radius, e.g. `lambda epsilon: apgd(epsilon=epsilon)`; or
+            several of them in a list, or by name; `attacks.auto_attack()` is the standard ensemble. What needs more
+            classes than the network has, or images, is left out with a warning.
+        epsilons: radii > 0, on the scale of the pixels; None for that of the attacks.
+        norm: of the radii, "linf" or "l2"; None for that of the attacks, "linf" where they do not say.
+        bounds: the pixel range, None for no limits, or "attack" for that of the attacks, (0, 1) where they do not say.
         keep_images: keep adversarial images, each radius as large as the data.
         state_path: a file that keeps what is done, so that the same call goes on where it was interrupted; it is
-            removed at the end.
+            removed at the end. Attacks must then be told apart by value: see `serialization.identity`.
         check: look for signs that the figures are too good (see `masking`), which become `warnings` of the
             result and of Python.
         seed: randomness of the attacks; each batch has its own draws.
-        batch_size: images attacked at once, where the data is arrays.
+        batch_size: images attacked at once, where the data is not batched.
         on_batch: called after each batch with how many attacked images are done and how many there are to do by now.
 
     Returns:
         The figures, by radius and attack.
 
     Raises:
-        ValueError: if an argument is out of its range, the network ends in a softmax, the data is endless, empty or
-            changes its order, or the file at `state_path` is of another evaluation.
+        ValueError: if an argument is out of its range, attacks and arguments contradict one another, the network's
+            outputs are probabilities, the data is endless, empty or changes its order, or the file at `state_path` is
+            of another evaluation.
 
     Example:
         >>> result = robustness(network, (x_test, y_test), auto_attack(), epsilons=[2 / 255, 4 / 255, 8 / 255])
@@ -171,56 +163,67 @@ def robustness(
         Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
         attacks", ICML 2020, section 5.
     """
-    check_logits_head(network)
-    check_choice("norm", norm, ("linf", "l2"))
-    check_bounds(bounds)
     check_count("batch_size", batch_size, 1, "It is how many images are attacked at once.")
-    if not attacks:
-        raise ValueError(
-            "There must be at least one attack. Received: `attacks` is empty. Give e.g. `attacks.auto_attack()`."
-        )
-    radii = _checked_radii(epsilons)
+    ensemble = make_ensemble(attacks, epsilons, norm, bounds)
     if keep_images and state_path is not None:
         raise ValueError(
             "Images are not kept in the file at `state_path`. Give `keep_images` or `state_path`, not both."
         )
-    stream = _Stream(data, batch_size, bounds)
-    evaluation = _Evaluation(network, stream, norm, as_seed(seed), keep_images)
-    found = ()
+    stream = _Stream(network, data, batch_size, ensemble.bounds)
+    ensemble = ensemble.fitting(stream.num_classes, len(stream.image_shape) + 1)
+    evaluation = _Evaluation(network, stream, ensemble, as_seed(seed), keep_images)
+    found = ensemble.left_out
     if check:
         sample = next(stream.batches())
-        warn_of_scale(network, bounds=bounds, images=sample[0])
-        found = masking.check_network(network, *sample, epsilon=radii[-1], norm=norm, bounds=bounds, seed=seed)
-    state = _State(state_path, _fingerprint(network, evaluation, attacks, radii, batch_size))
-    evaluation.run(attacks, radii, state, on_batch)
-    result = evaluation.result(attacks, radii)
+        warn_of_scale(network, bounds=ensemble.bounds, images=sample[0])
+        limits = {"epsilon": ensemble.radii[-1], "norm": ensemble.norm, "bounds": ensemble.bounds}
+        found += masking.check_network(network, *sample, **limits, seed=seed)
+    state = EvaluationState(
+        state_path,
+        _fingerprint(network, evaluation, batch_size) if state_path is not None else "",
+        evaluation.natural_logits,
+        num_radii=len(ensemble.radii),
+        num_attacks=len(ensemble.attacks),
+        save_seconds=_SAVE_SECONDS,
+    )
+    evaluation.run(state, on_batch)
+    result = evaluation.result()
     if check:
-        end = {"norm": norm, "epsilon": radii[-1], "accuracy": result.accuracies[-1], "bounds": bounds}
-        found += masking.check_figures(result.fooled_by, result.attacks, **end)
-        result = dataclasses.replace(result, warnings=found)
-        for text in result.warnings:
-            warnings.warn(text, stacklevel=2)
-    return result
+        end = {"norm": ensemble.norm, "epsilon": ensemble.radii[-1], "bounds": ensemble.bounds}
+        found += masking.check_figures(result.fooled_by, result.attacks, accuracy=result.accuracies[-1], **end)
+    for text in found:
+        warnings.warn(text, stacklevel=2)
+    return dataclasses.replace(result, warnings=found)
 
 
 class _Stream:
     """Images and class numbers, in passes over the data that are all alike."""
 
-    def __init__(self, data: Data, batch_size: int, bounds: Bounds | None):
-        self.data, self.batch_size, self.bounds = data, batch_size, bounds
-        self.labels = np.zeros(0, np.int64)
-        digest = hashlib.sha256()
-        for x, labels in self.batches():
-            digest.update(x.tobytes())
-            self.labels = np.append(self.labels, labels)
-        self.images_digest = digest.digest()
-        if not len(self.labels):
+    def __init__(self, network: keras.Model, data: Data, batch_size: int, bounds: Bounds | None):
+        self.batch_size, self.bounds, self.num_classes = batch_size, bounds, None
+        self._batches = as_batches(data, batch_size, network=network, several_passes=True)
+        labels, digest, kinds = [], hashlib.sha256(), set()
+        for x, y in self.batches():
+            if self.num_classes is None:
+                self.num_classes = check_logits_head(network, x)
+            kinds.add((x.shape[1:], x.dtype))
+            digest.update(repr((x.shape, x.dtype.name)).encode())
+            digest.update(np.ascontiguousarray(x).tobytes())
+            labels.append(y)
+        if not labels:
             raise ValueError("There are no images to attack. Received: a dataset of 0 batches.")
+        if len(kinds) > 1:
+            raise ValueError(
+                f"All images must have one size and dtype. Received: {sorted(map(str, kinds))}. Bring them to one, or "
+                "measure those of each size by themselves."
+            )
+        self.labels, self.images_digest = np.concatenate(labels), digest.hexdigest()
+        ((self.image_shape, _),) = kinds
 
     def batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """One pass."""
-        for batch in as_batches(self.data, self.batch_size):
-            x, y = check_batch(*batch, bounds=self.bounds)
+        for x, y in self._batches:
+            x, y = check_batch(x, y, bounds=self.bounds, num_classes=self.num_classes)
             yield x.numpy(), class_numbers(y).numpy().astype(np.int64)
 
     def rows(self, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -246,48 +249,46 @@ class _Stream:
 class _Evaluation:
     """Who is fooled so far, and how the next attack changes it."""
 
-    def __init__(self, network: keras.Model, stream: _Stream, norm: str, seed: tf.Tensor, keep_images: bool):
-        self.stream, self.norm, self.seed = stream, norm, seed
-        self.network = network
+    def __init__(self, network: keras.Model, stream: _Stream, ensemble: Ensemble, seed: tf.Tensor, keep_images: bool):
+        self.network, self.stream, self.ensemble, self.seed = network, stream, ensemble, seed
         self._keep_images = keep_images
         self._images: dict[float, list[np.ndarray]] = {}
         self.fooled_at, self.fooled_by = (np.full(len(stream.labels), _NEVER) for _ in range(2))
         predict = tf.function(self._logits, reduce_retracing=True)
-        logits = np.concatenate([predict(tf.constant(x)).numpy() for x, _ in stream.batches()])
-        _check_logits(logits, stream.labels)
-        self.fooled_at[np.argmax(logits, axis=1) != stream.labels] = 0
+        self.natural_logits = np.concatenate([predict(tf.constant(x)).numpy() for x, _ in stream.batches()])
+        _check_logits(self.natural_logits)
+        self.fooled_at[np.argmax(self.natural_logits, axis=1) != stream.labels] = 0
 
-    def run(
-        self,
-        attacks: Mapping[str, AttackAt],
-        radii: Sequence[float],
-        state: "_State",
-        on_batch: Callable[[int, int], None] | None,
-    ) -> None:
+    def run(self, state: EvaluationState, on_batch: Callable[[int, int], None] | None) -> None:
         """Runs what is not done yet."""
-        state.restore(self)
+        self.fooled_at, self.fooled_by = state.restore(self.fooled_at, self.fooled_by)
+        radii = self.ensemble.radii
         for index, epsilon in enumerate(radii, start=1):
             if self._keep_images:
                 before = self._images.get(radii[index - 2]) if index > 1 else [self._all_images()] * 2
                 self._images[epsilon] = [images.copy() for images in before]
-            for rank, make in enumerate(attacks.values()):
+            for rank, made in enumerate(self.ensemble.attacks.values()):
                 if (index, rank) >= state.stage:
-                    self._run_stage((index, rank), make(epsilon), epsilon, state, on_batch)
+                    self._run_stage((index, rank), made[index - 1], epsilon, state, on_batch)
         state.remove()
 
-    def result(self, attacks: Mapping[str, AttackAt], radii: Sequence[float]) -> Robustness:
+    def result(self) -> Robustness:
         """The figures."""
         raw, clipped = (
             {epsilon: pair[side] for epsilon, pair in self._images.items()} if self._keep_images else None
             for side in (0, 1)
         )
         who = {"fooled_at": self.fooled_at, "fooled_by": self.fooled_by}
-        return Robustness((0.0, *radii), self.norm, tuple(attacks), **who, raw=raw, clipped=clipped)
+        radii, names = (0.0, *self.ensemble.radii), tuple(self.ensemble.attacks)
+        return Robustness(radii, self.ensemble.norm, names, **who, raw=raw, clipped=clipped)
 
     def _all_images(self) -> np.ndarray:
         return np.concatenate([x for x, _ in self.stream.batches()])
 
-    def _run_stage(self, stage: tuple[int, int], attack: Callable, epsilon: float, state: "_State", on_batch) -> None:
+    def _logits(self, images: tf.Tensor) -> tf.Tensor:
+        return class_logits(self.network(images, training=False))
+
+    def _run_stage(self, stage: tuple[int, int], attack: Callable, epsilon: float, state: EvaluationState, on_batch):
         """One attack at one radius, from where it was interrupted."""
         here = (self.fooled_at == stage[0]) & (self.fooled_by == stage[1])  # by batches of this stage, before
         robust = np.flatnonzero((self.fooled_at == _NEVER) | here)
@@ -302,18 +303,14 @@ class _Evaluation:
                 self.fooled_at[lost], self.fooled_by[lost] = stage
                 for images, given in zip(self._images.get(epsilon, ()), (raw, clipped)):
                     images[lost] = given[fooled]
-                state.keep(self, stage, number + 1)
+                state.keep((self.fooled_at, self.fooled_by), stage, number + 1)
             if on_batch:
                 on_batch(done, len(robust))
-        state.keep(self, (stage[0], stage[1] + 1), 0, now=True)
-
-    def _logits(self, images: tf.Tensor) -> tf.Tensor:
-        return class_logits(self.network(images, training=False))
+        state.keep((self.fooled_at, self.fooled_by), (stage[0], stage[1] + 1), 0, now=True)
 
     def _compile(self, attack: Callable, epsilon: float) -> Callable:
         x, y = next(self.stream.batches())
-        project = project_linf if self.norm == "linf" else project_l2
-
+        project = project_linf if self.ensemble.norm == "linf" else project_l2
         specs = [tf.TensorSpec([None, *part.shape[1:]], part.dtype) for part in (x, y)]
 
         @tf.function(autograph=False, input_signature=[*specs, tf.TensorSpec([2], tf.int64)])
@@ -327,82 +324,27 @@ class _Evaluation:
         return step
 
 
-class _State:
-    """What is done, in a file that is whole at any moment."""
+def _fingerprint(network: keras.Model, evaluation: _Evaluation, batch_size: int) -> str:
+    """What tells evaluations apart.
 
-    def __init__(self, path: str | os.PathLike | None, fingerprint: str):
-        self.path, self.fingerprint = path and pathlib.Path(path), fingerprint
-        self.stage, self.batches = (0, 0), 0
-        self._saved = time.monotonic()
-
-    def restore(self, evaluation: _Evaluation) -> None:
-        """Takes up what the file holds, if there is one."""
-        if not self.path or not self.path.exists():
-            return
-        try:
-            kept = json.loads(self.path.read_text(encoding="utf-8"))
-            fingerprint, self.stage, self.batches = kept["fingerprint"], tuple(kept["stage"]), kept["batches"]
-            fooled = [np.array(kept[name], np.int64) for name in ("fooled_at", "fooled_by")]
-        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
-            raise ValueError(f"{str(self.path)!r} is no state of an evaluation: {error}. Remove it.") from error
-        if fingerprint != self.fingerprint:
-            raise ValueError(
-                f"{str(self.path)!r} is of an evaluation of other weights, images, labels, attacks or radii. Remove it "
-                "to begin anew, or name another file."
-            )
-        evaluation.fooled_at, evaluation.fooled_by = fooled
-
-    def keep(self, evaluation: _Evaluation, stage: tuple[int, int], batches: int, now: bool = False) -> None:
-        """Writes the file, if it is time."""
-        if not self.path or not (now or time.monotonic() - self._saved > _SAVE_SECONDS):
-            return
-        kept = {
-            "fingerprint": self.fingerprint,
-            "stage": stage,
-            "batches": batches,
-            "fooled_at": evaluation.fooled_at.tolist(),
-            "fooled_by": evaluation.fooled_by.tolist(),
-        }
-        with replacing(self.path) as temporary:
-            temporary.write_text(json.dumps(kept), encoding="utf-8")
-        self._saved = time.monotonic()
-
-    def remove(self) -> None:
-        """Removes the file."""
-        if self.path:
-            self.path.unlink(missing_ok=True)
+    Raises:
+        ValueError: if the network or an attack does not say what it consists of.
+    """
+    ensemble, stream = evaluation.ensemble, evaluation.stream
+    try:
+        attacks = {name: identity(made) for name, made in ensemble.attacks.items()}
+        parts = {"network": network_identity(network), "attacks": attacks}
+    except ValueError as error:
+        raise ValueError(f"With `state_path` an evaluation must be told from others. {error}") from error
+    settings = {"norm": ensemble.norm, "bounds": ensemble.bounds, "radii": ensemble.radii, "batch_size": batch_size}
+    data = {"images": stream.images_digest, "labels": stream.labels, "seed": evaluation.seed}
+    return identity(parts | settings | data)
 
 
-def _fingerprint(
-    network: keras.Model, evaluation: _Evaluation, attacks: Mapping[str, AttackAt], radii: Sequence[float], size: int
-) -> str:
-    """What tells evaluations apart."""
-    digest = hashlib.sha256(evaluation.stream.images_digest)
-    for array in (*network.get_weights(), evaluation.stream.labels, evaluation.seed.numpy()):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    ensemble = [(name, re.sub(r" at 0x\w+", "", repr(make(radii[-1])))) for name, make in attacks.items()]
-    digest.update(repr((evaluation.norm, evaluation.stream.bounds, size, radii, ensemble)).encode())
-    return digest.hexdigest()
-
-
-def _check_logits(logits: np.ndarray, labels: np.ndarray) -> None:
+def _check_logits(logits: np.ndarray) -> None:
     bad = np.count_nonzero(~np.isfinite(logits.astype(np.float32)).all(axis=1))
     if bad:
         raise ValueError(
             f"The network must give finite logits for natural images. Received: NaN or infinite ones for {bad} of "
             f"{len(logits)} images. Train it anew, or judge it in a wider precision."
         )
-    if labels.max() >= logits.shape[-1]:
-        raise ValueError(
-            f"Class numbers must lie in 0 .. {logits.shape[-1] - 1}, as the network has {logits.shape[-1]} logits. "
-            f"Received: {labels.max()}."
-        )
-
-
-def _checked_radii(epsilons: Sequence[float]) -> tuple[float, ...]:
-    radii = tuple(float(epsilon) for epsilon in epsilons)
-    for epsilon in radii:
-        check_positive("epsilons", epsilon, "They are radii on the scale of the pixels, e.g. [4 / 255, 8 / 255].")
-    if not radii or len(set(radii)) < len(radii):
-        raise ValueError(f"`epsilons` must be radii that differ, at least one. Received: epsilons={epsilons!r}.")
-    return tuple(sorted(radii))

@@ -21,7 +21,7 @@ LAYERS = [
     ["attacks.fast", "attacks.fab", "attacks.deepfool"],
     ["attacks.suites"],
     ["attacks", "companions", "objectives", "round"],
-    ["data"],
+    ["data", "ensembles", "evaluation_state"],
     ["training", "predictions"],
     ["distilled", "free", "queries"],
     ["membership.scores"],

@@ -1,5 +1,6 @@
 """Robust accuracy by hand on a linear network, and what an evaluation promises: order, resuming, images, warnings."""
 
+import dataclasses
 import json
 
 import keras
@@ -29,6 +30,32 @@ def fgsm(epsilon):
 
 def nothing(epsilon):
     return lambda logits_fn, x, y, *, seed: x
+
+
+@dataclasses.dataclass(frozen=True)
+class Nothing:
+    """An attack that does nothing, and is told from others by value."""
+
+    strength: float = 0.0
+
+    def __call__(self, logits_fn, x, y, *, seed=0):
+        return x
+
+
+@dataclasses.dataclass(frozen=True)
+class Says:
+    """An attack of the library's that says its threat model."""
+
+    epsilon: float
+    norm: str = "linf"
+    bounds: tuple[float, float] | None = (0.0, 1.0)
+
+    def __call__(self, logits_fn, x, y, *, seed=0):
+        attack = pt.attacks.pgd(
+            epsilon=self.epsilon, step_size=self.epsilon, num_steps=1, random_start=False, norm=self.norm,
+            bounds=self.bounds,
+        )  # fmt: skip
+        return attack(logits_fn, x, y, seed=seed)
 
 
 def evaluated(network, attacks=None, data=(X, Y), epsilons=RADII, **options):
@@ -160,7 +187,7 @@ class TestResuming:
         with pytest.raises(ValueError, match="is no state of an evaluation"):
             evaluated(linear, state_path=path)
         path.unlink()
-        two = {"fgsm": fgsm, "nothing": nothing}
+        two = {"fgsm": fgsm, "nothing": Nothing()}
         calls = []
 
         def after_the_first_attack(done, of):
@@ -178,6 +205,66 @@ class TestResuming:
             evaluated(linear, two, state_path=path, data=(X * 0.9, Y))
         with pytest.raises(ValueError, match="`keep_images` or `state_path`, not both"):
             evaluated(linear, state_path=path, keep_images=True)
+
+
+class TestCalls:
+    @pytest.mark.parametrize(
+        "attacks, names",
+        [
+            (Says(0.15), ("Says",)),
+            ([Says(0.15)], ("Says",)),
+            ((fgsm, fgsm), ("fgsm", "fgsm_2")),
+            ({"own": Says(0.15)}, ("own",)),
+            (fgsm, ("fgsm",)),
+            ([lambda epsilon: fgsm(epsilon)], ("attack",)),
+        ],
+    )
+    def test_attacks_and_what_makes_them_in_every_structure(self, linear, attacks, names):
+        result = evaluated(linear, attacks, epsilons=[0.15], check=False)
+        assert result.attacks == names and result.accuracies == pytest.approx((0.8, 0.4))
+
+    def test_radius_norm_and_range_are_the_attacks(self, linear):
+        attack = Says(0.15, norm="l2", bounds=(-1.0, 1.0))
+        result = pt.robustness(linear, (X - 0.5, Y), attack, check=False)
+        assert (result.epsilons, result.norm) == ((0.0, 0.15), "l2")
+
+    @pytest.mark.parametrize(
+        "attacks, options, match",
+        [
+            (Says(0.1), {"epsilons": [0.2]}, "radius of its own"),
+            (lambda epsilon: Says(0.1), {"epsilons": [0.2]}, "radius of its own"),
+            (fgsm, {}, "`epsilons` is needed"),
+            ([Says(0.1), Says(0.2)], {}, "`epsilons` is needed"),
+            (Says(0.1), {"norm": "l2"}, "`norm` must be the same"),
+            (Says(0.1), {"bounds": (0, 255)}, "`bounds` must be the same"),
+            (Says(0.1), {"bounds": None}, "`bounds` must be the same"),
+            (3, {"epsilons": [0.1]}, "must be an attack"),
+            (lambda a, b: a, {"epsilons": [0.1]}, "must be an attack, called as"),
+            (lambda epsilon: None, {"epsilons": [0.1]}, "must make an attack"),
+        ],
+    )
+    def test_contradictions_are_told(self, linear, attacks, options, match):
+        with pytest.raises(ValueError, match=match):
+            pt.robustness(linear, (X, Y), attacks, **options)
+
+    def test_what_needs_more_classes_or_images_is_left_out_before_anything_runs(self, linear):
+        def needy(**needs):
+            attack = fgsm(0.15)
+            wrapped = lambda logits_fn, x, y, *, seed=0: attack(logits_fn, x, y, seed=seed)  # noqa: E731
+            vars(wrapped).update(needs)
+            return wrapped
+
+        attacks = {"four": needy(min_classes=4), "images": needy(needs_images=True), "fgsm": fgsm}
+        with pytest.warns(UserWarning, match="'four' was left out: it needs 4 classes"):
+            result = evaluated(linear, attacks, epsilons=[0.15], check=False)
+        assert result.attacks == ("fgsm",) and len(result.warnings) == 2
+        with pytest.raises(ValueError, match="No attack fits"):
+            evaluated(linear, [needy(min_classes=4)], epsilons=[0.15])
+
+    def test_one_logit_is_attacked_as_two_classes(self):
+        one, two = linear_network([[-1.0], [1.0]], [0.0]), linear_network(np.eye(2), np.zeros(2))
+        expected = evaluated(two, check=False).accuracies
+        assert evaluated(one, check=False).accuracies == pytest.approx(expected)
 
 
 class TestErrors:
@@ -223,8 +310,8 @@ class TestWarnings:
             [keras.layers.Input((2,)), keras.layers.Dense(2), keras.layers.Lambda(tf.nn.softmax)]
         )
         network.layers[0].set_weights([9.0 * np.eye(2), np.zeros(2)])
-        with pytest.warns(UserWarning, match="look like probabilities"):
-            assert len(evaluated(network).warnings) >= 1
+        with pytest.raises(ValueError, match="outputs are probabilities"):
+            self.check(network)
 
     def test_randomness(self):
         noisy = keras.Sequential(
@@ -284,7 +371,7 @@ class TestBadData:
         assert result.accuracies == pytest.approx((0.8, 0.0))
 
     def test_labels_beyond_the_classes_are_refused(self, linear):
-        with pytest.raises(ValueError, match=r"must lie in 0 .. 1, as the network has 2 logits. Received: 3"):
+        with pytest.raises(ValueError, match=r"must lie in 0 .. 1, as the network has 2 logits. Received.*3"):
             evaluated(linear, data=(X, Y + 2), check=False)
 
 

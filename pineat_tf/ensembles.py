@@ -1,0 +1,207 @@
+"""Attacks as `robustness` takes them: one, several, or what makes them of a radius; all made before any runs."""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pineat_tf.checks import check_bounds, check_choice, check_positive
+from pineat_tf.threat import FROM_ATTACK, ThreatModel
+from pineat_tf.types import Bounds
+
+AttackAt = Callable[[float], Callable]
+"""Makes the attack of a radius: `lambda epsilon: apgd(epsilon=epsilon)`."""
+
+_NAMES = {
+    "AutoPGD": "apgd",
+    "DeepFool": "deepfool",
+    "FastAdaptiveBoundary": "fab",
+    "GradientAttack": "gradient",
+    "SquareAttack": "square",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Ensemble:
+    """Attacks of one threat model.
+
+    Attributes:
+        attacks: by name, the attack at each radius.
+        radii: rising.
+        norm: "linf" or "l2".
+        bounds: the pixel range, or None for no limits.
+        left_out: a sentence for each attack that does not fit the network or its images.
+    """
+
+    attacks: dict[str, tuple[Callable, ...]]
+    radii: tuple[float, ...]
+    norm: str
+    bounds: Bounds | None
+    left_out: tuple[str, ...] = ()
+
+    def fitting(self, num_classes: int, image_rank: int) -> "Ensemble":
+        """The attacks that work for so many classes and images of so many axes; says which do not.
+
+        Raises:
+            ValueError: if none is left.
+        """
+        reasons = {name: _unfit(made[0], num_classes, image_rank) for name, made in self.attacks.items()}
+        left_out = tuple(f"{name!r} was left out: it needs {why}." for name, why in reasons.items() if why)
+        attacks = {name: made for name, made in self.attacks.items() if not reasons[name]}
+        if not attacks:
+            raise ValueError(f"No attack fits this network. Received: {' '.join(left_out)} Give e.g. `attacks.apgd`.")
+        return dataclasses.replace(self, attacks=attacks, left_out=left_out)
+
+
+def make_ensemble(
+    attacks: Any, epsilons: Sequence[float] | float | None, norm: str | None, bounds: Bounds | str | None
+) -> Ensemble:
+    """Makes every attack at every radius, and says norm and range once.
+
+    Args:
+        attacks: as for `robustness`.
+        epsilons: radii > 0, or None for that of the attacks.
+        norm: "linf" or "l2", or None for that of the attacks.
+        bounds: the pixel range, None for no limits, or "attack" for that of the attacks.
+
+    Raises:
+        ValueError: if radii, norms or ranges contradict one another, or something is no attack.
+    """
+    if norm is not None:
+        check_choice("norm", norm, ("linf", "l2"))
+    if isinstance(bounds, str):
+        check_choice("bounds", bounds, (FROM_ATTACK,))
+    else:
+        check_bounds(bounds)
+    named = _named(attacks)
+    radii = _checked_radii(_radii_of(named) if epsilons is None else epsilons)
+    made = {name: tuple(_made(name, attack, epsilon) for epsilon in radii) for name, attack in named.items()}
+    models = {name: ThreatModel.of(at_radii[0]) for name, at_radii in made.items()}
+    norms = {name: model.norm for name, model in models.items() if model.norm is not None}
+    ranges = {name: model.bounds for name, model in models.items() if not isinstance(model.bounds, str)}
+    norm = _said_once("norm", norm, norms, "linf")
+    return Ensemble(made, radii, norm, _range(bounds, ranges))
+
+
+def _named(attacks: Any) -> dict[str, Callable]:
+    """By name, functions from a radius to the attack."""
+    if not isinstance(attacks, (Mapping, list, tuple)):
+        attacks = [attacks]
+    if not attacks:
+        raise ValueError(
+            "There must be at least one attack. Received: `attacks` is empty. Give e.g. `attacks.auto_attack()`."
+        )
+    if isinstance(attacks, Mapping):
+        return {str(name): attack for name, attack in attacks.items()}
+    named: dict[str, Callable] = {}
+    for attack in attacks:
+        name = _name(attack)
+        same = sum(known == name or known.startswith(f"{name}_") for known in named)
+        named[f"{name}_{same + 1}" if same else name] = attack
+    return named
+
+
+def _name(attack: Any) -> str:
+    name = getattr(attack, "__name__", None) or _NAMES.get(type(attack).__name__, type(attack).__name__)
+    return "attack" if name == "<lambda>" else name
+
+
+def _is_attack(name: str, value: Any) -> bool:
+    """Whether it is called as an attack, not as what makes one."""
+    if not callable(value):
+        raise ValueError(f"{name!r} must be an attack, or make one of a radius. Received: {value!r}.")
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):
+        return True  # a builtin or a graph, which does not say
+    return _binds(signature, None, None, None, seed=0)
+
+
+def _binds(signature: inspect.Signature, *args, **kwargs) -> bool:
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
+
+
+def _made(name: str, attack: Any, epsilon: float) -> Callable:
+    """The attack of a radius, which is its own where it has one."""
+    if not _is_attack(name, attack):
+        signature = inspect.signature(attack)
+        if _binds(signature, epsilon):
+            attack = attack(epsilon)
+        elif _binds(signature, epsilon=epsilon):
+            attack = attack(epsilon=epsilon)
+        else:
+            raise ValueError(
+                f"{name!r} must be an attack, called as `attack(logits_fn, x, y, seed=...)`, or make one of a radius. "
+                f"Received: {attack!r} with arguments {signature}. Give e.g. `lambda epsilon: attacks.apgd("
+                "epsilon=epsilon)`."
+            )
+        if not callable(attack) or not _is_attack(name, attack):
+            raise ValueError(f"{name!r} must make an attack of a radius. Received: it made {attack!r}.")
+    own = ThreatModel.of(attack).epsilon
+    if own is not None and not np.isclose(own, epsilon, rtol=1e-6, atol=0):
+        raise ValueError(
+            f"{name!r} has a radius of its own, {own:g}. Received: epsilons with {epsilon:g}. Leave out `epsilons`, or "
+            "give what makes the attack of a radius, e.g. `lambda epsilon: attacks.apgd(epsilon=epsilon)`."
+        )
+    return attack
+
+
+def _radii_of(named: Mapping[str, Any]) -> tuple[float, ...]:
+    own = {name: ThreatModel.of(attack).epsilon if _is_attack(name, attack) else None for name, attack in named.items()}
+    radii = {float(epsilon) for epsilon in own.values() if epsilon is not None}
+    if len(radii) != 1 or any(not _is_attack(name, attack) for name, attack in named.items()):
+        raise ValueError(
+            "`epsilons` is needed unless all attacks have one radius of their own. "
+            f"Received: {own}. Give the radii to measure at, e.g. epsilons=[8 / 255]."
+        )
+    return tuple(radii)
+
+
+def _said_once(what: str, asked: Any, said: Mapping[str, Any], default: Any) -> Any:
+    values = list(said.values()) + ([] if asked is None else [asked])
+    if any(value != values[0] for value in values):
+        raise ValueError(
+            f"`{what}` must be the same for all attacks and `robustness`. Received: {what}={asked!r}, attacks {said}. "
+            f"Leave out `{what}`, and give all attacks one."
+        )
+    return values[0] if values else default
+
+
+def _range(asked: Bounds | str | None, said: Mapping[str, Bounds | None]) -> Bounds | None:
+    """The pixel range: an attack without limits has those of the others, as its images are brought back."""
+    limits = {name: tuple(map(float, bounds)) for name, bounds in said.items() if bounds is not None}
+    if asked is None and limits:
+        raise ValueError(
+            f"`bounds` must be the same for all attacks and `robustness`. Received: bounds=None, attacks {limits}. "
+            "Leave out `bounds`, or give the attacks `bounds=None` too."
+        )
+    wanted = None if asked is None or isinstance(asked, str) else tuple(map(float, asked))
+    default = (0.0, 1.0) if isinstance(asked, str) and not said else None
+    return _said_once("bounds", wanted, limits, default)
+
+
+def _unfit(attack: Callable, num_classes: int, image_rank: int) -> str:
+    while isinstance(attack, functools.partial):
+        attack = attack.func
+    least = getattr(attack, "min_classes", 2)
+    if num_classes < least:
+        return f"{least} classes or more, and the network has {num_classes}"
+    if getattr(attack, "needs_images", False) and image_rank != 4:
+        return "images of shape (batch, height, width, channels)"
+    return ""
+
+
+def _checked_radii(epsilons: Sequence[float] | float) -> tuple[float, ...]:
+    radii = tuple(float(epsilon) for epsilon in np.atleast_1d(np.asarray(epsilons, np.float64)))
+    for epsilon in radii:
+        check_positive("epsilons", epsilon, "They are radii on the scale of the pixels, e.g. [4 / 255, 8 / 255].")
+    if not radii or len(set(radii)) < len(radii):
+        raise ValueError(f"`epsilons` must be radii that differ, at least one. Received: epsilons={epsilons!r}.")
+    return tuple(sorted(radii))
