@@ -135,7 +135,7 @@ def test_accumulation_of_gradients_draws_what_it_draws_without(images, labels, s
     assert drawn[steps] == drawn[None] and len(set(drawn[None])) == 8
 
 
-@pytest.mark.parametrize("num_logits", [2, 3, 4, 100])
+@pytest.mark.parametrize("num_logits", [1, 2, 3, 4, 100])
 def test_any_number_of_classes_is_trained_evaluated_and_audited(images, num_logits):
     num_classes = max(num_logits, 2)
     labels = np.arange(8) * 13 % num_classes
@@ -146,6 +146,17 @@ def test_any_number_of_classes_is_trained_evaluated_and_audited(images, num_logi
     assert 0 <= report["r_train"] <= report["a_train"] <= 1 and 0.5 <= report["p_max"] <= 1
     robust = pt.robustness(network, (images, labels), {"pgd": lambda radius: attack}, epsilons=[0.1], check=False)
     assert robust.accuracies[0] == report["a_train"]
+
+
+def test_one_logit_trains_as_two_of_which_the_first_is_nothing(images):
+    """[0, z] has the softmax of [-z / 2, z / 2]: a network whose two logits are these trains alike."""
+    labels = np.arange(8) % 2
+    one = network_of(1)
+    pair = keras.Sequential([one, keras.layers.Dense(2, use_bias=False, trainable=False)])
+    pair.build((None, *SHAPE))
+    pair.layers[-1].set_weights([np.array([[-0.5, 0.5]], np.float32)])
+    expected = trained(images, labels, network=pair)
+    assert_alike(trained(images, labels, network=network_of(1)), expected)
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "bfloat16", "float16"])
