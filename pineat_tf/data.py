@@ -132,7 +132,7 @@ def fit_arguments(model: keras.Model, method: Callable, args: tuple, kwargs: dic
 def _checked_training_arrays(model: keras.Model, x: Any, y: Any, bounds: Bounds | None) -> tuple[Any, Any]:
     _check_single(x, y, "x")
     x, y = _sliceable(x, "x"), _sliceable(y, "y")
-    _check_lengths(x, y)
+    _check_lengths(x, y, "x")
     warn_of_scale(model.network, bounds=bounds, images=x[:_LOOK])
     check_image_type(tf.as_dtype(x.dtype), tf.TensorShape(x.shape), bounds)
     _build(model, x.shape)
@@ -158,9 +158,7 @@ def _checked_stream(model: keras.Model, data: Any, batch_size: int, bounds: Boun
         if spec.shape.rank is not None:
             check_image_type(spec.dtype, spec.shape, bounds)
             _build(model, spec.shape)
-        images = noise_like(spec.shape, spec.dtype)
-    else:
-        images = None
+    images = noise_like(spec.shape, spec.dtype) if isinstance(data, tf.data.Dataset) else None
     num_classes = check_logits_head(network, images) if network.built else None
 
     def checked(x, y, *weights):
@@ -229,6 +227,10 @@ def _dataset(data: tf.data.Dataset, batch_size: int, shape: tuple | None, name: 
     return passes
 
 
+def _as_array(part: Any) -> Any:
+    return part if isinstance(part, (np.ndarray, tf.Tensor)) else np.asarray(part)
+
+
 def _finite(data: tf.data.Dataset, name: str) -> tf.data.Dataset:
     if data.cardinality() == tf.data.INFINITE_CARDINALITY:
         raise ValueError(f"`{name}` never ends. Received: a dataset with `repeat()`. Give one pass over it.")
@@ -255,11 +257,10 @@ def _iterable(data: Any, batch_size: int, shape: tuple | None, name: str) -> Bat
         iterator = None
     if iterator is None:
         raise ValueError(
-            f"`{name}` must be images and labels: two arrays of equal length, `(x, y)`, or a finite dataset of batches "
-            f"`(x, y)`. Received: {_described(data)}."
+            f"`{name}` must be two arrays of equal length, images and labels, or a finite dataset of batches `(x, y)`. "
+            f"Received: {_described(data)}."
         )
-    several = iterator is not data
-    return Batches(lambda: _from_items(iter(data), batch_size, shape, name), several)
+    return Batches(lambda: _from_items(iter(data), batch_size, shape, name), several=iterator is not data)
 
 
 def _from_items(items: Iterator, batch_size: int, shape: tuple | None, name: str) -> Iterator[tuple]:
@@ -268,7 +269,7 @@ def _from_items(items: Iterator, batch_size: int, shape: tuple | None, name: str
 
 def _batched_items(items: Iterator, batch_size: int, shape: tuple | None, name: str) -> Iterator[tuple]:
     """Batches with their weights, of batches or single examples."""
-    items = (tuple(map(_sliceable_part, _parts(item, name))) for item in items)
+    items = (tuple(map(_as_array, _parts(item, name))) for item in items)
     first = next(items, None)
     if first is None:
         return
@@ -288,7 +289,7 @@ def _batched_items(items: Iterator, batch_size: int, shape: tuple | None, name: 
 def _arrays(data: Any, batch_size: int, name: str) -> Callable:
     images, labels, *_ = _parts(data, name)
     images, labels = _sliceable(images, name), _sliceable(labels, name)
-    _check_lengths(images, labels)
+    _check_lengths(images, labels, name)
 
     def passes() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for start in range(0, len(images), batch_size):
@@ -310,7 +311,7 @@ def _are_arrays(data: Any) -> bool:
     """Whether it is arrays of examples, rather than a stream."""
     if isinstance(data, Mapping):
         return True
-    return isinstance(data, (tuple, list)) and len(data) in (1, 2, 3) and not any(map(_is_pair, data))
+    return isinstance(data, (tuple, list)) and len(data) in (1, 2, 3) and not all(map(_is_pair, data))
 
 
 def _is_pair(part: Any) -> bool:
@@ -365,16 +366,12 @@ def _sliceable(part: Any, name: str) -> Any:
     return part
 
 
-def _sliceable_part(part: Any) -> Any:
-    return part if hasattr(part, "shape") and isinstance(part, (np.ndarray, tf.Tensor)) else np.asarray(part)
-
-
-def _check_lengths(images: Any, labels: Any) -> None:
+def _check_lengths(images: Any, labels: Any, name: str) -> None:
     lengths = [part.shape[0] if len(part.shape) else 0 for part in (images, labels)]
     if lengths[0] != lengths[1] or not lengths[0]:
         raise ValueError(
-            "There must be as many labels as images, and at least one. "
-            f"Received: {lengths[0]} images, {lengths[1]} labels."
+            f"`{name}` must be two arrays of equal length: as many labels as images, and at least one. "
+            f"Received: {lengths[0]} images, {lengths[1]} labels, shapes {tuple(images.shape)}, {tuple(labels.shape)}."
         )
 
 

@@ -207,6 +207,88 @@ class TestResuming:
             evaluated(linear, state_path=path, keep_images=True)
 
 
+class TestIdentity:
+    """A state is taken up by the same evaluation alone: each change of a part of it is refused."""
+
+    def interrupted(self, path, **options):
+        def stop(done, of):
+            raise KeyboardInterrupt
+
+        calls = {"attacks": {"a": Nothing(), "fgsm": fgsm}, "network": self.network(), "check": False} | options
+        network = calls.pop("network")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("pineat_tf.robust_accuracy._SAVE_SECONDS", 0.0)
+            if not path.exists():
+                with pytest.raises(KeyboardInterrupt):
+                    evaluated(network, state_path=path, on_batch=stop, **calls)
+            return evaluated(network, state_path=path, **calls).accuracies
+
+    def network(self, activation="relu", precision="float32"):
+        keras.utils.set_random_seed(0)
+        layers = [keras.Input((2,)), keras.layers.Dense(4, activation), keras.layers.Dense(2)]
+        return keras.Sequential([layers[0], *(_with_policy(layer, precision) for layer in layers[1:])])
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"network": ("elu",)},
+            {"network": ("relu", "mixed_bfloat16")},
+            {"attacks": {"a": Nothing(1.0), "fgsm": fgsm}},
+            {"data": (X, np.array([0, 0, 0, 1, 1]))},
+            {"batch_size": 2},
+            {"seed": 1},
+            {"epsilons": (0.1,)},
+            {"bounds": (0.0, 2.0), "attacks": {"a": Nothing()}},
+        ],
+    )
+    def test_any_other_part_is_refused(self, tmp_path, other):
+        path = tmp_path / "state.json"
+        own = self.keep(path)
+        if "network" in other:
+            other = other | {"network": self.network(*other["network"])}
+        with pytest.raises(ValueError, match="is of an evaluation of other"):
+            self.interrupted(path, **other)
+        assert self.interrupted(path) == own  # a network of the same values, built again
+
+    def keep(self, path):
+        """Leaves a state, and gives what the evaluation would have given."""
+        own = self.interrupted(path)
+        calls = []
+
+        def stop(done, of):
+            calls.append(done)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+
+        attacks = {"a": Nothing(), "fgsm": fgsm}
+        with pytest.raises(KeyboardInterrupt):
+            evaluated(self.network(), attacks, state_path=path, on_batch=stop, check=False)
+        assert path.exists()
+        return own
+
+    @pytest.mark.parametrize("change", ["fooled_at", "stage", "batches", "probe", "checksum"])
+    def test_damaged_states_are_refused(self, tmp_path, change):
+        path = tmp_path / "state.json"
+        self.keep(path)
+        kept = json.loads(path.read_text())
+        if change == "checksum":
+            kept["checksum"] = "0" * 64
+        else:
+            kept["content"][change] = 99
+        path.write_text(json.dumps(kept))
+        with pytest.raises(ValueError, match="is no state of an evaluation"):
+            self.interrupted(path)
+
+    def test_what_has_no_identity_is_refused(self, tmp_path):
+        for attack in (nothing(0.1), lambda logits_fn, x, y, *, seed=0: x):
+            with pytest.raises(ValueError, match="With `state_path`.*frozen dataclass"):
+                evaluated(self.network(), [attack], state_path=tmp_path / "state.json", check=False)
+
+
+def _with_policy(layer, precision):
+    return type(layer).from_config(layer.get_config() | {"dtype": precision})
+
+
 class TestCalls:
     @pytest.mark.parametrize(
         "attacks, names",
