@@ -370,7 +370,7 @@ class TestTargeted:
             attacks.apgd(epsilon=0.4, num_steps=10, targeted=True),
             attacks.apgd(epsilon=0.4, num_steps=10, targeted=True, loss="dlr", num_restarts=2),
         ],
-        ids=repr,
+        ids=["pgd", "pgd dlr", "pgd l2", "fgsm_rs", "n_fgsm", "apgd", "apgd dlr"],  # no addresses: workers must agree
     )
     def test_the_classes_given_are_reached(self, attack, images):
         network = dense(4)

@@ -8,7 +8,6 @@ import pytest
 
 import pineat_tf as pt
 from experiments import networks, parity
-from experiments.benchmark import peers
 
 
 @pytest.mark.parametrize("width", [1, 2])
@@ -28,7 +27,8 @@ def test_the_twin_gives_the_logits_of_the_network(width):
 def pgd_of_art(network, work, random_start):
     evasion = pytest.importorskip("art.attacks.evasion")
     classification = pytest.importorskip("art.estimators.classification")
-    loss = peers.torch.nn.CrossEntropyLoss()
+    torch = pytest.importorskip("torch")
+    loss = torch.nn.CrossEntropyLoss()
     options = {"loss": loss, "input_shape": (1, 28, 28), "nb_classes": 10, "clip_values": (0, 1)}
     pgd = evasion.ProjectedGradientDescent(
         classification.PyTorchClassifier(network, **options),
@@ -37,23 +37,20 @@ def pgd_of_art(network, work, random_start):
         max_iter=work.num_steps,
         verbose=False,
     )
-    return lambda images, labels: peers.torch.from_numpy(pgd.generate(images.numpy(), y=labels.numpy()))
+    return lambda images, labels: torch.from_numpy(pgd.generate(images.numpy(), y=labels.numpy()))
 
 
-LIBRARIES = {
-    "torch": peers._pytorch, "foolbox": peers._foolbox, "cleverhans": peers._cleverhans, "art": pgd_of_art,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("library", ["torch", "foolbox", "cleverhans", "art"])
 def test_our_pgd_gives_the_images_of_other_libraries(library):
     torch = pytest.importorskip("torch")
     pytest.importorskip(library)
+    peers = pytest.importorskip("experiments.benchmark.peers")  # imports torch
+    by_library = {"torch": peers._pytorch, "foolbox": peers._foolbox, "cleverhans": peers._cleverhans}
     network = networks.build("fmnist_vgg", input_shape=(28, 28, 1), num_classes=10, width=1)
     images = np.random.default_rng(0).random((8, 28, 28, 1), dtype=np.float32)
     labels = np.arange(8)
     work = peers.Work(width=1, precision="float32", batch_size=8, num_steps=4, epsilon=0.1, step_size=0.03)
-    theirs = LIBRARIES[library](parity.torch_twin(network), work, random_start=False)(
+    theirs = by_library.get(library, pgd_of_art)(parity.torch_twin(network), work, random_start=False)(
         torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels)
     )
     attack = pt.attacks.pgd(epsilon=0.1, step_size=0.03, num_steps=4, random_start=False)
