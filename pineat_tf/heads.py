@@ -15,8 +15,8 @@ _LOOK = 8  # images that a head is told from
 
 PROBABILITIES = (
     "`network` must give logits, but its outputs are probabilities, which blunts every attack and every membership "
-    "score. Build it without that activation. Of a network that is trained already, clone it with a linear last layer "
-    "(`keras.models.clone_model(network, clone_function=...)`, then `set_weights`), or take "
+    "score. Build it without that activation. Of a network that is trained already, set "
+    "`network.layers[-1].activation = keras.activations.linear`, or take "
     "`keras.Model(network.inputs[0], network.layers[-2].output)` if the activation is a layer of its own. One sigmoid "
     "of shape (batch, 1) is served as it is, if it is Keras' or TensorFlow's own."
 )

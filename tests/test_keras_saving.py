@@ -156,7 +156,7 @@ def test_a_subclassed_network_comes_back_in_its_trainer(built_by, images, labels
     model.compile(keras.optimizers.Adam(0.1))
     if built_by == "build":
         model.build((None, *SHAPE))
-        assert model.built and len(model.get_weights()) == 4
+        assert model.built and len(model.network.get_weights()) == 4
     train(model, images, labels)
     model.save(tmp_path / "trainer.keras")
     loaded = keras.models.load_model(tmp_path / "trainer.keras")
