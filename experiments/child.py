@@ -20,7 +20,12 @@ from pineat_tf import accelerate
 
 
 def start(
-    flags: Sequence[str], *, errors: pathlib.Path, output: TextIO, environment: Mapping[str, str] | None = None
+    flags: Sequence[str],
+    *,
+    errors: pathlib.Path,
+    output: TextIO,
+    environment: Mapping[str, str] | None = None,
+    folder: pathlib.Path | None = None,
 ) -> subprocess.Popen:
     """Begins a run in a process of its own.
 
@@ -29,13 +34,14 @@ def start(
         errors: file for the one line that says why it failed.
         output: what it prints goes here.
         environment: of the process; None for that of this one.
+        folder: that it works in; None for that of this process.
 
     Returns:
         The process. Its standard input is to stay open until it has ended.
     """
     errors.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "experiments.child", str(errors), *flags]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=environment)
+    command = [sys.executable, "-m", "experiments.child", str(errors.absolute()), *flags]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=environment, cwd=folder)
 
 
 def why_it_failed(code: int, errors: pathlib.Path) -> str:

@@ -17,6 +17,7 @@ from absl import flags
 from experiments import files, signals
 from experiments.config import ExperimentConfig
 from experiments.signals import InterruptedRun
+from pineat_tf.checks import data_errors_as_value_errors
 
 FLAGFILES = pathlib.Path(__file__).parent / "flagfiles"
 NOT_RECORDED = ("overwrite", "resume")
@@ -160,7 +161,7 @@ def guarded(command: Callable[[list[str]], None], argv: list[str] | None) -> int
 def ended(command: Callable[[list[str]], None], argv: list[str]) -> tuple[int, str]:
     """Runs a command; gives its exit code and the line that says why it ended, empty if it came to its end."""
     try:
-        with signals.ending.listening():
+        with signals.ending.listening(), data_errors_as_value_errors():
             command(argv)
     except (OSError, ValueError, flags.Error) as error:
         return 2, "error: " + " ".join(str(error).split())

@@ -4,7 +4,8 @@
     python -m experiments.parity network.keras --images=fmnist:test:1000 --epsilon=0.1 --json=parity.json
 
 The network is a `fmnist_vgg` of any width, as runs on Fashion-MNIST export it. Both sides compute in float32: ours with
-Keras, theirs with a PyTorch twin that has the same weights. Interrupted, ours goes on from JSON.unfinished.
+Keras, theirs with a PyTorch twin that has the same weights. Interrupted, ours goes on from JSON.unfinished. A file that
+holds other objects than Keras' own is a program, and loaded only with --trust.
 """
 
 import importlib
@@ -23,6 +24,7 @@ from experiments.datasets import Split, load_source
 from pineat_tf.checks import check_positive
 
 _BATCH_SIZE = 250
+_IMAGE_SHAPE = (28, 28, 1)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -129,6 +131,7 @@ def _run(argv: list[str]) -> None:
         "images", "fmnist:test:1000", "Images and labels, as experiments.audit takes them.", flag_values=values
     )
     flags.DEFINE_string("json", "", "Write the figures to this file.", flag_values=values)
+    flags.DEFINE_bool("trust", False, "Load a network that is a program too.", flag_values=values)
     command_line.define(values, "epsilon", 0.1, "Radius of the L-inf ball.")
     for name in ("help", "helpshort"):
         flags.DEFINE_bool(name, False, "Print this text.", flag_values=values)
@@ -140,7 +143,7 @@ def _run(argv: list[str]) -> None:
     if len(paths) != 1:
         raise ValueError(f"give one network, not {len(paths)}. See --help.")
     check_positive("epsilon", values.epsilon, "It is a radius on the [0, 1] pixel scale.")
-    network = _in_float32(paths[0])
+    network = _in_float32(paths[0], trust=values.trust)
     state_path = values.json + ".unfinished" if values.json else None
     figures = measure(network, load_source(values.images), values.epsilon, state_path)
     if values.json:
@@ -160,8 +163,8 @@ def _installed(name: str) -> Any:
         raise ValueError(f"parity needs {name}: pip install torch pyautoattack") from None
 
 
-def _in_float32(path: str) -> keras.Model:
-    trained = stored.load_network(path)
+def _in_float32(path: str, *, trust: bool = False) -> keras.Model:
+    trained = stored.load_network(path, image_shape=_IMAGE_SHAPE, trust=trust)
     first = next((layer for layer in trained.layers if isinstance(layer, keras.layers.Conv2D)), None)
     if first is None:
         raise ValueError(f"{path!r} is no fmnist_vgg: it has no convolution. Give a network of experiments.run.")

@@ -18,7 +18,7 @@ import keras
 import tensorflow as tf
 from absl import flags
 
-from experiments import command_line, files, progress
+from experiments import child, command_line, files, progress
 from pineat_tf.checks import check_count
 
 USAGE = """\
@@ -46,6 +46,7 @@ CASES = [
 ]
 KILLS_A_RUN = 4
 LONGEST_WAIT = 1800.0  # seconds until a process has trained a round, or has ended
+_ERRORS = "error"  # the file in which a run says why it failed
 RANGE = 2.0  # seconds after the first round within which a process is killed
 
 
@@ -77,8 +78,7 @@ def run_to_end(folder: pathlib.Path, arguments: Sequence[str]) -> int:
     """
     with _process(folder, arguments) as process:
         if process.wait():
-            lines = (folder / "log").read_text(encoding="utf-8").splitlines() or [""]
-            raise ValueError(f"a run ended with exit code {process.returncode}: {lines[-1]}")
+            raise ValueError(f"a run failed: {child.why_it_failed(process.returncode, folder / _ERRORS)}")
     return _resumed_from(folder)
 
 
@@ -101,7 +101,8 @@ def run_and_kill(folder: pathlib.Path, arguments: Sequence[str], rng: random.Ran
         time.sleep(moment)
         process.kill()
         if process.wait() != -signal.SIGKILL:
-            raise ValueError(f"a run ended with exit code {process.returncode} before it was killed")
+            why = child.why_it_failed(process.returncode, folder / _ERRORS)
+            raise ValueError(f"a run ended before it was killed: {why}")
     last = _last_update(checkpoints)
     half_written = any(path.name.partition(".")[0] not in _names(checkpoints) for path in checkpoints.iterdir())
     return Kill(round(time.monotonic() - began, 2), last, half_written), _resumed_from(folder)
@@ -206,16 +207,12 @@ def _process(folder: pathlib.Path, arguments: Sequence[str]) -> Iterator[subproc
     """A run in a process of its own, which does not outlive the context; what it prints goes to `log` in the folder."""
     root = str(pathlib.Path(__file__).resolve().parents[1])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "experiments.run", *arguments]
-    with open(folder / "log", "w", encoding="utf-8") as log:
-        process = subprocess.Popen(
-            command, cwd=folder, env={**os.environ, "PYTHONPATH": path}, stdout=log, stderr=subprocess.STDOUT
-        )
+    own = {"errors": folder / _ERRORS, "environment": {**os.environ, "PYTHONPATH": path}, "folder": folder}
+    with open(folder / "log", "w", encoding="utf-8") as log, child.start(arguments, output=log, **own) as process:
         try:
             yield process
         finally:
             process.kill()
-            process.wait()
 
 
 def _resumed_from(folder: pathlib.Path) -> int:

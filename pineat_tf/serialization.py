@@ -103,9 +103,12 @@ def _content(value: Any) -> Any:
 def network_identity(network: keras.Model) -> str:
     """Tells networks apart by architecture, precision and weights; the names of layers do not count.
 
+    A compute twin is told by its network.
+
     Raises:
         ValueError: if the network cannot say what it consists of.
     """
+    network = network if isinstance(network, keras.Model) else getattr(network, "network", network)
     try:
         config = network.get_config()
     except NotImplementedError as error:

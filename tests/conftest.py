@@ -1,6 +1,7 @@
 """What tests share: networks small enough to compute by hand, and images for them."""
 
 import os
+import signal
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -11,6 +12,12 @@ import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 settings.register_profile("long")  # a name that test_fuzz_readers.py looks for
+
+# Where tests run in the background of a shell or under `nohup`, signals are ignored, and children inherit that:
+# commands that are to end by them would not.
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, lambda *_: None)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 SHAPE, NUM_CLASSES = (4, 4, 1), 3
 

@@ -57,11 +57,32 @@ def test_figures_are_those_of_the_logits_however_the_network_was_kept(tmp_path, 
     assert len(figures["notes"]) == (end != "logits") + (kind == "folder")
 
 
-def test_a_softmax_inside_a_saved_model_is_warned_of(tmp_path):
-    network("activation").export(tmp_path / "network", verbose=False)
-    with pytest.warns(UserWarning, match="look like probabilities"):
-        figures = audited(tmp_path / "network", "--trust", "--epsilons=0.1", "--num_attacked=5")
-    assert any("look like probabilities" in sign for sign in figures["robustness"]["warnings"])
+@pytest.mark.parametrize("end, num_classes", [("softmax", 10), ("softmax", 2), ("sigmoid", 1)])
+def test_probabilities_inside_a_saved_model_are_refused(tmp_path, capsys, end, num_classes):
+    """Nothing of its graph is seen: read as logits, they would give wrong figures without a word."""
+    layers = [keras.layers.Input(SHAPE), keras.layers.Flatten(), keras.layers.Dense(num_classes, activation=end)]
+    keras.Sequential(layers).export(tmp_path / "network", verbose=False)
+    line = refusal(capsys, tmp_path / "network", "--trust", *DATA)
+    assert "its outputs are probabilities" in line and "on images of shape (8, 8, 1)" in line
+
+
+def test_one_logit_inside_a_saved_model_is_served(tmp_path):
+    members, non_members, arrays = binary_images(tmp_path / "d.npz")
+    brightness(None).export(tmp_path / "network", verbose=False)
+    figures = audited(tmp_path / "network", "--trust", members, non_members, "--bounds=0,255")
+    assert figures["a_test"] == np.mean((arrays["x_test"].mean((1, 2, 3)) > 127.5) == arrays["y_test"])
+
+
+def test_what_the_ensemble_warns_of_is_in_the_text(tmp_path, capsys):
+    members, non_members, _ = binary_images(tmp_path / "d.npz")
+    brightness(None).save(tmp_path / "network.keras")
+    options = ("--bounds=0,255", "--epsilons=8", "--num_attacked=5")
+    with pytest.warns(UserWarning, match="'apgd_t' was left out"):
+        figures = audited(tmp_path / "network.keras", members, non_members, *options)
+    out = capsys.readouterr().out
+    assert figures["robustness"]["attacks"] == ["apgd_ce", "fab_t", "square"]
+    for warning in figures["robustness"]["warnings"]:
+        assert f"Warning: {warning}" in out
 
 
 def test_the_ensemble_attacks_the_first_non_members(tmp_path, capsys):

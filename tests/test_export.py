@@ -9,6 +9,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from experiments import networks
 from experiments.export import export
@@ -96,6 +97,19 @@ def test_exports_keep_the_precision(exports):
     assert policies["mixed"] == ["float32", "mixed_bfloat16"]  # logits, the rest
     assert all(policies[name] == ["float32"] for name in networks.NAMES)
     np.testing.assert_allclose(np.load(root / "mixed" / "keras.npy"), logits["mixed"], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("num, end", [(1, None), (1, "sigmoid"), (2, None), (2, "softmax"), (100, None)])
+def test_heads_of_every_kind_give_the_same_outputs_when_they_are_loaded(tmp_path, num, end):
+    head = keras.layers.Dense(num, activation=end)
+    network = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), head])
+    images = np.random.default_rng(0).uniform(size=(3, 4, 4, 1)).astype("float32")
+    keras_file, folder = export(network, tmp_path, ("keras", "saved_model"))
+    expected = np.asarray(network(images))
+    assert expected.shape == (3, num)
+    np.testing.assert_allclose(keras.models.load_model(keras_file)(images), expected, rtol=1e-6)
+    loaded = tf.saved_model.load(folder)
+    np.testing.assert_allclose(loaded.serve(images), expected, rtol=1e-6)
 
 
 def names(directory):

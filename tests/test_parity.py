@@ -88,6 +88,30 @@ def test_bad_command_lines_are_told(capsys):
     assert parity.main(["parity", "--help"]) == 0 and "pyautoattack" in capsys.readouterr().out
 
 
+@keras.saving.register_keras_serializable(package="tests")
+class Unchanged(keras.layers.Layer):
+    """What plain Keras does not know."""
+
+    def call(self, inputs):
+        return inputs
+
+
+def test_a_network_that_is_a_program_is_loaded_only_if_it_is_trusted(tmp_path, capsys):
+    plain = networks.build("fmnist_vgg", input_shape=(28, 28, 1), num_classes=10, width=2)
+    x = inputs = keras.Input((28, 28, 1))
+    for layer in plain.layers[1:]:
+        x = layer(x)
+    path = str(tmp_path / "n.keras")
+    keras.Model(inputs, Unchanged()(x)).save(path)
+    assert parity.main(["parity", path]) == 2
+    line = capsys.readouterr().err
+    assert "Unchanged" in line and "Give --trust" in line and line.count("\n") == 1
+    arguments = ["parity", path, "--trust", "--images=npz"]  # the network is taken: what is wrong now are the images
+    assert parity.main(arguments) == 2 and "'npz' names no images" in capsys.readouterr().err
+    for weight, expected in zip(parity._in_float32(path, trust=True).get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, expected)
+
+
 def test_what_is_no_fmnist_vgg_or_not_installed_is_told(tmp_path):
     network = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
     network.save(tmp_path / "dense.keras")

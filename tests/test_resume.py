@@ -184,7 +184,7 @@ def test_the_trial_refuses_bad_arguments_in_one_line(arguments, message, capsys,
 
 
 def test_a_run_that_fails_ends_the_trial(tmp_path):
-    with pytest.raises(ValueError, match="a run ended with exit code 2: error: `epsilon` must be positive"):
+    with pytest.raises(ValueError, match="a run failed: `epsilon` must be positive"):
         resume_trial.run_to_end(tmp_path, ["--epsilon=-1"])
 
 

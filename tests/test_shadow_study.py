@@ -11,7 +11,8 @@ from made_up import record_of
 
 from experiments import datasets, method, statistics
 from experiments.config import ExperimentConfig
-from experiments.shadow import attackers, outputs
+from experiments.shadow import __main__ as shadow_main
+from experiments.shadow import attackers, models, outputs
 from experiments.shadow.__main__ import main
 from experiments.shadow.models import Answers, Shadows
 from experiments.sweep import grid
@@ -304,6 +305,27 @@ def test_a_model_whose_figures_were_not_recorded_is_called_again(finished, tmp_p
     assert main(command(path, "--dry_run")) == 0 and "1 models are to be trained" in capsys.readouterr().out
     assert main(command(path)) == 0  # it is finished already, and says so
     assert sorted((path / "records").iterdir()) == before
+
+
+def test_answers_and_results_are_of_the_data_by_content(tmp_path):
+    """Of the same flags and file name, with one label changed: neither answers nor results are taken up."""
+    images, labels = np.zeros((8, 4, 4), np.uint8), np.arange(8) % 2
+    np.savez(tmp_path / "d.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    line = f"PGD | Original | smoke.flags --dataset=npz --data_dir={tmp_path}/d.npz --network=mlp"
+    shadows = Shadows(grid.parse_row(line, overlays=(), seeds=(0,), output_dir=f"{tmp_path}/runs"), 3, tmp_path)
+    blank = {name: np.zeros(8) for name in ("in_mask", "labels", "is_canary", *NAMES)}
+    for path, config in zip(shadows.paths, shadows.configs):
+        np.savez(path, flags=models._digest(config), **blank)
+    shown = study("PGD Original", 0.0)
+    known = {shown.title: shown._replace(runs=shown.runs[:3], flags=shadow_main._flags(shadows))}
+    assert shadows.answers().labels.shape == (8,) and shadow_main._same(known, shadows)
+    (tmp_path / "d.npz").rename(tmp_path / "away.npz")  # data that are not here count as the same
+    assert shadows.answers().labels.shape == (8,) and shadow_main._same(known, shadows)
+    np.savez(tmp_path / "d.npz", x_train=images, y_train=labels[::-1], x_test=images, y_test=labels)
+    with pytest.raises(ValueError, match="of other data"):
+        shadows.answers()
+    with pytest.raises(ValueError, match="results of 'PGD Original' with other data"):
+        shadow_main._same(known, shadows)
 
 
 def test_what_is_missing_or_wrong_is_told(finished, tmp_path, capsys):

@@ -36,7 +36,7 @@ Logits are better than probabilities, which saturate: name them logits_train_ben
 logits_test_adversarial and so on (or logits_output_train_benign ...); they are then preferred.
 
 NETWORK is a .keras or HDF5 file or a SavedModel's folder. A softmax at its end, or one sigmoid, is
-taken off, where it can be seen. IMAGES are
+taken off where it can be seen; other probabilities are refused, as inside a SavedModel. IMAGES are
   fmnist:train, cifar10:test or digits:test      with :5000 for the subset that a run of that
                                                  --train_size or --test_size takes
   tfds:NAME:SPLIT                                as in tfds:mnist:test[:1000]
@@ -125,7 +125,8 @@ def _of_network(path: str, values: flags.FlagValues) -> tuple[str, dict]:
     network, notes = networks.load_network(path, members.images.shape[1:], trust=values.trust)
     state = f"{values.json}.state.json" if values.json else None
     report = networks.audit_network(network, members, non_members, attacks, state)
-    text = [_text(report, f" of {path}"), *notes]
+    warned = report.robustness.warnings if report.robustness else ()
+    text = [_text(report, f" of {path}"), *notes, *(f"Warning: {warning}" for warning in warned)]
     about = {"network": path, "members": values.members, "non_members": values.non_members, "notes": notes}
     about["bounds"] = attacks.bounds
     if values.attackers:

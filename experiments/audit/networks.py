@@ -9,7 +9,7 @@ import tensorflow as tf
 import pineat_tf as pt
 from experiments import progress, stored
 from experiments.datasets import Split
-from pineat_tf.heads import class_logits
+from pineat_tf.heads import check_logits_head, class_logits, noise_like
 from pineat_tf.types import Bounds
 
 _NOTE = "{} at its end was taken off: logits are attacked and scored."
@@ -57,13 +57,14 @@ def load_network(path: str, image_shape: tuple[int, ...], *, trust: bool = False
 
     Raises:
         ValueError: if it cannot be read, is a program that is not trusted, or gives neither logits nor one sigmoid
-            for an image.
+            for an image: probabilities whose logits cannot be found, as inside a SavedModel, too.
     """
     whole = stored.load_network(path, image_shape=image_shape, trust=trust)
     network, notes = _without_probabilities(whole)
     if trust:
         notes.append("Whatever code its file holds was run: --trust was given.")
     try:
+        check_logits_head(network, noise_like((None, *image_shape), "float32"))
         inputs = keras.Input(image_shape)
         network = keras.Model(inputs, _ClassLogits()(network(inputs)))
         tf.function(network)(tf.zeros([2, *image_shape]), training=False)
@@ -122,8 +123,6 @@ def _pgd(attacks: Attacks) -> Callable:
 def _robustness(network: keras.Model, data: Split, attacks: Attacks, state_path: str | None) -> pt.Robustness:
     images, labels = (array[: attacks.num_attacked] for array in data)
     ensemble = pt.attacks.auto_attack(norm=attacks.norm, bounds=attacks.bounds)
-    if network.output_shape[-1] < 4:  # the targeted losses need a fourth logit
-        ensemble.pop("apgd_t")
     num_stages, stages_done = len(ensemble) * len(attacks.epsilons), 0
     with _bar(num_stages * len(labels), "ensemble") as bar:
 
@@ -132,7 +131,7 @@ def _robustness(network: keras.Model, data: Split, attacks: Attacks, state_path:
             bar.update(round((stages_done + done / of) * len(labels)) - bar.n)  # those not attacked any more included
             stages_done += done == of
 
-        return pt.robustness(
+        result = pt.robustness(
             network,
             (images, labels),
             ensemble,
@@ -142,6 +141,8 @@ def _robustness(network: keras.Model, data: Split, attacks: Attacks, state_path:
             state_path=state_path,
             on_batch=moved,
         )
+        bar.total = bar.n  # attacks that do not fit the network were left out
+        return result
 
 
 def _bar(total: int, what: str) -> progress.Bar:

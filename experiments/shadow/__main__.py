@@ -19,7 +19,7 @@ from absl import flags
 
 from experiments import command_line
 from experiments.shadow import attackers, outputs
-from experiments.shadow.models import Shadows
+from experiments.shadow.models import Shadows, fingerprint
 from experiments.sweep import plan, records, training
 from pineat_tf import accelerate
 from pineat_tf.checks import check_count
@@ -78,8 +78,10 @@ def _same(stored: dict[str, outputs.Study], shadows: Shadows) -> outputs.Study |
     if study is None:
         return None
     known, asked = (records.key(flags, without=("half", "seed")) for flags in (study.flags, _flags(shadows)))
-    if known != asked or len(study.runs) > len(shadows.configs):
-        what = "other flags" if known != asked else f"{len(study.runs)} models"
+    contents = [flags.get("fingerprint", "") for flags in (study.flags, _flags(shadows))]
+    other_data = contents[0] != contents[1] != ""  # data that are not here count as the same
+    if known != asked or other_data or len(study.runs) > len(shadows.configs):
+        what = "other flags" if known != asked else "other data" if other_data else f"{len(study.runs)} models"
         raise ValueError(
             f"there are results of {shadows.row.title!r} with {what}, which these would replace. Choose another --name "
             "or --output_dir."
@@ -88,9 +90,10 @@ def _same(stored: dict[str, outputs.Study], shadows: Shadows) -> outputs.Study |
 
 
 def _flags(shadows: Shadows) -> dict:
-    """The flags of a row's models, as they read back from a file."""
-    without = (*command_line.NOT_RECORDED, "output_dir", "data_dir", "half", "seed")
-    return json.loads(json.dumps(shadows.configs[0].to_dict(without=without)))
+    """The flags of a row's models, as they read back from a file, and the content of data that have no name."""
+    config, without = shadows.configs[0], (*command_line.NOT_RECORDED, "output_dir", "data_dir", "half", "seed")
+    content = fingerprint(config)
+    return json.loads(json.dumps(config.to_dict(without=without))) | ({"fingerprint": content} if content else {})
 
 
 def _study(shadows: Shadows, sweep: plan.Sweep) -> outputs.Study:

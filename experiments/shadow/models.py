@@ -157,11 +157,27 @@ def _check(path: pathlib.Path, config: ExperimentConfig, names: Sequence[str]) -
         raise ValueError(
             f"{str(path)!r} lacks {sorted(wanted - arrays.keys())}. Remove it and its model is asked anew."
         )
-    if not np.array_equal(arrays["flags"], _digest(config)):
-        raise ValueError(f"{str(path)!r} is of a model with other flags. Remove it, or name another --output_dir.")
+    digest = _digest(config)  # of flags alone, where the data are not here
+    if not np.array_equal(arrays["flags"].ravel()[: len(digest)], digest):
+        raise ValueError(
+            f"{str(path)!r} is of a model with other flags, or of other data. Remove it, or name another --output_dir."
+        )
 
 
 def _digest(config: ExperimentConfig) -> np.ndarray:
-    """What tells models apart, as an array."""
-    text = json.dumps(config.to_dict(without=WITHOUT_EFFECT), sort_keys=True)
+    """What tells models apart, as an array: by flags, then by data whose content is not known by their name."""
+    by_flags = _hashed(json.dumps(config.to_dict(without=WITHOUT_EFFECT), sort_keys=True))
+    content = fingerprint(config)
+    return np.concatenate([by_flags, _hashed(content)]) if content else by_flags
+
+
+def fingerprint(config: ExperimentConfig) -> str:
+    """What tells a row's data by their content; empty for those that are known by their name, or are not here."""
+    try:
+        return method.data_fingerprint(config)
+    except (OSError, ValueError):
+        return ""
+
+
+def _hashed(text: str) -> np.ndarray:
     return np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
