@@ -296,7 +296,8 @@ class TestNetworks:
         probe = Probe()
         network = keras.Sequential([keras.Input(SHAPE), probe, *dense_network().layers])
         model = trainer(network, run_eagerly=True)
-        begin = keras.callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: probe.calls.clear())  # after all looks
+        # Cleared after all looks at the network.
+        begin = keras.callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: probe.calls.clear())
         fit(model, images, labels, batch_size=8, callbacks=[begin])
         assert probe.calls == [False, False, True, True]
 
