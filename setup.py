@@ -32,9 +32,12 @@ setup(
         "absl-py>=1.4",
         "tqdm>=4.62",
         "filelock>=3.12",
+        "h5py>=3.10",
         "matplotlib>=3.8",
         "pillow>=10.3",
         "jinja2>=3.1",
+        "markupsafe>=2.1.1",
+        "requests>=2.31",
         "plotly>=5.20",
         "tensorboard>=2.17",  # what tf.summary writes with; recent TensorFlow no longer brings it
         "tensorflow-datasets>=4.9.4",

@@ -110,7 +110,7 @@ def test_metrics_are_strict_json_with_the_columns_of_the_paper(finished):
         assert all(isinstance(metrics[name], float) for name in paper.COLUMNS)
         assert all(0 <= metrics[name] <= 1 for name in paper.COLUMNS if name != "hours")
         assert metrics["p_max"] == max(metrics["p_e_nat"], metrics["p_e_adv"]) >= 0.5
-        assert metrics["data"] == {"name": "digits", "num_members": 200, "num_non_members": 100}
+        assert metrics["data"] == {"name": "digits", "num_members": 200, "num_non_members": 100, "fingerprint": ""}
 
 
 def test_metrics_count_the_cost_of_the_training(finished):
@@ -235,17 +235,19 @@ def test_images_of_any_shape_can_be_drawn(shape, tmp_path):
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_all_variants_of_every_attack_run_to_their_results(attack, tmp_path):
-    code, printed = execute(tmp_path, *TINY, f"--attack={attack}", f"--variant={','.join(VARIANTS)}", "--updates=4")
+def test_variants_of_every_attack_run_to_their_results(attack, tmp_path):
+    variants = VARIANTS if attack in ("pgd", "free") else ("original", "pineat")  # free alone has rounds of its own
+    code, printed = execute(tmp_path, *TINY, f"--attack={attack}", f"--variant={','.join(variants)}", "--updates=4")
     assert code == 0
     updates_of_round = {"natural": 1, "original": 2 if attack == "free" else 1, "advnat": 2, "advran": 2, "pineat": 2}
-    for variant, updates in updates_of_round.items():
+    for variant in variants:
+        updates = updates_of_round[variant]
         metrics = metrics_of(tmp_path / "runs" / variant)
         assert (metrics["cost"]["updates"], metrics["cost"]["rounds"]) == (4, 4 // updates)
         assert metrics["flags"]["attack"] == attack and metrics["flags"]["variant"] == variant
         assert all(0 <= metrics[name] <= 1 for name in paper.COLUMNS if name != "hours")
-    assert len([line for line in printed.splitlines() if line.startswith("digits ")]) == len(VARIANTS)
-    logits = [np.load(tmp_path / "runs" / variant / "predictions.npz")["logits_test_benign"] for variant in VARIANTS]
+    assert len([line for line in printed.splitlines() if line.startswith("digits ")]) == len(variants)
+    logits = [np.load(tmp_path / "runs" / variant / "predictions.npz")["logits_test_benign"] for variant in variants]
     assert all((a != b).any() for i, a in enumerate(logits) for b in logits[:i])  # no two variants are the same
 
 

@@ -108,9 +108,23 @@ def test_an_import_by_another_program_leaves_its_signals_alone():
     subprocess.run([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
 
 
-def test_the_runner_is_imported_where_there_is_no_fcntl():
-    program = "import sys; sys.modules['fcntl'] = None; import experiments.run, experiments.sweep.executors"
-    subprocess.run([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+@pytest.mark.parametrize("absent", ["sys.modules['fcntl']", "signal.SIGHUP", "os.sched_getaffinity", "all"])
+def test_the_runner_works_where_parts_of_posix_are_absent(absent):
+    """It is imported, asks the machine, shares out its cores, listens to signals, and answers."""
+    names = ["sys.modules['fcntl']", "signal.SIGHUP", "os.sched_getaffinity"] if absent == "all" else [absent]
+    lines = ["import os, signal, sys", "import fcntl"]
+    lines += [f"{name} = None" if name.startswith("sys") else f"del {name}" for name in names]
+    lines += [
+        "import experiments.run, experiments.child, experiments.machine",
+        "from experiments.sweep import executors",
+        "from pineat_tf import accelerate",
+        "accelerate.set_threads()",
+        "assert experiments.machine.description()['cores'] >= 1 and len(executors._places(2)) == 2",
+        "with executors._on_cores_of_its_own(1): pass",
+        "sys.exit(experiments.run.main(['run', '--helpshort']))",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], env=environment, check=True, stdout=subprocess.DEVNULL)
 
 
 BROKEN = """

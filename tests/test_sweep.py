@@ -501,20 +501,23 @@ class Swept(NamedTuple):
     finished: tuple[int, str]
 
 
+def rows_of_histories(folder):
+    return sum(path.read_text().count("\n") for path in folder.glob("out/runs/*/history.csv"))
+
+
 def wait_for_a_pass(folder, started, before=0):
-    """Waits until the histories have more than so many rows; gives their number."""
+    """Waits until the histories have more than so many rows."""
     deadline = time.monotonic() + PATIENCE
-    while (rows := sum(path.read_text().count("\n") for path in folder.glob("out/runs/*/history.csv"))) <= before:
+    while rows_of_histories(folder) <= before:
         assert time.monotonic() < deadline and started.poll() is None
         time.sleep(0.01)
-    return rows
 
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
     folder = tmp_path_factory.mktemp("swept")
     with process(folder) as started:
-        rows = wait_for_a_pass(folder, started)
+        wait_for_a_pass(folder, started)
         started.kill()
         started.wait()
         deadline = time.monotonic() + PATIENCE
@@ -522,8 +525,9 @@ def swept(tmp_path_factory):
             assert time.monotonic() < deadline
             time.sleep(0.1)
     kept = list(folder.glob("out/runs/*.unfinished/checkpoints/ckpt-*.index"))
+    rows = rows_of_histories(folder)  # now that no run adds to them any more
     with process(folder) as started:
-        wait_for_a_pass(folder, started, before=rows + 2)  # the run that was killed may have ended its pass
+        wait_for_a_pass(folder, started, before=rows)
         started.terminate()
         stopped = started.communicate(timeout=PATIENCE)[0]
         left = at_work(folder)
@@ -538,7 +542,7 @@ def test_runs_of_a_sweep_that_is_killed_end_by_themselves_with_a_checkpoint(swep
 
 def test_sigterm_ends_the_command_and_its_runs_which_keep_a_checkpoint(swept):
     code, printed = swept.stopped
-    assert (code, swept.left) == (143, [])
+    assert (code, swept.left) == (143, []), printed
     assert printed.splitlines()[-1].startswith("interrupted: ")
     assert any("Going on from update" in path.read_text() for path in swept.out.glob("runs/*.log"))
 

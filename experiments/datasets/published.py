@@ -158,7 +158,7 @@ def _read_both(name: str, root: str | None, *, download: bool) -> list[Split]:
 
 def _check_network(*urls: str) -> None:
     """Raises unless one of the servers answers: TFDS itself retries for minutes without one."""
-    import requests  # comes with TFDS, and heeds the same proxy settings
+    import requests  # heeds the same proxy settings as TFDS
 
     for url in urls:
         try:
