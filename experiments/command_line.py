@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import re
 import signal
 import sys
 import textwrap
@@ -164,7 +165,7 @@ def ended(command: Callable[[list[str]], None], argv: list[str]) -> tuple[int, s
         with signals.ending.listening(), data_errors_as_value_errors():
             command(argv)
     except (OSError, ValueError, flags.Error) as error:
-        return 2, "error: " + " ".join(str(error).split())
+        return 2, f"error: {_one_line(str(error))}"
     except tf.errors.OpError as error:
         system_error = files.system_error(error)
         if not system_error:
@@ -175,6 +176,12 @@ def ended(command: Callable[[list[str]], None], argv: list[str]) -> tuple[int, s
     except KeyboardInterrupt:
         return 128 + signal.SIGINT, "interrupted"
     return 0, ""
+
+
+def _one_line(text: str) -> str:
+    """A text that does nothing to a terminal: errors quote files of strangers, and Keras' own are bold."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    return " ".join("".join(c if c.isprintable() or c.isspace() else "?" for c in text).split())
 
 
 class _Outliving:

@@ -8,12 +8,14 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 from absl import flags
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments import command_line, config, run
 from experiments.command_line import expand_flagfiles
+from pineat_tf.checks import check_batch
 
 FIELDS = {field.name: field for field in dataclasses.fields(config.ExperimentConfig)}
 
@@ -485,3 +487,29 @@ def test_a_mistake_of_the_program_is_not_dressed_up_as_one_of_the_user():
 def test_a_command_that_ends_well_gives_0_and_sees_its_arguments():
     seen = []
     assert command_line.guarded(seen.extend, ["run", "--a"]) == 0 and seen == ["run", "--a"]
+
+
+@pytest.mark.parametrize(
+    "text, line",
+    [
+        ("\x1b[1mbold\x1b[0m and\r\n  plain", "bold and plain"),
+        ("\x1b]0;title\x07 \x9b2J \x00 \udcff", "?]0;title? ?2J ? ?"),
+        ("Größe, 尺寸", "Größe, 尺寸"),
+    ],
+)
+def test_what_an_error_quotes_does_nothing_to_the_terminal(text, line, capsys):
+    def command(argv):
+        raise ValueError(text)
+
+    assert command_line.guarded(command, ["run"]) == 2
+    assert capsys.readouterr().err == f"error: {line}\n"
+
+
+def test_a_check_that_fails_inside_a_graph_is_one_line(capsys):
+    def command(argv):
+        step = tf.function(lambda labels: check_batch(tf.zeros([2, 4]), labels, bounds=None, num_classes=3)[1])
+        step(tf.constant([0, 7]))
+
+    assert command_line.guarded(command, ["run"]) == 2
+    err = capsys.readouterr().err
+    assert "class numbers must lie in 0 .. 2" in err and err.startswith("error: ") and err.count("\n") == 1
