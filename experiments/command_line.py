@@ -296,6 +296,8 @@ def _lines_of(path: pathlib.Path) -> list[str]:
         raise ValueError(f"flag file {str(path)!r} cannot be read: {error.strerror}") from error
     if len(text) > _LONGEST_FLAGFILE:
         raise ValueError(f"flag file {str(path)!r} has more than {_LONGEST_FLAGFILE} characters")
+    if "\0" in text:
+        raise ValueError(f"flag file {str(path)!r} is not a text file")
     lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith(("#", "//"))]
     for line in lines:

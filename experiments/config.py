@@ -160,8 +160,9 @@ class ExperimentConfig:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         values["ratio"] = str(self.round_ratio).replace("/", "-")
         try:
-            if any(re.search(r"\d{4}|{", form or "") for _, _, form, _ in string.Formatter().parse(self.output_dir)):
-                raise ValueError("a format such as {seed:>1000000000000} is longer than a name can be")
+            for _, name, form, _ in string.Formatter().parse(self.output_dir):
+                if re.search(r"\d{4}|{", form or "") or "." in (name or ""):
+                    raise ValueError("no name: longer than a name can be, or what Python holds behind a value")
             return os.path.expanduser(self.output_dir.format(**values))
         except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
             names = (

@@ -57,7 +57,12 @@ def read_json(path: str | os.PathLike) -> Any:
     if len(content) > _LONGEST_JSON:
         raise ValueError(f"it has more than {_LONGEST_JSON} bytes")
     try:
-        return json.loads(content.decode("utf-8"), parse_constant=_no_number)
+        value = json.loads(content.decode("utf-8"), parse_constant=_no_number)
+        if b"\\ud" in content.lower():  # an escape for half a character, which no file can hold
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        return value
+    except UnicodeEncodeError:
+        raise ValueError("it holds half a character, which is no text") from None
     except UnicodeDecodeError:
         raise ValueError("it is no text in UTF-8") from None
     except RecursionError:

@@ -1,5 +1,6 @@
 """Networks from files of others: what is a program is run only if it is trusted."""
 
+import hashlib
 import inspect
 import io
 import json
@@ -7,7 +8,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 import keras
@@ -171,11 +172,21 @@ def _is_plain(entry: dict) -> bool:
 
 @keras.saving.register_keras_serializable(package="pineat_tf_stored")
 class _Served(keras.layers.Layer):
-    """A SavedModel's function as a layer."""
+    """A SavedModel's function as a layer.
 
-    def __init__(self, served: tf.Module, call: Callable, **options):
+    Args:
+        served: what was loaded, which keeps the function's variables alive.
+        call: the function.
+        content: what tells the SavedModel from others, in a layer's config, as its weights are none of Keras.
+    """
+
+    def __init__(self, served: tf.Module, call: Callable, content: str, **options):
         super().__init__(trainable=False, **options)
-        self._served, self._serve = served, call
+        self._served, self._serve, self._content = served, call, content
+
+    def get_config(self) -> dict:
+        """What tells the layer from others; nothing recreates it."""
+        return super().get_config() | {"content": self._content}
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         outputs = self._serve(inputs)
@@ -189,4 +200,19 @@ def _saved_model(path: str, image_shape: tuple[int, ...] | None) -> keras.Model:
     if call is None or image_shape is None:
         raise ValueError("it has neither a function `serve`, as of Keras' exports, nor a signature `serving_default`")
     inputs = keras.Input(image_shape)
-    return keras.Model(inputs, _Served(served, call)(inputs))
+    return keras.Model(inputs, _Served(served, call, _content_of_folder(path))(inputs))
+
+
+def _content_of_folder(path: str) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(file for file in pathlib.Path(path).rglob("*") if file.is_file()):
+        with open(file, "rb") as content:
+            digest.update(repr((file.relative_to(path).as_posix(), _digest(content))).encode())
+    return digest.hexdigest()
+
+
+def _digest(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while part := file.read(1 << 20):
+        digest.update(part)
+    return digest.hexdigest()

@@ -422,6 +422,7 @@ def test_one_column_is_two_classes(tmp_path, form, shape, kind):
         ("output_", {"test_label": np.arange(40)}, "must lie in 0..1"),
         ("output_", {"test_label": np.full(40, 0.5)}, "test_label whole ones"),
         ("logits_", {"logits_train_benign": np.full(60, np.inf)}, "in logits_train_benign"),
+        ("logits_", {"logits_test_benign": np.linspace(0, 1, 40)}, "logits_test_benign holds prob.*as output_test_b"),
     ],
 )
 def test_columns_that_do_not_fit_are_named(tmp_path, capsys, form, change, message):

@@ -8,8 +8,9 @@ import pytest
 import tensorflow as tf
 
 import pineat_tf as pt
-from experiments import datasets
+from experiments import datasets, stored
 from experiments.audit.__main__ import main
+from pineat_tf.serialization import network_identity
 
 DATA = ("--members=digits:train:60", "--non_members=digits:test:40")
 SHAPE = (8, 8, 1)
@@ -85,6 +86,20 @@ def test_what_the_ensemble_warns_of_is_in_the_text(tmp_path, capsys):
         assert f"Warning: {warning}" in out
 
 
+def test_the_ensemble_attacks_saved_models_too_and_goes_on_only_with_the_same_one(tmp_path):
+    path, options = tmp_path / "network", ("--trust", "--epsilons=0.05", "--num_attacked=5")
+    network().export(path, verbose=False)
+    assert audited(path, *options)["robustness"]["num"] == 5
+    assert not list(tmp_path.glob("*.state.json*"))
+    loaded = stored.load_network(str(path), image_shape=SHAPE, trust=True)
+    again = stored.load_network(str(path), image_shape=SHAPE, trust=True)
+    other = network()
+    other.set_weights([2 * weights for weights in other.get_weights()])
+    other.export(tmp_path / "other", verbose=False)
+    changed = stored.load_network(str(tmp_path / "other"), image_shape=SHAPE, trust=True)
+    assert network_identity(loaded) == network_identity(again) != network_identity(changed)
+
+
 def test_the_ensemble_attacks_the_first_non_members(tmp_path, capsys):
     path = tmp_path / "network.keras"
     network(num_classes=10).save(path)
@@ -138,6 +153,8 @@ def test_bad_command_lines_are_told(tmp_path, capsys):
         ("--steps=0", "`steps`"),
         ("--norm=l1", "`norm`"),
         ("--num_attacked=0", "`num_attacked`"),
+        ("--epsilons=0.1,0.1", "radii that differ"),
+        ("--attackers", "needs at least 100 non-members"),
     ):
         assert message in refusal(capsys, path, *DATA, option)
     np.savez(tmp_path / "predictions.npz", a=1)
@@ -203,7 +220,14 @@ def test_a_softmax_that_cannot_be_taken_off_is_refused(tmp_path, capsys):
     inputs = keras.Input(SHAPE)
     logits = keras.layers.Dense(3)(keras.layers.Flatten()(inputs))
     keras.Model(inputs, keras.ops.softmax(logits)).save(tmp_path / "n.keras")
-    assert "its outputs are probabilities" in refusal(capsys, tmp_path / "n.keras", *DATA)
+    line = refusal(capsys, tmp_path / "n.keras", *DATA)
+    assert ": `network` must give logits, but its outputs are probabilities" in line
+    assert "in user code" not in line and "\x1b" not in line  # the head's own words, not a traceback in one line
+
+
+def test_labels_beyond_the_outputs_are_told_before_anything_is_attacked(tmp_path, capsys):
+    network(num_classes=5).save(tmp_path / "n.keras")
+    assert "as the network has 5 logits" in refusal(capsys, tmp_path / "n.keras", *DATA, "--epsilons=0.1")
 
 
 @pytest.mark.parametrize("bounds", ["0", "a,b", "1,0", "0,1,2", "", "0,nan"])

@@ -252,9 +252,10 @@ def test_a_folder_is_no_flag_file(tmp_path):
         expand_flagfiles([f"--flagfile={tmp_path}"])
 
 
-def test_a_binary_file_is_refused(tmp_path):
+@pytest.mark.parametrize("content", [b"--seed=1\n\xff\xfe\x00\x80", b"--output_dir=a\0b\n"])
+def test_a_binary_file_is_refused(tmp_path, content):
     path = tmp_path / "weights.bin"
-    path.write_bytes(b"--seed=1\n\xff\xfe\x00\x80")
+    path.write_bytes(content)
     with pytest.raises(ValueError, match="weights.bin.* is not a text file"):
         expand_flagfiles([f"--flagfile={path}"])
 

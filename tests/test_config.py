@@ -91,6 +91,7 @@ BAD = [
     ({"output_dir": "runs/{seed"}, "names of flags in braces"),
     ({"output_dir": "runs/}"}, "names of flags in braces"),
     ({"output_dir": "runs/{seed.real.no}"}, "names of flags in braces"),
+    ({"output_dir": "runs/{seed.__class__}"}, "names of flags in braces"),
     ({"output_dir": "runs/{dataset[name]}"}, "names of flags in braces"),
     ({"output_dir": "runs/{learning_rates[7]}"}, "names of flags in braces"),
     ({"output_dir": "runs/{seed:s}"}, "names of flags in braces"),

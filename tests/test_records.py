@@ -100,6 +100,14 @@ def test_commands_tell_a_file_that_is_no_record_in_one_line(tmp_path, capsys, co
     assert code == 2 and told.count("\n") == 1 and "strange.json' is no record of a run: " in told
 
 
+def test_half_a_character_is_told_before_it_is_written_to_tables(tmp_path):
+    (tmp_path / "record.json").write_text(json.dumps(changed("data.name", "\ud800")))
+    with pytest.raises(ValueError, match="record.json' is no record of a run: it holds half a character"):
+        records.read(tmp_path / "record.json")
+    (tmp_path / "record.json").write_text(json.dumps(changed("data.name", "\U0001f600")))  # two escapes, one character
+    assert records.read(tmp_path / "record.json")["data"]["name"] == "\U0001f600"
+
+
 def test_a_pipe_is_no_record_and_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "record.json")
     with pytest.raises(ValueError, match="it is not a file"):

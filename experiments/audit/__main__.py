@@ -15,7 +15,7 @@ from experiments import command_line, files, stored
 from experiments.audit import attackers, networks, predictions
 from experiments.datasets import SOURCES, load_source
 from pineat_tf import accelerate
-from pineat_tf.checks import check_bounds, check_choice, check_count, check_positive
+from pineat_tf.checks import check_bounds, check_choice, check_count, check_labels, check_positive
 from pineat_tf.report import Report
 from pineat_tf.types import Bounds
 
@@ -122,7 +122,11 @@ def _of_network(path: str, values: flags.FlagValues) -> tuple[str, dict]:
             "members and non-members must be images of one shape, not "
             f"{members.images.shape[1:]} and {non_members.images.shape[1:]}."
         )
+    if values.attackers:
+        attackers.check_num(members, non_members)
     network, notes = networks.load_network(path, members.images.shape[1:], trust=values.trust)
+    for split in (members, non_members):  # rather now than after the ensemble's hours
+        check_labels(split.labels, network.output_shape[-1])
     state = f"{values.json}.state.json" if values.json else None
     report = networks.audit_network(network, members, non_members, attacks, state)
     warned = report.robustness.warnings if report.robustness else ()
@@ -144,6 +148,8 @@ def _attacks(values: flags.FlagValues) -> networks.Attacks:
     check_count("num_attacked", values.num_attacked, 1, "It is how many non-members the ensemble attacks.")
     for epsilon in (*values.epsilons, *([values.epsilon] if values.epsilon else [])):
         check_positive("epsilon", epsilon, "It is a radius on the scale of the pixels, e.g. 8/255 of [0, 1].")
+    if len(set(values.epsilons)) < len(values.epsilons):
+        raise ValueError(f"--epsilons must be radii that differ. Received: {','.join(map(str, values.epsilons))}.")
     bounds = _bounds(values.bounds)
     return networks.Attacks(values.epsilon, values.steps, values.epsilons, values.num_attacked, values.norm, bounds)
 

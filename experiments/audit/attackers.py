@@ -13,6 +13,8 @@ from pineat_tf.report import markdown_table, rate_cell
 from pineat_tf.types import Bounds
 
 _NUM_BOOTSTRAP = 500
+_FEWEST_MEMBERS = 15  # as cross-fitted attackers have it
+_FEWEST_OTHERS = 100  # of which quantile regression learns on a half
 _SHARES_OF_RADIUS = (0.125, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -48,6 +50,16 @@ def audit(
     yield _record("quantile regression", _by_quantiles(members, non_members, predictions, seed))
     for name, score in _label_only(network, epsilon, norm, bounds, seed).items():
         yield _record(name, [score(tuple(split)) for split in (members, non_members)])
+
+
+def check_num(members: Split, non_members: Split) -> None:
+    """Raises `ValueError` unless there are enough members and non-members for all attackers."""
+    for name, split, fewest in (("members", members, _FEWEST_MEMBERS), ("non-members", non_members, _FEWEST_OTHERS)):
+        if len(split.labels) < fewest:
+            raise ValueError(
+                f"--attackers needs at least {fewest} {name} to learn from. Received: {len(split.labels)}. Give more "
+                "of them, or leave --attackers out."
+            )
 
 
 def table(results: Sequence[MembershipResult]) -> str:

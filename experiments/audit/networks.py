@@ -1,5 +1,6 @@
 """Audits networks from files: .keras, HDF5 or SavedModel, with or without a softmax at their end."""
 
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from experiments.datasets import Split
 from pineat_tf.heads import check_logits_head, class_logits, noise_like
 from pineat_tf.types import Bounds
 
+_STYLE = re.compile("\x1b\\[[0-9;]*m")  # Keras prints errors in bold
 _NOTE = "{} at its end was taken off: logits are attacked and scored."
 
 
@@ -67,9 +69,8 @@ def load_network(path: str, image_shape: tuple[int, ...], *, trust: bool = False
         check_logits_head(network, noise_like((None, *image_shape), "float32"))
         inputs = keras.Input(image_shape)
         network = keras.Model(inputs, _ClassLogits()(network(inputs)))
-        tf.function(network)(tf.zeros([2, *image_shape]), training=False)
     except Exception as error:  # a layer may raise anything of a shape that it was not made for
-        text = " ".join(str(error).split())[:800]
+        text = " ".join(_STYLE.sub("", str(error)).split())[:800]
         raise ValueError(f"{path!r} cannot be used as a network on images of shape {image_shape}: {text}") from error
     return Loaded(network, notes)
 

@@ -14,6 +14,8 @@ PREFIXES = {"logits_": "logits", "logits_output_": "logits", "output_": "probabi
 
 LABELS = ("train_label", "test_label")
 
+_PROBABILITIES = "{} holds probabilities: {}. Received: {} first. Save them as {}."
+
 _NAMES = {
     *LABELS,
     *(f"{prefix}{split}_{word}" for prefix in PREFIXES for split in ("train", "test") for word in QUERIES.values()),
@@ -120,17 +122,32 @@ def _as_rows(array: np.ndarray, labels: np.ndarray, form: str, name: str) -> tup
     labels = labels.reshape(len(labels)).astype(np.int64) if len(labels) else labels
     if array.ndim == 1 or array.shape[1] == 1:
         column = array.reshape(-1).astype(np.float64)
-        if form == "probabilities" and len(column) and not 0 <= column.min() <= column.max() <= 1:
+        are_shares = len(column) and 0 <= column.min() <= column.max() <= 1
+        if form == "probabilities" and len(column) and not are_shares:
             raise ValueError(
                 f"in {name}: one probability an example must lie in [0, 1]. Are these logits? Name them so."
+            )
+        if form == "logits" and are_shares and column.max() > column.min():
+            raise ValueError(
+                _PROBABILITIES.format(name, "every value lies in [0, 1]", column[:5].tolist(), _as_output(name))
             )
         return np.stack([1 - column if form == "probabilities" else 0 * column, column], axis=1), labels
     if form == "logits" and array.size and array.min() >= 0 and np.allclose(array.sum(axis=1), 1, atol=1e-3):
         raise ValueError(
-            f"{name} holds probabilities: every row is >= 0 and sums to 1. Received: {array[0].tolist()[:5]} first. "
-            f"Save them as {name.replace('logits_output_', 'output_').replace('logits_', 'output_')}."
+            _PROBABILITIES.format(name, "every row is >= 0 and sums to 1", array[0].tolist()[:5], _as_output(name))
+        )
+    sums_to_1 = array.size == 0 or (array.min() >= 0 and np.allclose(array.sum(axis=1), 1, atol=1e-2))
+    if form == "probabilities" and np.isfinite(array).all() and not sums_to_1:
+        raise ValueError(
+            f"in {name}: probabilities must be >= 0, with rows that sum to 1. Received: {array[0].tolist()[:5]} "
+            f"first. Are these logits? Then save them as logits_{name.removeprefix('output_')}."
         )
     return array, labels
+
+
+def _as_output(name: str) -> str:
+    """The name under which probabilities are looked for in place of these logits."""
+    return name.replace("logits_output_", "output_").replace("logits_", "output_")
 
 
 def _scores(score, arrays: dict[str, np.ndarray], names: list[str]) -> list:
