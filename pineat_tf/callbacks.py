@@ -16,7 +16,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from pineat_tf.checks import check_count
+from pineat_tf.checks import check_attack, check_count
 from pineat_tf.data import Data, as_batches
 from pineat_tf.files import replacing
 from pineat_tf.membership.audit import audit_predictions
@@ -106,11 +106,7 @@ class RobustValidation(_Measurement):
         batch_size: int = 256,
         seed: Seed = 0,
     ):
-        if not callable(attack):
-            raise ValueError(
-                f"Robust accuracy needs an attack. Received: attack={attack!r}. Give e.g. `attacks.pgd(epsilon=8/255, "
-                "step_size=2/255, num_steps=10)`."
-            )
+        check_attack("attack", attack)
         super().__init__(attack, every, max_examples, batch_size, seed)
         self.data = self._checked("data", data)
 
@@ -207,8 +203,8 @@ class LeakageMonitor(_Measurement):
         batch_size: int = 256,
         seed: Seed = 0,
     ):
-        if attack is not None and not callable(attack):
-            raise ValueError(f"`attack` must be an attack or None. Received: attack={attack!r}.")
+        if attack is not None:
+            check_attack("attack", attack)
         super().__init__(attack, every, max_examples, batch_size, seed)
         self.members = self._checked("members", members)
         self.non_members = self._checked("non_members", non_members)

@@ -6,6 +6,7 @@ one the check is an op of the graph, whose failure `data_errors_as_value_errors`
 
 import contextlib
 import difflib
+import inspect
 import math
 import numbers
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +17,7 @@ import tensorflow as tf
 from pineat_tf.types import Bounds
 
 _MARK, _END = "Bad data: ", "(end of message)"
-_ROW_SUM_TOLERANCE, _ROW_SUM_TOLERANCE_HALF = 1e-3, 2e-2
+_ROW_SUM_TOLERANCE, _ROW_SUM_TOLERANCE_HALF = 4e-3, 2e-2  # Keras makes rows of bfloat16, off by 2**-8, float32
 
 
 def check_positive(name: str, value: float, hint: str) -> None:
@@ -65,6 +66,46 @@ def check_bounds(bounds: Bounds | None) -> None:
             f"Received: bounds={bounds!r}. Give e.g. (0.0, 1.0), or None for no limits. Where each "
             "feature has a range of its own, bring all to [0, 1] first: `(x - low) / (high - low)`, with "
             "`keras.layers.Rescaling(high - low, low)` at the head of the network."
+        )
+
+
+def check_network(network: Any) -> None:
+    """Raises `ValueError` unless it can be a network: a Keras model, or what stands for one."""
+    if isinstance(network, type) or not callable(network) or not hasattr(network, "built"):
+        raise ValueError(
+            f"`network` must be a Keras model that gives logits. Received: {type(network).__name__}. It comes before "
+            "the data. A function becomes a model as `keras.layers.Lambda` in a `keras.Sequential`."
+        )
+
+
+def briefly(value: Any) -> str:
+    """A value for an error: of arrays and collections, how large they are."""
+    kind, shape = type(value).__name__, getattr(value, "shape", None)
+    if shape is not None and not isinstance(value, type):
+        return f"{kind} of shape {tuple(shape)}"
+    return f"{kind} of {len(value)}" if isinstance(value, (dict, list, tuple)) else repr(value)
+
+
+def can_be_called(function: Any, *args, **kwargs) -> bool:
+    """Whether a function takes such arguments, as far as it says which it takes."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return callable(function)  # a builtin or a graph, which does not say
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
+
+
+def check_attack(name: str, attack: Any) -> None:
+    """Raises `ValueError` unless it is called as an attack; what makes one is none itself."""
+    if isinstance(attack, type) or not callable(attack) or not can_be_called(attack, None, None, None, seed=0):
+        raise ValueError(
+            f"`{name}` must be one attack, called as `attack(logits_fn, x, y, seed=...)`. Received: {briefly(attack)}. "
+            "Give e.g. `attacks.pgd(epsilon=8/255, step_size=2/255, num_steps=10)`. Several attacks, and what makes "
+            "one of a radius, are for `robustness`."
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pineat_tf.checks import check_bounds, check_choice, check_positive
+from pineat_tf.checks import briefly, can_be_called, check_bounds, check_choice, check_positive
 from pineat_tf.threat import FROM_ATTACK, ThreatModel
 from pineat_tf.types import Bounds
 
@@ -112,35 +112,25 @@ def _name(attack: Any) -> str:
 def _is_attack(name: str, value: Any) -> bool:
     """Whether it is called as an attack, not as what makes one."""
     if not callable(value):
-        raise ValueError(f"{name!r} must be an attack, or make one of a radius. Received: {value!r}.")
-    try:
-        signature = inspect.signature(value)
-    except (TypeError, ValueError):
-        return True  # a builtin or a graph, which does not say
-    return _binds(signature, None, None, None, seed=0)
-
-
-def _binds(signature: inspect.Signature, *args, **kwargs) -> bool:
-    try:
-        signature.bind(*args, **kwargs)
-    except TypeError:
-        return False
-    return True
+        raise ValueError(
+            f"{name!r} must be an attack, or make one of a radius. Received: {briefly(value)}. "
+            "Give e.g. `attacks.auto_attack()`."
+        )
+    return can_be_called(value, None, None, None, seed=0)
 
 
 def _made(name: str, attack: Any, epsilon: float) -> Callable:
     """The attack of a radius, which is its own where it has one."""
     if not _is_attack(name, attack):
-        signature = inspect.signature(attack)
-        if _binds(signature, epsilon):
+        if can_be_called(attack, epsilon):
             attack = attack(epsilon)
-        elif _binds(signature, epsilon=epsilon):
+        elif can_be_called(attack, epsilon=epsilon):
             attack = attack(epsilon=epsilon)
         else:
             raise ValueError(
                 f"{name!r} must be an attack, called as `attack(logits_fn, x, y, seed=...)`, or make one of a radius. "
-                f"Received: {attack!r} with arguments {signature}. Give e.g. `lambda epsilon: attacks.apgd("
-                "epsilon=epsilon)`."
+                f"Received: {attack!r} with arguments {inspect.signature(attack)}. Give e.g. "
+                "`lambda epsilon: attacks.apgd(epsilon=epsilon)`."
             )
         if not callable(attack) or not _is_attack(name, attack):
             raise ValueError(f"{name!r} must make an attack of a radius. Received: it made {attack!r}.")
@@ -193,8 +183,8 @@ def _unfit(attack: Callable, num_classes: int, image_rank: int) -> str:
     least = getattr(attack, "min_classes", 2)
     if num_classes < least:
         return f"{least} classes or more, and the network has {num_classes}"
-    if getattr(attack, "needs_images", False) and image_rank != 4:
-        return "images of shape (batch, height, width, channels)"
+    if getattr(attack, "image_rank", None) not in (None, image_rank):
+        return "images of shape (batch, height, width, channels), or with the channels first"
     return ""
 
 

@@ -1,6 +1,6 @@
 """What a network gives for a batch, as logits of two classes or more: everything here works on those."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -68,6 +68,14 @@ def class_logits(outputs: tf.Tensor) -> tf.Tensor:
         return outputs
     z = outputs if before is None else tf.cast(tf.reshape(before, tf.shape(outputs)), outputs.dtype)
     return tf.concat([tf.zeros_like(z), z], axis=-1)
+
+
+def num_classes(shape: Sequence[int | None] | None) -> int | None:
+    """How many class logits outputs of this shape `(batch, ...)` become; None where it does not say."""
+    if shape is None:
+        return None
+    num = 1 if len(shape) == 1 else shape[-1]
+    return None if num is None else max(2, num)
 
 
 def check_logits_head(network: keras.Model, images: Any = None) -> int | None:

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pineat_tf.checks import check_batch, data_errors_as_value_errors
+from pineat_tf.checks import check_attack, check_batch, check_network, data_errors_as_value_errors
 from pineat_tf.data import Data, as_batches
 from pineat_tf.heads import check_logits_head, class_logits
 from pineat_tf.losses import class_numbers
@@ -43,10 +43,14 @@ class Predictor:
         attack: perturbs the images first, called as `attack(logits_fn, x, y, seed=...)`; None leaves them natural.
 
     Raises:
-        ValueError: when called, if the network's outputs are probabilities of several classes.
+        ValueError: if `attack` is no attack or `network` no network; when called, if the network's outputs are
+            probabilities of several classes.
     """
 
     def __init__(self, network: keras.Model, attack: Callable | None = None):
+        check_network(network)
+        if attack is not None:
+            check_attack("attack", attack)
         self.network = network
         self.attack = attack
         self._num_classes: int | None = None

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from pineat_tf import threat
-from pineat_tf.checks import check_batch, check_bounds, check_choice, check_epsilon, check_positive
+from pineat_tf.checks import check_attack, check_batch, check_bounds, check_choice, check_epsilon, check_positive
 from pineat_tf.companions import ReverseSymmetry, translate_earlier_bounds
 from pineat_tf.predictions import Data, Predictions, Predictor
 from pineat_tf.projections import clip_to_bounds, in_single, rounded_towards, uniform_in_ball
@@ -115,8 +115,7 @@ class ReverseSymmetryQuery(threat.InBallAndRange):
     pixel_range: dataclasses.InitVar[Bounds | None] = None
 
     def __post_init__(self, pixel_range: Bounds | None) -> None:
-        if not callable(self.attack):
-            raise ValueError(f"`attack` must be an attack. Received: attack={self.attack!r}. Give e.g. `pgd(...)`.")
+        check_attack("attack", self.attack)
         translate_earlier_bounds(self, pixel_range)
         super().__post_init__()
         adopted = threat.adopt(self._companions(), self.attack)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import keras
 
+from pineat_tf.checks import check_attack, check_network
 from pineat_tf.data import Data, as_batches
 from pineat_tf.membership.audit import audit_predictions
 from pineat_tf.membership.results import MembershipResult
@@ -215,7 +216,9 @@ def evaluate(
     Reference:
         PINEAT, section 4.3.
     """
-
+    check_network(network)
+    if attack is not None:
+        check_attack("attack", attack)
     for name, data in (("members", members), ("non_members", non_members)):
         as_batches(data, batch_size, network=network, several_passes=attack is not None, name=name)
 
@@ -228,7 +231,7 @@ def evaluate(
 
     return Report(
         natural=figures("natural", None),
-        adversarial=figures("adversarial", attack) if attack else None,
+        adversarial=figures("adversarial", attack) if attack is not None else None,
         robustness=robustness,
         cost=dict(cost or {}),
     )

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from pineat_tf import masking
-from pineat_tf.checks import check_batch, check_count, data_errors_as_value_errors
+from pineat_tf.checks import check_batch, check_count, check_network, data_errors_as_value_errors
 from pineat_tf.data import Data, as_batches
 from pineat_tf.ensembles import AttackAt, Ensemble, make_ensemble
 from pineat_tf.evaluation_state import EvaluationState
@@ -164,6 +164,7 @@ def robustness(
         attacks", ICML 2020, section 5.
     """
     check_count("batch_size", batch_size, 1, "It is how many images are attacked at once.")
+    check_network(network)
     ensemble = make_ensemble(attacks, epsilons, norm, bounds)
     if keep_images and state_path is not None:
         raise ValueError(

@@ -6,10 +6,12 @@ moves the weights by one example.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from pineat_tf.checks import can_be_called, check_attack
+from pineat_tf.companions import NoCompanions
 from pineat_tf.types import Ratio
 
 
@@ -93,3 +95,30 @@ def play(
         example = beside[index] if action == "companion" else adversarial[index]
         logits[action].append(update(action, example))
     return logits["adversarial"] + logits["companion"]
+
+
+def check_strategies(attack: Any, objective: Any, companions: Any) -> None:
+    """Raises `ValueError` unless each can be called as what it stands for."""
+    if attack is not None:
+        check_attack("attack", attack)
+    if not can_be_called(objective, None, None, None, None):
+        raise ValueError(
+            "`objective` must be called as `objective(logits_fn, x_nat, x, y)`. Received: "
+            f"{objective!r}. Give e.g. `objectives.CrossEntropy()`, not the class or a loss of Keras."
+        )
+    if not can_be_called(companions, None, (), num=1, seed=0):
+        raise ValueError(
+            "`companions` must be called as `companions(x, adversarial, num=..., seed=...)`. Received: "
+            f"{companions!r}. Give e.g. `companions.ReverseSymmetry()`, not the class."
+        )
+
+
+def check_companions(companions: Callable, ratio: Ratio) -> None:
+    """Raises `ValueError` unless there are companions if and only if the ratio has room for them."""
+    if ratio.num_companions and isinstance(companions, NoCompanions):
+        companions(None, (), num=ratio.num_companions)  # raises, and says how to mend it
+    if not ratio.num_companions and not isinstance(companions, NoCompanions):
+        raise ValueError(
+            f"Ratio {ratio} has no room for companions. Received: companions={companions!r}. Give a ratio n/m with "
+            "m >= 1, e.g. ratio='1/1', or leave out `companions`."
+        )

@@ -7,10 +7,10 @@ import numpy as np
 import tensorflow as tf
 
 from pineat_tf import distribution, pixel_scale, round, threat
-from pineat_tf.checks import check_batch, check_choice, data_errors_as_value_errors
+from pineat_tf.checks import check_batch, check_choice, check_network, data_errors_as_value_errors
 from pineat_tf.companions import NoCompanions
 from pineat_tf.data import fit_arguments
-from pineat_tf.heads import check_logits_head, class_logits
+from pineat_tf.heads import check_logits_head, class_logits, num_classes
 from pineat_tf.losses import cross_entropy
 from pineat_tf.objectives import CrossEntropy
 from pineat_tf.seeds import as_seed, fold
@@ -89,7 +89,9 @@ class AdversarialTraining(keras.Model):
         forward: Callable | None = None,
         **kwargs,
     ):
+        check_network(network)
         check_logits_head(network)
+        round.check_strategies(attack, objective, companions)
         # The network's own precision, whatever is global now. It casts its images itself: what it sees here is what
         # it sees in an attack.
         super().__init__(**{"dtype": network.dtype_policy, **kwargs}, autocast=False)
@@ -108,7 +110,7 @@ class AdversarialTraining(keras.Model):
         self._steps = round.schedule(self.ratio, generation=generation, order=order)
         self.attacks = self._attacks_of_a_round()
         self._traced = _Traced()
-        _check_companions(companions, self.ratio)
+        round.check_companions(companions, self.ratio)
         as_seed(seed)
         kinds = {"adversarial": self.ratio.num_adversarial, "companion": self.ratio.num_companions}
         self.loss_by_kind = {kind: keras.metrics.Mean(f"{kind}_loss") for kind, num in kinds.items() if num}
@@ -322,9 +324,9 @@ class AdversarialTraining(keras.Model):
 
     def _attacks_of_a_round(self) -> tuple[Callable, ...]:
         attack, num = self.attack, self.ratio.num_adversarial
-        if num and not callable(attack):
+        if num and attack is None:
             raise ValueError(
-                f"Ratio {self.ratio} needs an attack. Received: attack={attack!r}. Give e.g. `attacks.pgd("
+                f"Ratio {self.ratio} needs an attack. Received: attack=None. Give e.g. `attacks.pgd("
                 "epsilon=8/255, step_size=2/255, num_steps=10)`, or ratio '0/1' for natural training."
             )
         if self.generation == "round" and hasattr(attack, "repeats"):
@@ -363,7 +365,7 @@ class AdversarialTraining(keras.Model):
         return [variable for variable in self.variables if id(variable) not in weights]
 
     def _num_classes(self) -> int | None:
-        return max(2, self.network.output_shape[-1]) if hasattr(self.network, "output_shape") else None
+        return num_classes(getattr(self.network, "output_shape", None))
 
 
 class _Traced:
@@ -380,16 +382,6 @@ class _Traced:
         if tf.executing_eagerly() or distribution.num_replicas() > 1:
             return function(*args)
         return self._graphs.setdefault(key, tf.function(function, autograph=False))(*args)
-
-
-def _check_companions(companions: Callable, ratio: Ratio) -> None:
-    if ratio.num_companions and isinstance(companions, NoCompanions):
-        companions(None, (), num=ratio.num_companions)  # raises, and says how to mend it
-    if not ratio.num_companions and not isinstance(companions, NoCompanions):
-        raise ValueError(
-            f"Ratio {ratio} has no room for companions. Received: companions={companions!r}. Give a ratio n/m with "
-            "m >= 1, e.g. ratio='1/1', or leave out `companions`."
-        )
 
 
 def _weighted_mean(per_example: tf.Tensor, sample_weight: tf.Tensor | None) -> tf.Tensor:

@@ -202,7 +202,7 @@ DATA = np.zeros((4, 2), np.float32), np.zeros(4, int)
 @pytest.mark.parametrize(
     "make, match",
     [
-        (lambda: RobustValidation(DATA, None), "needs an attack.*None.*pgd"),
+        (lambda: RobustValidation(DATA, None), "must be one attack.*None.*pgd"),
         (lambda: RobustValidation(DATA, PGD, every=0), "`every` must be a whole number >= 1.*every=0"),
         (lambda: RobustValidation(DATA, PGD, max_examples=0), "`max_examples` must be"),
         (lambda: RobustValidation(DATA, PGD, batch_size=0.5), "`batch_size` must be"),
@@ -211,7 +211,7 @@ DATA = np.zeros((4, 2), np.float32), np.zeros(4, int)
         (lambda: RobustValidation((DATA[0], DATA[1][:3]), PGD), r"`data` must be two arrays.*\(4, 2\), \(3,\)"),
         (lambda: RobustCheckpoint("best.h5", DATA, PGD), r"must end in '\.keras'.*best\.h5"),
         (lambda: LeakageMonitor(DATA, (DATA[0][:0], DATA[1][:0])), "`non_members` must be two arrays"),
-        (lambda: LeakageMonitor(DATA, DATA, "pgd"), "`attack` must be an attack or None.*'pgd'"),
+        (lambda: LeakageMonitor(DATA, DATA, "pgd"), "`attack` must be one attack.*'pgd'"),
     ],
 )
 def test_bad_arguments_are_refused(make, match):

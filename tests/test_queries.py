@@ -166,7 +166,7 @@ def test_bad_input_teaches(network, images, labels):
         GaussianNoise(stddev=0.1, bounds=(1, 0))
     with pytest.raises(ValueError, match="`stddev` must be positive"):
         GaussianNoise(stddev=-1)
-    with pytest.raises(ValueError, match="`attack` must be an attack. Received: attack=None"):
+    with pytest.raises(ValueError, match="`attack` must be one attack.*Received: None"):
         ReverseSymmetryQuery(attack=None, epsilon=0.1)
     with pytest.raises(ValueError, match="`epsilon` must be positive"):
         ReverseSymmetryQuery(attack=PGD, epsilon=-0.1)

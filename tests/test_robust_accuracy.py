@@ -336,12 +336,18 @@ class TestCalls:
             vars(wrapped).update(needs)
             return wrapped
 
-        attacks = {"four": needy(min_classes=4), "images": needy(needs_images=True), "fgsm": fgsm}
+        attacks = {"four": needy(min_classes=4), "images": needy(image_rank=4), "fgsm": fgsm}
         with pytest.warns(UserWarning, match="'four' was left out: it needs 4 classes"):
             result = evaluated(linear, attacks, epsilons=[0.15], check=False)
         assert result.attacks == ("fgsm",) and len(result.warnings) == 2
         with pytest.raises(ValueError, match="No attack fits"):
             evaluated(linear, [needy(min_classes=4)], epsilons=[0.15])
+
+    def test_the_standard_ensemble_takes_vectors_of_two_classes(self, linear):
+        attacks = pt.attacks.auto_attack(num_steps=1, num_queries=1)
+        with pytest.warns(UserWarning, match="'square' was left out: it needs images of shape"):
+            result = evaluated(linear, attacks, epsilons=[0.15], check=False)
+        assert result.attacks == ("apgd_ce", "fab_t")
 
     def test_one_logit_is_attacked_as_two_classes(self):
         one, two = linear_network([[-1.0], [1.0]], [0.0]), linear_network(np.eye(2), np.zeros(2))

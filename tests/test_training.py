@@ -406,7 +406,7 @@ def softmax_layer_network():
     "options, match",
     [
         ({"attack": None}, "Ratio 1/0 needs an attack.*pgd"),
-        ({"attack": "pgd"}, "Ratio 1/0 needs an attack.*'pgd'"),
+        ({"attack": "pgd"}, "`attack` must be one attack.*'pgd'"),
         ({"attack": PGD, "ratio": "0/0"}, "`ratio` must be n/m"),
         ({"attack": PGD, "ratio": "1:1"}, "`ratio` must be n/m"),
         ({"attack": PGD, "ratio": "1/1"}, "needs companions"),
