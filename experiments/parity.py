@@ -143,8 +143,10 @@ def _run(argv: list[str]) -> None:
     if len(paths) != 1:
         raise ValueError(f"give one network, not {len(paths)}. See --help.")
     check_positive("epsilon", values.epsilon, "It is a radius on the [0, 1] pixel scale.")
-    network = _in_float32(paths[0], trust=values.trust)
     state_path = values.json + ".unfinished" if values.json else None
+    for path in filter(None, (values.json, state_path)):
+        files.check_replaceable(path)  # rather now than after hours
+    network = _in_float32(paths[0], trust=values.trust)
     figures = measure(network, load_source(values.images), values.epsilon, state_path)
     if values.json:
         files.write_json(values.json, figures)

@@ -198,7 +198,12 @@ def test_help_names_every_flag(capsys):
 
 @pytest.mark.parametrize(
     "arguments, message",
-    [(["--widths="], "Received: ''"), (["--json=nowhere/a.json"], "'nowhere/a.json' is in no folder that there is")],
+    [
+        (["--widths="], "Received: ''"),
+        (["--json=nowhere/a.json"], "'nowhere/a.json' is in no folder that there is"),
+        (["--json=."], "it is a folder"),
+        (["--picture=/dev/null"], "it is not a file"),
+    ],
 )
 def test_what_would_be_in_vain_is_refused_before_it_is_measured(arguments, message, capsys):
     assert command.main(["benchmark", *arguments]) == 2

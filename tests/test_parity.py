@@ -82,6 +82,13 @@ def test_other_networks_are_refused():
         parity.torch_twin(network)
 
 
+def test_a_file_that_cannot_be_written_is_told_before_the_work(tmp_path, capsys):
+    (tmp_path / "b.json.unfinished").mkdir()
+    for name in (".", "no/folder/a.json", "b.json", "x" * 300):
+        assert parity.main(["parity", "no_such.keras", f"--json={tmp_path / name}"]) == 2
+        assert "no_such.keras" not in capsys.readouterr().err
+
+
 def test_bad_command_lines_are_told(capsys):
     assert parity.main(["parity"]) == 2 and "give one network, not 0" in capsys.readouterr().err
     assert parity.main(["parity", "a.keras", "--epsilon=-1"]) == 2 and "positive" in capsys.readouterr().err

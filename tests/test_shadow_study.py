@@ -307,6 +307,13 @@ def test_a_model_whose_figures_were_not_recorded_is_called_again(finished, tmp_p
     assert sorted((path / "records").iterdir()) == before
 
 
+@pytest.mark.parametrize("ending", [".json", ".csv", ".md", ".png"])
+def test_results_that_cannot_be_written_are_noticed_before_a_run(tmp_path, capsys, ending):
+    (tmp_path / "out" / f"small{ending}").mkdir(parents=True)
+    assert main(command(tmp_path / "out")) == 2
+    assert f"small{ending}" in capsys.readouterr().err and not (tmp_path / "out" / "runs").exists()
+
+
 def test_answers_and_results_are_of_the_data_by_content(tmp_path):
     """Of the same flags and file name, with one label changed: neither answers nor results are taken up."""
     images, labels = np.zeros((8, 4, 4), np.uint8), np.arange(8) % 2

@@ -72,6 +72,7 @@ def _run(argv: list[str]) -> None:
     for path in filter(None, (values.json, values.picture)):
         if not pathlib.Path(path).parent.is_dir():
             raise ValueError(f"{path!r} is in no folder that there is. Make it, or write elsewhere.")
+        files.check_replaceable(path)
     costs = results.costs() if values.json else []
     timings, matmul = [], {}
     for width in widths:

@@ -63,6 +63,9 @@ def _run(argv: list[str]) -> None:
         training.print_estimate([job.config for job in pending])
     if sweep.dry_run:
         return
+    outputs.check_writable(base)  # rather now than after hours
+    for job in pending:
+        sweep.records.check_writable(job.name, job.config)
     training.check_none(training.train(pending, sweep.executor, sweep.jobs, sweep.records.add), len(pending))
     studies = [finished.get(shadows.row.title) or _study(shadows, sweep) for shadows in methods]
     outputs.write(base, sweep.title, [*studies, *others], sweep.references)

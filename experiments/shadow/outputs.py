@@ -81,6 +81,13 @@ def read(path: pathlib.Path) -> dict[str, Study]:
         raise ValueError(f"{str(path)!r} holds no results of shadow models: {why}. Remove it.") from error
 
 
+def check_writable(base: pathlib.Path) -> None:
+    """Raises `OSError` if `write` could not, and makes the folder."""
+    base.parent.mkdir(parents=True, exist_ok=True)
+    for ending in (".json", ".csv", ".md", ".png"):
+        files.check_replaceable(f"{base}{ending}")
+
+
 def write(base: pathlib.Path, title: str, studies: Sequence[Study], references: Sequence[str]) -> None:
     """Writes `base`.json, .md, .csv and .png."""
     base.parent.mkdir(parents=True, exist_ok=True)
