@@ -237,6 +237,14 @@ def with_common_dtype(labels: tf.Tensor) -> tf.Tensor:
     return tf.cast(labels, tf.float32) if labels.dtype.is_bool else labels
 
 
+def as_classes(labels: Any) -> tf.Tensor:
+    """Labels as losses and Keras' metrics take them: a column as a row, and 0. and 1. of two classes as numbers."""
+    labels = tf.convert_to_tensor(labels)
+    if labels.shape.rank == 2 and labels.shape[1] == 1:
+        labels = tf.squeeze(labels, axis=1)
+    return tf.cast(labels, tf.int64) if labels.shape.rank == 1 and labels.dtype.is_floating else labels
+
+
 @contextlib.contextmanager
 def data_errors_as_value_errors() -> Iterator[None]:
     """Turns a failed check inside a graph into the `ValueError` that it would be outside one."""

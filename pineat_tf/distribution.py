@@ -13,8 +13,13 @@ def num_replicas() -> int:
     return context.num_replicas_in_sync if context else 1
 
 
-def local_mean(values: tf.Tensor) -> tf.Tensor:
-    """The mean of this replica's values; 0 where a small last batch left it none."""
+def local_mean(values: tf.Tensor, weights: tf.Tensor | None = None) -> tf.Tensor:
+    """The mean of this replica's values; 0 where a small last batch left it none.
+
+    Weights scale the values and not their count, as Keras takes the mean of losses.
+    """
+    if weights is not None:
+        values *= tf.reshape(tf.cast(weights, values.dtype), [-1])
     if num_replicas() == 1:
         return tf.reduce_mean(values)
     return tf.math.divide_no_nan(tf.reduce_sum(values), tf.cast(tf.size(values), values.dtype))

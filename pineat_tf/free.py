@@ -5,16 +5,15 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from pineat_tf import threat
+from pineat_tf import distribution, threat
 from pineat_tf.checks import check_batch, check_batch_size, check_bounds, check_count, check_epsilon, check_positive
 from pineat_tf.companions import NoCompanions
+from pineat_tf.losses import unfading_cross_entropy
 from pineat_tf.objectives import CrossEntropy
-from pineat_tf.projections import clip_to_bounds
+from pineat_tf.projections import clip_to_bounds, power_of_two
 from pineat_tf.serialization import serializable
 from pineat_tf.training import AdversarialTraining
 from pineat_tf.types import Bounds, Companions, Objective, Ratio, Seed
-
-_HALF_SCALE = 1024.0
 
 
 @serializable
@@ -127,17 +126,25 @@ class FreeAdversarialTraining(AdversarialTraining):
         noise = self.perturbation[: tf.shape(x)[0]]
         return x + tf.cast(tf.ensure_shape(noise, x.shape), x.dtype)
 
+    def update_loss(self, x_nat, x, y, sample_weight) -> tuple[tf.Tensor, tf.Tensor]:
+        """As of any update, with a gradient that lasts however sure the network is: it moves the images as well."""
+        logits = self._training_logits(x)
+        per_example = self._unfading(y, logits)
+        return self._with_regularisation(distribution.local_mean(per_example, sample_weight)), logits
+
     def _replay(self, x_nat, x, y, sample_weight) -> tuple[tf.Tensor, tf.Tensor]:
         """One pass, whose gradients update the weights and move the perturbation."""
-        scale = self._gradient_scale()
-        with tf.GradientTape() as tape:
+        is_float16 = any(layer.compute_dtype == "float16" for layer in (self.network, *self.network.layers))
+        with tf.GradientTape(persistent=is_float16) as tape:
             tape.watch(x)
             loss, logits = self.update_loss(x_nat, x, y, sample_weight)
-            scaled = tf.cast(scale, loss.dtype) * self.optimizer.scale_loss(loss)
-        *gradients, ascent = tape.gradient(scaled, [*self.trainable_variables, x])
-        if scale != 1.0:
-            gradients = [None if g is None else g / tf.cast(scale, g.dtype) for g in gradients]
-        self.optimizer.apply_gradients(zip(gradients, self.trainable_variables))
+            scaled = self.optimizer.scale_loss(loss)
+        variables = self.trainable_variables
+        if is_float16:  # no one scale of the loss keeps all images' gradients from rounding to 0
+            gradients, ascent = tape.gradient(scaled, variables), self._ascent(tape, logits, x, y, sample_weight)
+        else:
+            *gradients, ascent = tape.gradient(scaled, [*variables, x])
+        self.optimizer.apply_gradients(zip(gradients, variables))
         if ascent is None:
             raise ValueError(
                 "The logits do not depend on the images by operations that have a gradient, so the perturbation cannot "
@@ -153,10 +160,23 @@ class FreeAdversarialTraining(AdversarialTraining):
         self.perturbation.assign(tf.ensure_shape(moved, self.perturbation.shape))
         return loss, logits
 
-    def _gradient_scale(self) -> float:
-        """What keeps gradients to images from underflowing in float16 where no optimizer scales the loss."""
-        is_half = any(layer.compute_dtype == "float16" for layer in (self.network, *self.network.layers))
-        return _HALF_SCALE if is_half and not isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer) else 1.0
+    def _unfading(self, y: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        """The cross-entropy of each example by its label, smoothed as the objective says."""
+        smoothing, num_classes = self.objective.label_smoothing, logits.shape[-1]
+        rows = tf.one_hot(y, num_classes) if y.shape.rank == 1 else tf.cast(y, tf.float32)
+        return unfading_cross_entropy((1.0 - smoothing) * rows + smoothing / num_classes, logits)
+
+    def _ascent(self, tape, logits, x, y, sample_weight) -> tf.Tensor | None:
+        """Gradients to images by a pass of their own, each scaled to about 1: their signs are what counts."""
+        with tf.GradientTape() as loss_tape:
+            seen = tf.cast(logits, tf.float32)
+            loss_tape.watch(seen)
+            loss = self._unfading(y, seen)
+        direction = loss_tape.gradient(loss, seen)
+        direction /= power_of_two(tf.reduce_max(tf.abs(direction), axis=1, keepdims=True))
+        if sample_weight is not None:
+            direction *= tf.sign(tf.reshape(tf.cast(sample_weight, tf.float32), [-1, 1]))
+        return tape.gradient(logits, x, output_gradients=tf.cast(direction, logits.dtype))
 
 
 def _check_method(objective: Callable, ratio: Ratio) -> None:

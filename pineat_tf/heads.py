@@ -70,14 +70,6 @@ def class_logits(outputs: tf.Tensor) -> tf.Tensor:
     return tf.concat([tf.zeros_like(z), z], axis=-1)
 
 
-def num_classes(shape: Sequence[int | None] | None) -> int | None:
-    """How many class logits outputs of this shape `(batch, ...)` become; None where it does not say."""
-    if shape is None:
-        return None
-    num = 1 if len(shape) == 1 else shape[-1]
-    return None if num is None else max(2, num)
-
-
 def check_logits_head(network: keras.Model, images: Any = None) -> int | None:
     """Looks at what a network gives for a few images, and tells how many classes it has.
 
@@ -109,6 +101,16 @@ def check_logits_head(network: keras.Model, images: Any = None) -> int | None:
         if not is_sigmoid and _stay_probabilities(call, images):
             raise ValueError(f"{PROBABILITIES} Received: outputs that are probabilities for whatever images.")
     return logits.shape[-1]
+
+
+def num_logits(network: keras.Model, images: tf.Tensor) -> int | None:
+    """How many class logits a network gives for such images; it is not run, so their values may be unknown yet."""
+
+    def call(images: tf.Tensor) -> tf.Tensor:
+        return class_logits(network(images, training=False))
+
+    graph = tf.function(call, autograph=False)
+    return graph.get_concrete_function(tf.TensorSpec(images.shape, images.dtype)).output_shapes[-1]
 
 
 def _one_tensor(outputs: Any) -> tf.Tensor:

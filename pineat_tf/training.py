@@ -7,10 +7,10 @@ import numpy as np
 import tensorflow as tf
 
 from pineat_tf import distribution, pixel_scale, round, threat
-from pineat_tf.checks import check_batch, check_choice, check_network, data_errors_as_value_errors
+from pineat_tf.checks import as_classes, check_batch, check_choice, check_network, data_errors_as_value_errors
 from pineat_tf.companions import NoCompanions
 from pineat_tf.data import fit_arguments
-from pineat_tf.heads import check_logits_head, class_logits, num_classes
+from pineat_tf.heads import check_logits_head, class_logits, num_logits
 from pineat_tf.losses import cross_entropy
 from pineat_tf.objectives import CrossEntropy
 from pineat_tf.seeds import as_seed, fold
@@ -90,7 +90,7 @@ class AdversarialTraining(keras.Model):
         **kwargs,
     ):
         check_network(network)
-        check_logits_head(network)
+        num_classes = check_logits_head(network)
         round.check_strategies(attack, objective, companions)
         # The network's own precision, whatever is global now. It casts its images itself: what it sees here is what
         # it sees in an attack.
@@ -98,6 +98,7 @@ class AdversarialTraining(keras.Model):
         check_choice("generation", generation, ("round", "update"))
         check_choice("order", order, ("adversarial", "companions"))
         self.network = network
+        self._num_classes = num_classes
         self._forward = forward
         self.attack = attack
         self.objective = objective
@@ -222,9 +223,11 @@ class AdversarialTraining(keras.Model):
     def train_step(self, data) -> dict[str, tf.Tensor]:
         """One round: n adversarial examples, m companions, n + m sequential updates."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        x, y = check_batch(x, y, num_classes=self._num_classes())
         if not self.built:
             self.build(x.shape)
+        if self._num_classes is None:  # images of unknown size or a subclass: now there are images
+            self._num_classes = num_logits(self.network, x)
+        x, y = check_batch(x, y, num_classes=self._num_classes)
         if not self.optimizer.built and distribution.num_replicas() == 1:  # else the first update does it
             with tf.init_scope():
                 self.optimizer.build(self.trainable_variables)
@@ -299,7 +302,7 @@ class AdversarialTraining(keras.Model):
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """The loss of an update with the network's regularisation, and the logits of the example."""
         per_example, logits = self.objective(self._training_logits, x_nat, x, y)
-        return self._with_regularisation(_weighted_mean(per_example, sample_weight)), logits
+        return self._with_regularisation(distribution.local_mean(per_example, sample_weight)), logits
 
     def test_step(self, data) -> dict[str, tf.Tensor]:
         """As in Keras, on natural images."""
@@ -314,13 +317,13 @@ class AdversarialTraining(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True) -> tf.Tensor:
         """Mean cross-entropy of the network's outputs plus its regularisation: the loss of `evaluate`."""
-        per_example = cross_entropy(_labels(y), class_logits(y_pred))
-        loss = self._with_regularisation(_weighted_mean(per_example, sample_weight))
+        per_example = cross_entropy(as_classes(y), class_logits(y_pred))
+        loss = self._with_regularisation(distribution.local_mean(per_example, sample_weight))
         return loss / distribution.num_replicas()  # as Keras wants it from a replica
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None) -> dict[str, tf.Tensor]:
         """As in Keras, of class logits: a head of one logit is seen as [0, z], with classes 0 and 1."""
-        return super().compute_metrics(x, _labels(y), class_logits(y_pred), sample_weight=sample_weight)
+        return super().compute_metrics(x, as_classes(y), class_logits(y_pred), sample_weight=sample_weight)
 
     def _attacks_of_a_round(self) -> tuple[Callable, ...]:
         attack, num = self.attack, self.ratio.num_adversarial
@@ -364,9 +367,6 @@ class AdversarialTraining(keras.Model):
         weights = set(map(id, self.weights))
         return [variable for variable in self.variables if id(variable) not in weights]
 
-    def _num_classes(self) -> int | None:
-        return num_classes(getattr(self.network, "output_shape", None))
-
 
 class _Traced:
     """Calls functions as graphs that are traced once, however often a round calls them.
@@ -382,17 +382,3 @@ class _Traced:
         if tf.executing_eagerly() or distribution.num_replicas() > 1:
             return function(*args)
         return self._graphs.setdefault(key, tf.function(function, autograph=False))(*args)
-
-
-def _weighted_mean(per_example: tf.Tensor, sample_weight: tf.Tensor | None) -> tf.Tensor:
-    """The mean over the batch, as Keras takes it: weights scale the losses and not the count."""
-    if sample_weight is not None:
-        per_example *= tf.reshape(tf.cast(sample_weight, per_example.dtype), [-1])
-    return distribution.local_mean(per_example)
-
-
-def _labels(labels: tf.Tensor) -> tf.Tensor:
-    """Labels as the losses and Keras' metrics take them: those of binary examples, 0. and 1., as class numbers."""
-    labels = tf.convert_to_tensor(labels)
-    labels = tf.squeeze(labels, axis=1) if labels.shape.rank == 2 and labels.shape[1] == 1 else labels
-    return tf.cast(labels, tf.int64) if labels.shape.rank == 1 and labels.dtype.is_floating else labels

@@ -328,6 +328,22 @@ def test_an_image_of_weight_zero_does_not_move_its_perturbation(images, labels):
     np.testing.assert_allclose(moved, EPSILON * (np.arange(8) % 2))
 
 
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "float16", "mixed_bfloat16"])
+def test_images_of_very_sure_networks_move_in_every_precision(policy, images):
+    # Logits x W of weights 50 times as large: it is sure of a class by hundreds, and the gradient
+    # is that of the likeliest other class, W[:, other] - W[:, own], whose signs the perturbation gets.
+    weights = 50.0 * np.random.default_rng(2).normal(size=(16, 3))
+    head = keras.layers.Dense(3, dtype=policy)
+    network = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), head])
+    network.set_weights([weights, np.zeros(3)])
+    order = np.argsort(images.reshape(8, 16) @ weights, axis=1)
+    model = free(network, ratio="1/0")
+    model.compile(keras.optimizers.SGD(0.0))
+    model.train_step((tf.constant(images), tf.constant(order[:, -1])))
+    expected = EPSILON * np.sign(weights[:, order[:, -2]] - weights[:, order[:, -1]]).T
+    np.testing.assert_allclose(model.perturbation.numpy().reshape(8, 16), expected, atol=1e-6)
+
+
 def test_an_overflow_of_a_scaled_loss_leaves_the_perturbation_as_it_was(images, labels):
     network = dense_network()
     weights = network.get_weights()

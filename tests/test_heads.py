@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import pineat_tf as pt
+from pineat_tf.checks import data_errors_as_value_errors
 from pineat_tf.heads import check_logits_head, class_logits, with_class_logits
 
 X = np.random.default_rng(0).uniform(size=(8, 4)).astype(np.float32)
@@ -145,6 +146,108 @@ class TestHeads:
             class_logits([tf.zeros((2, 3))] * 2)
         with pytest.raises(ValueError, match=r"outputs of shape \(8, 4, 3\)"):
             check_logits_head(functional(keras.layers.Reshape((4, 1)), keras.layers.Dense(3)), X)
+
+
+TOY_X = np.random.default_rng(1).uniform(size=(96, 4)).astype(np.float32)
+TOY_X[:, 0] = np.where(TOY_X[:, 0] > 0.5, 0.3, -0.3) * (0.5 + TOY_X[:, 1]) + 0.5  # a gap around 0.5
+TOY_Y = (TOY_X[:, 0] > 0.5).astype(np.float32)
+LABELS = {
+    "0. and 1.": TOY_Y,
+    "column of 0. and 1.": TOY_Y[:, None],
+    "numbers": TOY_Y.astype(int),
+    "booleans": TOY_Y.astype(bool),
+    "rows": np.eye(2, dtype=np.float32)[TOY_Y.astype(int)],
+}
+PGD = pt.attacks.pgd(epsilon=0.05, step_size=0.03, num_steps=2)
+TRAINERS = {
+    "adversarial": lambda network: pt.AdversarialTraining(network, attack=PGD),
+    "pineat": lambda network: pt.AdversarialTraining(
+        network, attack=PGD, companions=pt.companions.ReverseSymmetry(), ratio="1/1"
+    ),
+    "distilled": lambda network: pt.SelfDistilledTraining(network, attack=PGD),
+    "free": lambda network: pt.FreeAdversarialTraining(network, epsilon=0.05, batch_size=32, ratio="2/0"),
+}
+
+
+def learnt(trainer, network, labels, **options):
+    model = TRAINERS[trainer](network)
+    model.compile(keras.optimizers.Adam(0.05), metrics=["accuracy"], **options)
+    history = model.fit(
+        TOY_X, labels, batch_size=32, epochs=15, shuffle=False, verbose=0, validation_data=(TOY_X, labels)
+    )
+    return model, history.history
+
+
+def assert_learnt(model, history, labels, tolerance=1e-3):
+    z = np.asarray(tf.cast(with_class_logits(lambda x: model.network(x, training=False))(TOY_X), tf.float32))
+    accuracy = np.mean((z[:, 1] > z[:, 0]) == TOY_Y)
+    loss = np.mean(np.logaddexp(0, np.where(TOY_Y == 1, z[:, 0] - z[:, 1], z[:, 1] - z[:, 0])))
+    assert accuracy > 0.9 and history["accuracy"][-1] > 0.8
+    assert history["val_accuracy"][-1] == pytest.approx(accuracy, abs=1e-6)
+    result = model.evaluate(TOY_X, labels, verbose=0, return_dict=True)
+    assert result["accuracy"] == pytest.approx(accuracy, abs=1e-6)
+    assert result["loss"] == pytest.approx(loss, abs=tolerance)
+
+
+class TestTrainers:
+    @pytest.mark.parametrize("kind", ["activation", "rank 1", "subclass", "float32 after half"])
+    def test_every_kind_of_binary_head_learns(self, kind):
+        model, history = learnt("adversarial", BINARY[kind](), TOY_Y)
+        assert_learnt(model, history, TOY_Y, tolerance=1e-2 if "half" in kind else 1e-3)
+
+    def test_labels_of_every_form_are_learnt_alike(self):
+        trained = {}
+        for form, labels in LABELS.items():
+            model, history = learnt("adversarial", BINARY["rank 1 logit"](), labels)
+            assert_learnt(model, history, labels)
+            trained[form] = model.network.get_weights()
+        for weights in trained.values():
+            for weight, expected in zip(weights, trained["numbers"], strict=True):
+                np.testing.assert_allclose(weight, expected, atol=1e-5)
+
+    @pytest.mark.parametrize("trainer", TRAINERS)
+    def test_every_trainer_learns_and_its_files_bring_it_back(self, trainer, tmp_path):
+        model, history = learnt(trainer, BINARY["rank 1 logit"](), TOY_Y)
+        assert_learnt(model, history, TOY_Y)
+        outputs = model.predict(TOY_X, verbose=0)
+        model.save(tmp_path / "trainer.keras")
+        loaded = keras.models.load_model(tmp_path / "trainer.keras")
+        np.testing.assert_allclose(loaded.predict(TOY_X, verbose=0), outputs, atol=1e-6)
+        expected = model.evaluate(TOY_X, TOY_Y, verbose=0, return_dict=True)
+        assert loaded.evaluate(TOY_X, TOY_Y, verbose=0, return_dict=True) == pytest.approx(expected, abs=1e-6)
+        if trainer == "pineat":
+            model.export(tmp_path / "exported", verbose=False)
+            exported = tf.saved_model.load(str(tmp_path / "exported"))
+            np.testing.assert_allclose(exported.serve(TOY_X), outputs, atol=1e-6)
+
+    @pytest.mark.parametrize("trainer", TRAINERS)
+    def test_one_logit_trains_as_the_two_that_it_stands_for(self, trainer):
+        """The same layers with [0, z] written out: the same weights."""
+        z = dense(1)(inputs := keras.Input((4,)))
+        two = keras.Model(inputs, keras.ops.concatenate([0.0 * z, z], axis=1))
+        one = functional(dense(1))
+        for network in (one, two):
+            learnt(trainer, network, TOY_Y.astype(int))
+        for weight, expected in zip(one.get_weights(), two.get_weights(), strict=True):
+            np.testing.assert_allclose(weight, expected, atol=1e-5)
+        assert np.abs(one.get_weights()[0] - KERNEL[:, :1]).max() > 0.1
+
+    @pytest.mark.parametrize("labels", [2.0, 0.5, -1.0])
+    def test_what_is_no_label_of_two_classes_is_refused_by_a_network_of_any_kind(self, labels):
+        for kind in ("logit", "rank 1", "subclass"):
+            model = TRAINERS["adversarial"](BINARY[kind]())
+            model.compile("sgd")
+            with pytest.raises(ValueError, match="0. or 1."):
+                model.fit(TOY_X[:8], np.full(8, labels, np.float32), verbose=0)
+            with pytest.raises(ValueError, match="0. or 1."), data_errors_as_value_errors():
+                model.train_on_batch(TOY_X[:8], np.full(8, labels, np.float32))
+
+    @pytest.mark.parametrize("kind", ["logit", "rank 1", "subclass"])
+    def test_classes_beyond_the_networks_are_refused_where_no_array_was_checked(self, kind):
+        model = TRAINERS["adversarial"](BINARY[kind]())
+        model.compile("sgd")
+        with pytest.raises(ValueError, match=r"0 \.\. 1"), data_errors_as_value_errors():
+            model.train_on_batch(TOY_X[:8], np.arange(8))
 
 
 def fit(network, x, y):

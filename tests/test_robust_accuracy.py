@@ -408,11 +408,23 @@ class TestWarnings:
         assert "two calls with the same images" in " ".join(self.check(noisy))
 
     def test_no_gradient(self):
-        sure = linear_network(1e4 * np.eye(2), np.zeros(2))
-        (sign,) = self.check(sure)
-        assert "exactly 0 at 80.0% of the images" in sign  # all but the one that is misclassified
+        # A sigmoid of 1e4 x is 1 to the last bit where x > 0: its slope is 0, and an attack stands still.
+        saturated = keras.Sequential(
+            [keras.layers.Input((2,)), keras.layers.Dense(2, activation="sigmoid"), keras.layers.Dense(2)]
+        )
+        saturated.set_weights([1e4 * np.eye(2), np.full(2, 1e3), 9.0 * np.eye(2), np.zeros(2)])
+        labels = np.argmax(saturated(X), axis=1)
+        (sign,) = self.check(saturated, y=labels)
+        assert "exactly 0 at 100.0% of them" in sign
         stepped = keras.Sequential([keras.layers.Input((2,)), keras.layers.Lambda(lambda x: tf.round(4 * x))])
         assert "operations that have a gradient" in " ".join(self.check(stepped))
+
+    @pytest.mark.parametrize("policy", ["float32", "mixed_float16", "float16", "mixed_bfloat16", "bfloat16"])
+    @pytest.mark.parametrize("sure", [1.0, 50.0, 5000.0])
+    def test_a_network_is_not_suspected_of_being_sure_or_of_half_precision(self, policy, sure):
+        network = keras.Sequential([keras.layers.Input((2,), dtype="float32"), keras.layers.Dense(2, dtype=policy)])
+        network.set_weights([9.0 * sure * np.eye(2), np.zeros(2)])
+        assert self.check(network) == ()
 
     def test_more_steps_that_are_weaker(self):
         assert masking._weaker_by_steps(0.5, 0.6).startswith(

@@ -12,6 +12,8 @@ from pineat_tf.heads import with_class_logits
 from pineat_tf.projections import in_single, power_of_two, rounded_towards
 from pineat_tf.types import Bounds, LogitsFn
 
+_FLOAT16_MIDDLE = 16.0  # 1 over the middle of float16's range, 2^-24 to 2^16: gradients grow and shrink on their way
+
 
 class _Recording(NamedTuple):
     """What a loss does while it is differentiated."""
@@ -66,8 +68,9 @@ class AttackedNetwork:
         """A loss at images and its gradients, by one pass forth and one back, which no half precision rounds to 0.
 
         The loss is differentiated by the logits in float32. The network then passes back not that, which may be
-        smaller than its precision knows, but a multiple of about 1 an example; what comes back is divided again, in
-        float32. The factors are powers of two, so that a float32 network gives the same bits as without them.
+        smaller than its precision knows, but a multiple of about 1/16 an example, the middle of what float16 knows;
+        what comes back is divided again, in float32. The factors are powers of two, so that a float32 network gives the
+        same bits as without them.
         Where a gradient is not finite, it counts as 0.
 
         Args:
@@ -160,7 +163,7 @@ def _pull_back(loss: tf.Tensor, recording: _Recording, network_tape: tf.Gradient
         sizes = [tf.reduce_max(tf.abs(part), axis=1, keepdims=True) for _, part in used]
         if not all(at_x for (_, _, at_x), _ in used):  # rows of logits that are no rows of x share one factor
             sizes = [tf.reduce_max(size) for size in sizes]
-        factor = power_of_two(tf.reduce_max(tf.stack(sizes), axis=0))
+        factor = _FLOAT16_MIDDLE * power_of_two(tf.reduce_max(tf.stack(sizes), axis=0))
         outputs = [outputs for (outputs, _, _), _ in used]
         given = [tf.cast(part / factor, to.dtype) for (_, part), to in zip(used, outputs)]
         back = network_tape.gradient(outputs, x, output_gradients=given)

@@ -17,10 +17,14 @@ Ascended = Callable[[tf.Tensor], tf.Tensor]
 `logits_fn` of its surrogate are float32 at least, and their gradient survives half precision."""
 
 
+class NoGradientError(ValueError):
+    """The logits do not depend on the images by operations that have a gradient."""
+
+
 def check_gradient(gradient: tf.Tensor | None) -> tf.Tensor:
-    """Gives the gradient back; raises `ValueError` if there is none."""
+    """Gives the gradient back; raises `NoGradientError` if there is none."""
     if gradient is None:
-        raise ValueError(
+        raise NoGradientError(
             "The logits do not depend on the images by operations that have a gradient, so there is nothing to "
             "ascend. Give the network itself, not e.g. its `predict` or a function that rounds the pixels."
         )
