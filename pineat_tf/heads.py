@@ -1,6 +1,6 @@
 """What a network gives for a batch, as logits of two classes or more: everything here works on those."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
