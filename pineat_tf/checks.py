@@ -109,6 +109,15 @@ def check_attack(name: str, attack: Any) -> None:
         )
 
 
+def check_trainable(network: Any) -> None:
+    """Raises `ValueError` if a network has weights, and none of them is to be trained."""
+    if network.built and not network.trainable_variables:
+        raise ValueError(
+            f"There is nothing to train. Received: network={network.name!r} without trainable weights. Set "
+            "`trainable = True` of some of its layers, then compile again."
+        )
+
+
 def check_batch(
     images: Any, labels: Any, *, bounds: Bounds | None = None, num_classes: int | None = None
 ) -> tuple[tf.Tensor, tf.Tensor]:

@@ -16,14 +16,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pineat_tf.checks import check_arrays, check_batch, check_count, check_image_type
+from pineat_tf.checks import check_arrays, check_batch, check_count, check_image_type, check_trainable
 from pineat_tf.heads import check_logits_head, noise_like
 from pineat_tf.pixel_scale import warn_of_scale
 from pineat_tf.types import Bounds
 
 Data = tf.data.Dataset | keras.utils.PyDataset | tuple | Mapping | Iterable
-"""Images and labels: two arrays of equal length, or a finite dataset of batches or examples; see `pineat_tf.data`.
-Weights of examples may be there; only `fit` and `evaluate` of Keras respect them."""
+"""Images and labels in a structure of `pineat_tf.data`. Only `fit` and `evaluate` of Keras respect weights of examples."""
 
 _KERAS_BATCH_SIZE = 32
 _LOOK = 1024  # images whose scale is looked at
@@ -94,8 +93,7 @@ def as_batches(
 def fit_arguments(model: keras.Model, method: Callable, args: tuple, kwargs: dict, bounds: Bounds | None) -> dict:
     """Arguments of `keras.Model.fit` or `.evaluate` as Keras takes them, with their images and labels checked.
 
-    Arrays are checked here, as a whole, and streams where they are read: a step that XLA compiles cannot raise. What
-    Keras serves by itself and this module does not know is passed on as it is.
+    Arrays are checked here, as a whole, and streams where they are read: a step that XLA compiles cannot raise.
 
     Args:
         model: the trainer, with a `network`.
@@ -107,6 +105,8 @@ def fit_arguments(model: keras.Model, method: Callable, args: tuple, kwargs: dic
     Raises:
         ValueError: if images or labels are not as they must be.
     """
+    if method is keras.Model.fit:
+        check_trainable(model.network)
     given = dict(inspect.signature(method).bind(model, *args, **kwargs).arguments)
     given.pop("self", None)
     given |= given.pop("kwargs", {})

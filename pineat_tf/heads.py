@@ -1,7 +1,7 @@
 """What a network gives for a batch, as logits of two classes or more: everything here works on those."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -11,6 +11,7 @@ from pineat_tf.types import LogitsFn
 
 _PASSED_THROUGH = ("Identity", "StopGradient", "Cast", "Reshape", "Squeeze", "EnsureShape")
 _SCALES = (1.0, 30.0, 1000.0)  # of inputs at which no logits stay probabilities
+_SMALLEST = 1e-12  # probability that a logit is computed of
 _LOOK = 8  # images that a head is told from
 
 PROBABILITIES = (
@@ -103,14 +104,60 @@ def check_logits_head(network: keras.Model, images: Any = None) -> int | None:
     return logits.shape[-1]
 
 
-def num_logits(network: keras.Model, images: tf.Tensor) -> int | None:
-    """How many class logits a network gives for such images; it is not run, so their values may be unknown yet."""
+class Head(NamedTuple):
+    """What a network gives for an image.
+
+    Attributes:
+        num_classes: class logits, 2 for a single number; None where nobody knows yet.
+        single: "logit" or "sigmoid" where it gives one number, else "".
+    """
+
+    num_classes: int | None
+    single: str
+
+    def class_logits(self, outputs: tf.Tensor) -> tf.Tensor:
+        """As `class_logits`; a sigmoid whose operation nobody sees, as outside a graph, is inverted."""
+        logits = class_logits(outputs)
+        is_own = outputs.shape.rank == 1 or outputs.shape[-1] == 1
+        if self.single != "sigmoid" or not is_own or _before_probabilities(outputs) is not None:
+            return logits
+        precise = tf.clip_by_value(tf.cast(logits[:, 1:], tf.float64), _SMALLEST, 1.0 - _SMALLEST)
+        z = tf.cast(tf.math.log(precise) - tf.math.log1p(-precise), logits.dtype)
+        return tf.concat([tf.zeros_like(z), z], axis=-1)
+
+    def own_outputs(self, logits: tf.Tensor) -> tf.Tensor:
+        """Of class logits, what the network itself gives, shape `(batch, 1)` for a single number."""
+        if not self.single:
+            return logits
+        z = logits[:, 1:] - logits[:, :1]
+        return tf.sigmoid(z) if self.single == "sigmoid" else z
+
+
+def head_of(network: keras.Model, images: tf.Tensor | None = None) -> Head | None:
+    """Looks at the head of a network, which is not run, so that the values of images may be unknown yet.
+
+    Args:
+        network: runs in inference mode.
+        images: like those that it is given; None goes by its input shape.
+
+    Returns:
+        The head; None where neither images nor the network tell a shape.
+    """
+    shape, dtype = (None, tf.float32) if images is None else (images.shape, images.dtype)
+    shape = getattr(network, "input_shape", None) if shape is None and network.built else shape
+    if shape is None or any(isinstance(part, (tuple, list)) for part in tuple(shape)):
+        return None
+    found = []
 
     def call(images: tf.Tensor) -> tf.Tensor:
-        return class_logits(network(images, training=False))
+        outputs = _one_tensor(network(images, training=False))
+        is_single = outputs.shape.rank == 1 or outputs.shape[-1] == 1
+        found.append(("logit" if _before_probabilities(outputs) is None else "sigmoid") if is_single else "")
+        return class_logits(outputs)
 
     graph = tf.function(call, autograph=False)
-    return graph.get_concrete_function(tf.TensorSpec(images.shape, images.dtype)).output_shapes[-1]
+    num_classes = graph.get_concrete_function(tf.TensorSpec(shape, dtype)).output_shapes[-1]
+    return Head(num_classes, found[-1])
 
 
 def _one_tensor(outputs: Any) -> tf.Tensor:

@@ -10,11 +10,12 @@ from pineat_tf import distribution, pixel_scale, round, threat
 from pineat_tf.checks import as_classes, check_batch, check_choice, check_network, data_errors_as_value_errors
 from pineat_tf.companions import NoCompanions
 from pineat_tf.data import fit_arguments
-from pineat_tf.heads import check_logits_head, class_logits, num_logits
-from pineat_tf.losses import cross_entropy
+from pineat_tf.heads import Head, check_logits_head, head_of
+from pineat_tf.losses import class_numbers, cross_entropy
 from pineat_tf.objectives import CrossEntropy
 from pineat_tf.seeds import as_seed, fold
 from pineat_tf.serialization import serializable
+from pineat_tf.tracing import Traced
 from pineat_tf.types import Attack, Companions, Objective, Ratio, Seed
 
 _RANDOM_STATE = "random_state_"
@@ -90,7 +91,7 @@ class AdversarialTraining(keras.Model):
         **kwargs,
     ):
         check_network(network)
-        num_classes = check_logits_head(network)
+        check_logits_head(network)
         round.check_strategies(attack, objective, companions)
         # The network's own precision, whatever is global now. It casts its images itself: what it sees here is what
         # it sees in an attack.
@@ -98,7 +99,9 @@ class AdversarialTraining(keras.Model):
         check_choice("generation", generation, ("round", "update"))
         check_choice("order", order, ("adversarial", "companions"))
         self.network = network
-        self._num_classes = num_classes
+        self._head: Head | None = None
+        self._accuracy: keras.metrics.Mean | None = None
+        self._counts_accuracy = False
         self._forward = forward
         self.attack = attack
         self.objective = objective
@@ -110,7 +113,7 @@ class AdversarialTraining(keras.Model):
         self.order = order
         self._steps = round.schedule(self.ratio, generation=generation, order=order)
         self.attacks = self._attacks_of_a_round()
-        self._traced = _Traced()
+        self._traced = Traced()
         round.check_companions(companions, self.ratio)
         as_seed(seed)
         kinds = {"adversarial": self.ratio.num_adversarial, "companion": self.ratio.num_companions}
@@ -142,15 +145,32 @@ class AdversarialTraining(keras.Model):
         if not self.network.built:
             self.network(keras.KerasTensor(tuple(input_shape)))
 
-    def compile(self, optimizer="rmsprop", loss=None, **kwargs) -> None:
-        """As `keras.Model.compile`, without a loss: that is the `objective`."""
+    def compile(self, optimizer="rmsprop", loss=None, metrics=None, **kwargs) -> None:
+        """As `keras.Model.compile`, without a loss: that is the `objective`.
+
+        Metrics of a network of one logit or sigmoid see that number; only "accuracy" is counted from class logits, as
+        Keras would hold a logit against 0.5.
+        """
         if loss is not None:
             raise ValueError(
                 "The loss of adversarial training is its `objective`, so `compile` takes none. "
                 f"Received: loss={loss!r}. Give e.g. `AdversarialTraining(..., objective=Trades(beta=6.0))`."
             )
-        super().compile(optimizer=optimizer, **kwargs)
-        self._traced = _Traced()  # what was traced before updates by another optimizer
+        self._head = head_of(self.network)
+        self._counts_accuracy = False
+        if isinstance(metrics, (list, tuple)) and (self._head is None or self._head.single):
+            others = [metric for metric in metrics if metric not in ("accuracy", "acc")]
+            self._counts_accuracy, metrics = len(others) < len(metrics), others
+        if self._counts_accuracy and self._accuracy is None:
+            with self.distribute_strategy.scope():
+                self._accuracy = keras.metrics.Mean("accuracy")
+        super().compile(optimizer=optimizer, metrics=metrics, **kwargs)
+        self._traced = Traced()  # what was traced before updates by another optimizer
+
+    def get_compile_config(self) -> dict:
+        """As in Keras, with the accuracy that is counted here."""
+        config = super().get_compile_config()
+        return config | {"metrics": [*(config["metrics"] or ()), "accuracy"]} if self._counts_accuracy else config
 
     def compile_from_config(self, config: dict) -> None:
         """Compiles as `get_compile_config` tells, and makes the optimizer's variables if there are weights."""
@@ -225,9 +245,7 @@ class AdversarialTraining(keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if not self.built:
             self.build(x.shape)
-        if self._num_classes is None:  # images of unknown size or a subclass: now there are images
-            self._num_classes = num_logits(self.network, x)
-        x, y = check_batch(x, y, num_classes=self._num_classes)
+        x, y = check_batch(x, y, num_classes=self._known_head(x).num_classes)
         if not self.optimizer.built and distribution.num_replicas() == 1:  # else the first update does it
             with tf.init_scope():
                 self.optimizer.build(self.trainable_variables)
@@ -313,17 +331,30 @@ class AdversarialTraining(keras.Model):
         """As in Keras; after an evaluation without the losses of training, as `test_step` gives them."""
         losses = self.loss_by_kind.values() if tf.executing_eagerly() else ()
         idle = {metric.name for metric in losses if not metric.count.numpy()}
+        if self._accuracy is not None and not self._counts_accuracy:  # of an earlier `compile`
+            idle.add(self._accuracy.name)
         return {name: value for name, value in super().get_metrics_result().items() if name not in idle}
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True) -> tf.Tensor:
         """Mean cross-entropy of the network's outputs plus its regularisation: the loss of `evaluate`."""
-        per_example = cross_entropy(as_classes(y), class_logits(y_pred))
+        per_example = cross_entropy(as_classes(y), self._known_head(x).class_logits(y_pred))
         loss = self._with_regularisation(distribution.local_mean(per_example, sample_weight))
         return loss / distribution.num_replicas()  # as Keras wants it from a replica
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None) -> dict[str, tf.Tensor]:
-        """As in Keras, of class logits: a head of one logit is seen as [0, z], with classes 0 and 1."""
-        return super().compute_metrics(x, as_classes(y), class_logits(y_pred), sample_weight=sample_weight)
+        """As in Keras, of the network's own outputs: of one logit or sigmoid with labels in a column like it."""
+        head, y = self._known_head(x), as_classes(y)
+        logits = head.class_logits(y_pred)
+        if self._counts_accuracy:
+            self._accuracy.update_state(tf.argmax(logits, axis=1) == tf.cast(class_numbers(y), tf.int64))
+        if head.single:
+            y = y[:, None] if y.shape.rank == 1 else y[:, 1:]
+        return super().compute_metrics(x, y, head.own_outputs(logits), sample_weight=sample_weight)
+
+    def _known_head(self, x: tf.Tensor | None) -> Head:
+        if self._head is None:  # a subclass that only images give a shape
+            self._head = head_of(self.network, x)
+        return self._head or Head(None, "")
 
     def _attacks_of_a_round(self) -> tuple[Callable, ...]:
         attack, num = self.attack, self.ratio.num_adversarial
@@ -357,7 +388,8 @@ class AdversarialTraining(keras.Model):
         return self._class_logits(images, training=True)
 
     def _class_logits(self, images: tf.Tensor, training: bool) -> tf.Tensor:
-        return class_logits((self._forward or self.network)(images, training=training))
+        outputs = (self._forward or self.network)(images, training=training)
+        return self._known_head(images).class_logits(outputs)
 
     def _with_regularisation(self, loss: tf.Tensor) -> tf.Tensor:
         terms = [tf.cast(term, loss.dtype) for term in self.losses]
@@ -366,19 +398,3 @@ class AdversarialTraining(keras.Model):
     def _random_states(self) -> list[keras.Variable]:
         weights = set(map(id, self.weights))
         return [variable for variable in self.variables if id(variable) not in weights]
-
-
-class _Traced:
-    """Calls functions as graphs that are traced once, however often a round calls them.
-
-    Outside a graph, and on several replicas, which cannot add up values inside a graph within a graph, it calls them as
-    they are.
-    """
-
-    def __init__(self):
-        self._graphs: dict[tuple, Callable] = {}
-
-    def __call__(self, key: tuple, function: Callable, *args):
-        if tf.executing_eagerly() or distribution.num_replicas() > 1:
-            return function(*args)
-        return self._graphs.setdefault(key, tf.function(function, autograph=False))(*args)

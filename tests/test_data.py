@@ -192,3 +192,12 @@ def test_examples_are_told_from_batches_by_the_network_and_the_labels():
         (None, slices((rows, [0, 1, 0, 1])), (3, 4)),
     ):
         assert next(iter(as_batches(data, 3, network=network)))[0].shape == shape
+
+
+def test_a_network_without_trainable_weights_is_told_so():
+    network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    model = pt.AdversarialTraining(network, attack=pt.attacks.fgsm(epsilon=0.1))
+    network.trainable = False
+    model.compile("sgd")
+    with pytest.raises(ValueError, match="nothing to train"):
+        model.fit(np.zeros((4, 4), np.float32), np.zeros(4, np.int64), verbose=0)

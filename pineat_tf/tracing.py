@@ -1,0 +1,29 @@
+"""Graphs that are traced once, however often a graph around them calls them."""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from pineat_tf import distribution
+
+
+class Traced:
+    """Calls functions as graphs of their own, one for each key.
+
+    Outside a graph, and on several replicas, which cannot add up values inside a graph within a graph, it calls them as
+    they are.
+
+    Example:
+        >>> traced = Traced()
+        >>> quadrupled = tf.function(lambda x: traced("double", lambda x: 2.0 * x, traced("double", lambda x: 2.0 * x, x)))
+        >>> float(quadrupled(tf.constant(1.0)))  # 2 * (2 * 1), of one graph
+        4.0
+    """
+
+    def __init__(self):
+        self._graphs: dict[object, Callable] = {}
+
+    def __call__(self, key: object, function: Callable, *args):
+        if tf.executing_eagerly() or distribution.num_replicas() > 1:
+            return function(*args)
+        return self._graphs.setdefault(key, tf.function(function, autograph=False))(*args)
