@@ -63,6 +63,8 @@ def load_network(path: str, *, image_shape: tuple[int, ...] | None = None, trust
         (None, 10)
     """
     if os.path.isdir(path):
+        if not os.path.isfile(os.path.join(path, SAVED_MODEL)):
+            raise ValueError(f"{path!r} is no network: a folder without {SAVED_MODEL}. Give a .keras file.")
         if not trust:
             raise ValueError(f"{path!r} is a SavedModel, whose operations can read and write files. {_HOW}")
         return _guarded(path, lambda: _saved_model(path, image_shape))

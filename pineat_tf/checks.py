@@ -60,9 +60,9 @@ def check_bounds(bounds: Bounds | None) -> None:
     if bounds is None:
         return
     pair = tuple(bounds) if isinstance(bounds, (tuple, list)) else ()
-    if len(pair) != 2 or not all(map(_is_number, pair)) or not pair[0] < pair[1]:
+    if len(pair) != 2 or not all(_is_number(end) and math.isfinite(end) for end in pair) or not pair[0] < pair[1]:
         raise ValueError(
-            "`bounds` must be a pair (smallest, largest) of pixel values. "
+            "`bounds` must be a pair (smallest, largest) of finite pixel values. "
             f"Received: bounds={bounds!r}. Give e.g. (0.0, 1.0), or None for no limits. Where each "
             "feature has a range of its own, bring all to [0, 1] first: `(x - low) / (high - low)`, with "
             "`keras.layers.Rescaling(high - low, low)` at the head of the network."

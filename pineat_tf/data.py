@@ -22,7 +22,7 @@ from pineat_tf.pixel_scale import warn_of_scale
 from pineat_tf.types import Bounds
 
 Data = tf.data.Dataset | keras.utils.PyDataset | tuple | Mapping | Iterable
-"""Images and labels in a structure of `pineat_tf.data`. Only `fit` and `evaluate` of Keras respect weights of examples."""
+"""Images and labels in a structure of `pineat_tf.data`. Only `fit` and `evaluate` respect weights of examples."""
 
 _KERAS_BATCH_SIZE = 32
 _LOOK = 1024  # images whose scale is looked at

@@ -15,7 +15,8 @@ class Traced:
 
     Example:
         >>> traced = Traced()
-        >>> quadrupled = tf.function(lambda x: traced("double", lambda x: 2.0 * x, traced("double", lambda x: 2.0 * x, x)))
+        >>> double = lambda x: 2.0 * x
+        >>> quadrupled = tf.function(lambda x: traced("double", double, traced("double", double, x)))
         >>> float(quadrupled(tf.constant(1.0)))  # 2 * (2 * 1), of one graph
         4.0
     """

@@ -1,6 +1,7 @@
 """Every attack against its NumPy twin, the published figures and the properties that define it."""
 
 import dataclasses
+import math
 
 import numpy as np
 import oracles
@@ -213,6 +214,7 @@ def test_float64_images_give_float64_examples(labels):
         (lambda: attacks.pgd(**STEPS, bounds=(1.0, 0.0)), "`bounds` must be a pair"),
         (lambda: attacks.pgd(**STEPS, bounds=(0.0,)), "`bounds` must be a pair"),
         (lambda: attacks.pgd(**STEPS, bounds=1.0), "`bounds` must be a pair"),
+        (lambda: attacks.pgd(**STEPS, bounds=(0.0, math.inf)), "pair .* of finite pixel values"),
         (lambda: attacks.dist(coefficient=-1), "`coefficient` must be positive"),
         (lambda: attacks.dist(epsilon=0), "`epsilon` must be positive"),
         (lambda: attacks.wrm_l2(gamma=0), "`gamma` must be positive"),
@@ -240,9 +242,9 @@ X, Y = np.full((2, 3), 0.5, np.float32), np.array([0, 1])
         (X[0], Y, r"shape \(batch, ...\)"),
         (np.float32(0.5), Y, r"shape \(batch, ...\)"),
         (X, np.array([0, -1]), "class numbers must be >= 0"),
-        (X, np.array([0.0, 1.0], np.float32), "Labels must be whole numbers"),
+        (X, np.array([0.0, 1.5], np.float32), "class numbers that are floating point must be 0. or 1."),
         (X, np.zeros((2, 2, 2), np.int32), "Labels must be whole numbers"),
-        (X, np.zeros((2, 5), np.float32), "one-hot.*num_classes=2.*5"),
+        (X, np.eye(5, dtype=np.float32)[:2], "one-hot.*num_classes=2.*5"),
         (X, np.array([[0.5, -0.5], [1, 0]], np.float32), "one-hot labels must be >= 0"),
     ],
 )

@@ -162,6 +162,11 @@ Y = np.arange(6)
         ({"y_test": np.int64([0, 1, 100_000])}, "label 100000 of image 2"),
         ({"x_test": pixels(3, (5, 4, 1))}, r"another size.*expected \(num, 5, 4, 3\)"),
         ({"x_test": pixels(3, (4, 5, 3))}, "another size"),
+        (
+            {"x_train": pixels(6, (3, 8, 8)), "x_test": pixels(3, (3, 8, 8))},
+            "channels first.*transpose",
+        ),
+        ({"y_train": 0 * Y, "y_test": 0 * Y[:3]}, "one class only"),
     ],
 )
 def test_bad_npz_arrays(tmp_path, changed, message):

@@ -179,3 +179,15 @@ def test_a_record_of_a_file_with_other_content_is_not_found(tmp_path):
     assert kept.find(config) is None
     path.unlink()  # tables are made elsewhere too
     assert kept.find(config) == record
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [("cost.gradient_passes", -1), ("cost.forward_units", 0), ("cost.updates", 1e300), ("data.num_members", 0),
+     ("data.num_non_members", -1), ("seconds.training", -1), ("schema_version", 99), ("schema_version", "x")],
+)  # fmt: skip
+def test_a_figure_out_of_range_is_named(tmp_path, field, value):
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps(changed(field, value)))
+    with pytest.raises(ValueError, match=f"its {field} is"):
+        records.read(path)

@@ -175,6 +175,10 @@ def test_files_that_are_no_networks(tmp_path):
     plain().save_weights(tmp_path / "only.weights.h5")
     with pytest.raises(ValueError, match="not its weights alone"):
         stored.load_network(str(tmp_path / "only.weights.h5"))
+    (tmp_path / "folder.keras").mkdir()
+    for trust in (False, True):
+        with pytest.raises(ValueError, match="is no network: a folder without saved_model.pb"):
+            stored.load_network(str(tmp_path / "folder.keras"), trust=trust)
     for name in ("pipe.keras", "pipe.h5"):
         os.mkfifo(tmp_path / name)
         with pytest.raises(ValueError, match="not a regular file"):

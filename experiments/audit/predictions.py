@@ -3,6 +3,7 @@
 import numpy as np
 
 from experiments.datasets.reading import listed, read_arrays
+from experiments.datasets.types import MOST_CLASSES
 from pineat_tf import membership
 from pineat_tf.report import QueryFigures, Report
 
@@ -105,6 +106,11 @@ def _check_arrays(arrays: dict[str, np.ndarray], names: list[str]) -> None:
             raise ValueError(
                 f"{name} must hold real numbers and {label} whole ones. Received: {array.dtype} and {labels.dtype}."
             )
+        if labels.size and labels.max() >= MOST_CLASSES:  # also what is too large for int64
+            raise ValueError(
+                f"{label} must number the classes from 0. Received: {labels.max()}, which is an identifier and no "
+                "class. Number them by `np.unique(labels, return_inverse=True)[1]`."
+            )
         if np.isnan(array).any():
             raise ValueError(f"{name} holds NaN. The network that gave it has probably diverged.")
     widths = [arrays[name].reshape(len(arrays[name]), -1).shape[1] if arrays[name].size else 0 for name in names]
@@ -131,7 +137,7 @@ def _as_rows(array: np.ndarray, labels: np.ndarray, form: str, name: str) -> tup
             raise ValueError(
                 _PROBABILITIES.format(name, "every value lies in [0, 1]", column[:5].tolist(), _as_output(name))
             )
-        return np.stack([1 - column if form == "probabilities" else 0 * column, column], axis=1), labels
+        return np.stack([1 - column if form == "probabilities" else np.zeros_like(column), column], axis=1), labels
     if form == "logits" and array.size and array.min() >= 0 and np.allclose(array.sum(axis=1), 1, atol=1e-3):
         raise ValueError(
             _PROBABILITIES.format(name, "every row is >= 0 and sums to 1", array[0].tolist()[:5], _as_output(name))

@@ -6,6 +6,7 @@ import os
 import pathlib
 from collections.abc import Callable, Sequence
 
+import keras
 import numpy as np
 
 from experiments.datasets.image_folder import image_paths, load_image_folder
@@ -197,6 +198,14 @@ def _load_npz(path: str) -> Dataset:
     """Reads `x_train, y_train, x_test, y_test` of an .npz file."""
     train, test = _read_npz(path, _KERAS_NAMES)
     num_classes = int(max(train.labels.max(), test.labels.max())) + 1
+    if num_classes < 2:
+        raise ValueError(f"{path!r} holds one class only, of which nothing can be learnt. Give images of two or more.")
+    _, first, _, last = train.images.shape
+    if first in (1, 3) and last > 4 and keras.config.image_data_format() == "channels_last":
+        raise ValueError(
+            f"`x_train` of {path!r} seems to have its channels first. Received: shape {train.images.shape}. Give "
+            "`x.transpose(0, 2, 3, 1)`, of shape (num, height, width, channels), for `x_test` as well."
+        )
     checked_split(test, train.images.shape[1:], num_classes, f"`x_test` of {path!r}")
     return Dataset(os.path.splitext(os.path.basename(path))[0], train, test, num_classes)
 

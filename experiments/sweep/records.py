@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from experiments import files, method
 from experiments.config import ExperimentConfig
+from pineat_tf.report import SCHEMA_VERSION
 
 WITHOUT_EFFECT = ("output_dir", "overwrite", "resume", "data_dir", "paper_dataset", "export", "checkpoint_seconds")
 """Flags that change no figure: a run is known by the others."""
@@ -20,6 +21,8 @@ _FIGURES = (
     "data.num_members", "data.num_non_members", "flags.seed", "flags.batch_size",
 )  # fmt: skip
 _SHARES = _FIGURES[:11]
+_COUNTS = ("cost.gradient_passes", "cost.forward_units", "cost.updates", "data.num_members", "data.num_non_members")
+_MOST = 1e18
 
 
 class Records:
@@ -100,6 +103,11 @@ def _check(record: object) -> None:
             raise ValueError(f"its {name} is no finite number" if value is not None else f"it lacks {name}")
         if name in _SHARES and not 0 <= value <= 1:
             raise ValueError(f"its {name} is no share")
+        if name in _COUNTS and not 0 < value < _MOST or name == "seconds.training" and not 0 <= value < _MOST:
+            raise ValueError(f"its {name} is out of range")
+    version = record.get("schema_version", 1)
+    if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
+        raise ValueError(f"its schema_version is none of 1 .. {SCHEMA_VERSION}")
     versions = record.get("versions")
     if not isinstance(versions, dict) or not all(isinstance(version, str) for version in versions.values()):
         raise ValueError("it lacks versions")
