@@ -147,7 +147,7 @@ def head_of(network: keras.Model, images: tf.Tensor | None = None) -> Head | Non
     shape = getattr(network, "input_shape", None) if shape is None and network.built else shape
     if shape is None or any(isinstance(part, (tuple, list)) for part in tuple(shape)):
         return None
-    found = []
+    shape, found = (shape[0] or 2, *tuple(shape)[1:]), []  # some layers want to know how many images there are
 
     def call(images: tf.Tensor) -> tf.Tensor:
         outputs = _one_tensor(network(images, training=False))

@@ -224,7 +224,9 @@ def _difference(log_probs: tf.Tensor, log_target: tf.Tensor) -> tf.Tensor:
     Of the target's likeliest class the difference is that of numbers near 1, so it is what the others add up to.
     """
     is_likeliest = tf.one_hot(tf.argmax(log_target, axis=-1), tf.shape(log_target)[-1], True, False, dtype=tf.bool)
-    log_probs, log_target = (tf.where(is_likeliest, -math.inf, part) for part in (log_probs, log_target))
+    log_probs, log_target = (
+        tf.where(is_likeliest, tf.cast(-math.inf, part.dtype), part) for part in (log_probs, log_target)
+    )
     largest = tf.reduce_max(tf.maximum(log_probs, log_target), axis=-1, keepdims=True)
     largest = tf.where(tf.math.is_finite(largest), largest, tf.zeros_like(largest))
     others = tf.exp(log_probs - largest) - tf.exp(log_target - largest)

@@ -363,7 +363,8 @@ def test_files_bring_the_trainer_back_with_its_perturbation(images, labels, tmp_
     model.save_weights(tmp_path / "trainer.weights.h5")
     loaded = keras.models.load_model(tmp_path / "trainer.keras")
     assert (loaded.epsilon, loaded.step_size, loaded.bounds, loaded.batch_size) == (EPSILON, 0.05, BOUNDS, 8)
-    assert (loaded.ratio, loaded.companions, loaded.seed) == (model.ratio, MIRROR, 3)
+    assert (loaded.ratio, loaded.companions, loaded.seed) == (model.ratio, model.companions, 3)
+    assert model.companions == dataclasses.replace(MIRROR, norm="linf", bounds=BOUNDS)  # as the perturbation has them
     other = free(dense_network(), ratio="2/1", companions=MIRROR, step_size=0.05, seed=3)
     other.load_weights(tmp_path / "trainer.weights.h5")
     for copy in (loaded, other):

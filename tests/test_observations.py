@@ -81,7 +81,7 @@ def of_paper(config, spread=0.0005):
     if row is None:
         return None
     spread *= 1 + 0.01 * VARIANTS.index(config.variant)  # no two rows differ by the same in every seed
-    figures = {name: value + spread * (config.seed - 1) for name, value in row.items() if name != "hours"}
+    figures = {name: min(1.0, value + spread * (config.seed - 1)) for name, value in row.items() if name != "hours"}
     return figures | {"gap_nat": 0.5, "gap_adv": (1 + figures["r_train"] - figures["r_test"]) / 2}
 
 

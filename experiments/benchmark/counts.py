@@ -35,7 +35,7 @@ def counted(config: ExperimentConfig) -> Counts:
     model.compile(optimizer="sgd", run_eagerly=True)
     tally.gradient_passes = tally.flops = 0  # building called the layers as well
     x = tf.random.stateless_uniform((config.batch_size, 28, 28, 1), seed=(0, 0))
-    model.fit(x, tf.range(config.batch_size) % 10, batch_size=config.batch_size, verbose=0)
+    model.train_step((x, tf.range(config.batch_size) % 10))  # without the looks at the network that `fit` begins with
     images = config.batch_size * config.round_ratio.updates_per_round
     return Counts(tally.gradient_passes / images, tally.flops / images)
 
@@ -72,7 +72,7 @@ class _Counting:
         self._flops = 2 * math.prod(super().kernel.shape) * positions  # as many in either pass back
         self._count("flops", self._flops)
         outputs = super().call(self._watched(inputs, "flops", self._flops))
-        return self._watched(outputs, "gradient_passes", len(inputs)) if self.name == "logits" else outputs
+        return self._watched(outputs, "gradient_passes", inputs.shape[0]) if self.name == "logits" else outputs
 
     @property
     def kernel(self):
