@@ -19,7 +19,7 @@ from typing import NamedTuple
 from experiments import command_line, files, paper, statistics
 from experiments.sweep import plan, tables
 from experiments.sweep.tables import RowResult
-from pineat_tf.report import markdown_table, quoted
+from pineat_tf.report import Markdown, markdown_table, quoted
 
 MARGIN = 0.01
 """Shares that differ by less are similar: about what two runs of one recipe differ by in the literature."""
@@ -345,7 +345,7 @@ def _summary(tested: Sequence[tuple[Statement, list[Comparison]]]) -> str:
     lines = [("", "statement", "verdict", "for", "undecided", "against")]
     for statement, comparisons in tested:
         counts = (str(sum(comparison.verdict == side for comparison in comparisons)) for side in (1, 0, -1))
-        lines.append((statement.name, statement.text, f"**{statement.verdict(comparisons)}**", *counts))
+        lines.append((statement.name, statement.text, Markdown(f"**{statement.verdict(comparisons)}**"), *counts))
     return markdown_table(lines)
 
 

@@ -1,5 +1,6 @@
 """Attacks and evaluations can go on for ever: memory stays as it is, and nothing is traced twice."""
 
+import gc
 import weakref
 
 import keras
@@ -89,6 +90,7 @@ def test_6_evaluations(small_network, batch):
     call()
     assert growth(call, 6) < MOST
     assert len(traced) == 7
+    gc.collect()
     assert all(graph() is None for graph in graphs)
 
 
