@@ -208,14 +208,10 @@ def _with_lasting_gradient(
 ) -> tf.Tensor:
     """A loss of which the gradient by the logits is `softmax(logits) - exp(log_target)`, taken in the logarithm."""
 
-    @tf.custom_gradient
-    def attach(logits: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-        def back(upstream: tf.Tensor) -> tf.Tensor:
-            return upstream[:, None] * _difference(tf.nn.log_softmax(logits), log_target)
-
-        return loss(logits), back
-
-    return attach(logits)
+    # Not by `tf.custom_gradient`, which TensorFlow registers for good, with the graph that it was made in.
+    slope = tf.stop_gradient(_difference(tf.nn.log_softmax(logits), log_target))
+    nothing = tf.reduce_sum(slope * (logits - tf.stop_gradient(logits)), axis=-1)  # 0, of which the gradient is slope
+    return tf.stop_gradient(loss(logits)) + nothing
 
 
 def _difference(log_probs: tf.Tensor, log_target: tf.Tensor) -> tf.Tensor:

@@ -142,11 +142,8 @@ class AttackedNetwork:
         if not images.shape.is_compatible_with(given.shape):  # e.g. copies of each image, as a user's loss may look at
             return tf.cast(images, given.dtype)
 
-        @tf.custom_gradient
-        def round_(images: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-            return rounded_towards(images, given), lambda upstream: tf.cast(upstream, images.dtype)
-
-        return round_(images)
+        nearest = tf.cast(images, given.dtype)
+        return nearest + tf.stop_gradient(rounded_towards(images, given) - nearest)  # at most one spacing, so exact
 
 
 def _is_current(graph: Any) -> bool:
