@@ -24,7 +24,7 @@ setup(
     },
     install_requires=[
         # The floors are what the tests are run with at the oldest (BUILD_NOTES.md, "Versions").
-        "tensorflow>=2.17",
+        "tensorflow>=2.18",
         "keras>=3.10",  # up to 3.8, updates under a LossScaleOptimizer are not counted
         "numpy>=1.26",
         "scikit-learn>=1.7",  # sample_weight of MLPClassifier.fit
@@ -39,13 +39,13 @@ setup(
         "markupsafe>=2.1.1",
         "requests>=2.31",
         "plotly>=5.20",
-        "tensorboard>=2.17",  # what tf.summary writes with; recent TensorFlow no longer brings it
-        "tensorflow-datasets>=4.9.4",
+        "tensorboard>=2.18",  # what tf.summary writes with; recent TensorFlow no longer brings it
+        "tensorflow-datasets>=4.9.6",
         "importlib_resources>=5.12",  # tensorflow-datasets imports it without asking for it
         "etils>=1.9.1,<1.14; python_version < '3.11'",  # needed by tensorflow-datasets; later ones want Python 3.11
     ],
     extras_require={
-        "test": ["pytest>=7.4", "pytest-cov>=4.1", "pytest-xdist>=3.5", "hypothesis>=6.82", "jsonschema>=4.18"],
+        "test": ["pytest>=7.4", "pytest-cov>=4.1", "pytest-xdist>=3.5", "hypothesis>=6.100", "jsonschema>=4.18"],
         "ray": ["ray"],
     },
 )

@@ -18,21 +18,23 @@ T = TypeVar("T")
 def serializable(target: T) -> T:
     """Registers a class or function, so that `.keras` files may name it; a decorator.
 
+    It is registered under the package that defines it, so that nothing of a user's takes the place of the library's.
+
     A dataclass gets `get_config` and `from_config`, which hold its fields. Fields may be numbers, strings, tuples of
     these, and whatever is registered itself. A class that is no dataclass brings both methods along.
 
     Example:
         >>> @serializable
         ... @dataclasses.dataclass(frozen=True)
-        ... class LinfBall:
-        ...     epsilon: float
-        >>> LinfBall(0.1).get_config()
-        {'epsilon': 0.1}
+        ... class Margin:
+        ...     width: float
+        >>> Margin(0.1).get_config()
+        {'width': 0.1}
     """
     if dataclasses.is_dataclass(target):
         target.get_config = _get_config
         target.from_config = classmethod(_from_config)
-    return keras.saving.register_keras_serializable(package="pineat_tf")(target)
+    return keras.saving.register_keras_serializable(package=target.__module__.partition(".")[0])(target)
 
 
 def _get_config(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np  # noqa: E402
 import oracles  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
+from keras.src.saving import object_registration  # noqa: E402
 
 settings.register_profile("long")  # a name that test_fuzz_readers.py looks for
 
@@ -20,6 +21,17 @@ for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.S
         signal.signal(_number, _handler)
 
 SHAPE, NUM_CLASSES = (4, 4, 1), 3
+
+
+@pytest.fixture(autouse=True)
+def registered_names():
+    """What a test registers with Keras ends with it, or it would stand for another's class of the same name."""
+    registries = object_registration.GLOBAL_CUSTOM_OBJECTS, object_registration.GLOBAL_CUSTOM_NAMES
+    before = [dict(registry) for registry in registries]
+    yield
+    for registry, names in zip(registries, before):
+        registry.clear()
+        registry.update(names)
 
 
 @pytest.fixture
