@@ -24,7 +24,7 @@ setup(
     },
     install_requires=[
         # The floors are what the tests are run with at the oldest (BUILD_NOTES.md, "Versions").
-        "tensorflow>=2.18",
+        "tensorflow>=2.20",  # before, tensorflow-datasets finds a tensorflow-metadata that their protobuf cannot load
         "keras>=3.10",  # up to 3.8, updates under a LossScaleOptimizer are not counted
         "numpy>=1.26",
         "scikit-learn>=1.7",  # sample_weight of MLPClassifier.fit
@@ -39,7 +39,7 @@ setup(
         "markupsafe>=2.1.1",
         "requests>=2.31",
         "plotly>=5.20",
-        "tensorboard>=2.18",  # what tf.summary writes with; recent TensorFlow no longer brings it
+        "tensorboard>=2.20",  # what tf.summary writes with; recent TensorFlow no longer brings it
         "tensorflow-datasets>=4.9.6",
         "importlib_resources>=5.12",  # tensorflow-datasets imports it without asking for it
         "etils>=1.9.1,<1.14; python_version < '3.11'",  # needed by tensorflow-datasets; later ones want Python 3.11
