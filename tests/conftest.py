@@ -12,7 +12,7 @@ import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from keras.src.saving import object_registration  # noqa: E402
 
-settings.register_profile("long")  # a name that test_fuzz_readers.py looks for
+settings.register_profile("long", max_examples=10_000)  # looked for by test_fuzz_readers.py, which counts its own
 
 # Where tests run in the background of a shell or under `nohup`, signals are ignored, and children inherit that:
 # commands that are to end by them would not.

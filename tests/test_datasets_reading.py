@@ -72,6 +72,7 @@ GOOD = _saved(**npz_arrays())
         (_with_x_train(_npy((1, 1 << 23), bytes(1 << 23))), "must have the shape"),
         (_with_x_train(_npy((3,), pickle.dumps(Bomb()), "|O")), "pickle.*never read"),
     ],
+    ids=lambda value: "npz" if isinstance(value, bytes) else value,
 )
 def test_bad_npz_files(tmp_path, content, message):
     (tmp_path / "d.npz").write_bytes(content)

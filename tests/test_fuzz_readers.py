@@ -29,7 +29,7 @@ from experiments import audit, datasets
 from experiments.command_line import expand_flagfiles
 from experiments.datasets import image_folder, published
 
-LONG = settings.get_current_profile_name() == "long"
+LONG = settings.default.max_examples >= 10_000
 
 
 def fuzz(num):
