@@ -1,4 +1,4 @@
-"""Installs pineat_tf and the experiments."""
+"""Packages the library; the runner in `experiments/` is used from a clone, with the extra `experiments`."""
 
 import pathlib
 import re
@@ -6,46 +6,75 @@ import re
 from setuptools import find_packages, setup
 
 HERE = pathlib.Path(__file__).parent
-VERSION = re.search(r'__version__ = "(.+)"', (HERE / "pineat_tf" / "__init__.py").read_text()).group(1)
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "pineat_tf" / "__init__.py").read_text(encoding="utf-8")).group(1)
+REPOSITORY_FILES = r"\]\((?!https?://|#)([^)]+)\)"
+
+
+def long_description() -> str:
+    """README.md without pictures and links into the repository, which do not resolve outside it."""
+    text = (HERE / "README.md").read_text(encoding="utf-8")
+    text = re.sub(r"^!\[[^]]*\]\([^)]*\)\n\n?", "", text, flags=re.MULTILINE)
+    return re.sub(r"\[([^]]+)" + REPOSITORY_FILES, r"\1", text)
+
+
+# The floors are what the tests are run with at the oldest (BUILD_NOTES.md, "Versions").
+LIBRARY = [
+    "tensorflow>=2.20",  # before, tensorflow-datasets finds a tensorflow-metadata that their protobuf cannot load
+    "keras>=3.10",  # up to 3.8, updates under a LossScaleOptimizer are not counted
+    "numpy>=1.26",
+    "scipy>=1.11",
+    "scikit-learn>=1.7",  # sample_weight of MLPClassifier.fit
+]
+EXPERIMENTS = [
+    "absl-py>=1.4",
+    "tqdm>=4.62",
+    "filelock>=3.12",
+    "h5py>=3.10",
+    "matplotlib>=3.8",
+    "pillow>=10.3",
+    "pandas>=2.2",
+    "statsmodels>=0.14.2",
+    "joblib>=1.3",
+    "jinja2>=3.1",
+    "markupsafe>=2.1.1",
+    "requests>=2.31",
+    "plotly>=5.20",
+    "tensorboard>=2.20",  # what tf.summary writes with; recent TensorFlow no longer brings it
+    "tensorflow-datasets>=4.9.6",
+    "importlib_resources>=5.12",  # tensorflow-datasets imports it without asking for it
+    "etils>=1.9.1,<1.14; python_version < '3.11'",  # needed by tensorflow-datasets; later ones want Python 3.11
+]
+TEST = ["pytest>=7.4", "pytest-cov>=4.1", "pytest-xdist>=3.5", "hypothesis>=6.100", "jsonschema>=4.18"]
 
 setup(
     name="pineat_tf",
     version=VERSION,
     description="Image classifiers that resist adversarial examples and membership inference at once, in Keras 3",
-    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description=long_description(),
     long_description_content_type="text/markdown",
+    author="pineat_tf maintainers",
     license="MIT",
-    python_requires=">=3.10",
-    packages=find_packages(include=["pineat_tf", "pineat_tf.*", "experiments", "experiments.*"]),
-    package_data={
-        "pineat_tf": ["report.schema.json"],
-        "experiments": ["flagfiles/*.flags", "paper_table1.csv"],
-        "experiments.sweep": ["page.html", "page.js"],
-    },
-    install_requires=[
-        # The floors are what the tests are run with at the oldest (BUILD_NOTES.md, "Versions").
-        "tensorflow>=2.20",  # before, tensorflow-datasets finds a tensorflow-metadata that their protobuf cannot load
-        "keras>=3.10",  # up to 3.8, updates under a LossScaleOptimizer are not counted
-        "numpy>=1.26",
-        "scikit-learn>=1.7",  # sample_weight of MLPClassifier.fit
-        "scipy>=1.11",
-        "absl-py>=1.4",
-        "tqdm>=4.62",
-        "filelock>=3.12",
-        "h5py>=3.10",
-        "matplotlib>=3.8",
-        "pillow>=10.3",
-        "jinja2>=3.1",
-        "markupsafe>=2.1.1",
-        "requests>=2.31",
-        "plotly>=5.20",
-        "tensorboard>=2.20",  # what tf.summary writes with; recent TensorFlow no longer brings it
-        "tensorflow-datasets>=4.9.6",
-        "importlib_resources>=5.12",  # tensorflow-datasets imports it without asking for it
-        "etils>=1.9.1,<1.14; python_version < '3.11'",  # needed by tensorflow-datasets; later ones want Python 3.11
+    license_files=["LICENSE"],
+    keywords=["adversarial training", "membership inference", "robustness", "privacy", "keras", "tensorflow"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Intended Audience :: Developers",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in (10, 11, 12, 13)),
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Security",
+        "Typing :: Typed",
     ],
+    python_requires=">=3.10",
+    packages=find_packages(include=["pineat_tf", "pineat_tf.*"]),
+    package_data={"pineat_tf": ["report.schema.json", "py.typed"]},
+    install_requires=LIBRARY,
     extras_require={
-        "test": ["pytest>=7.4", "pytest-cov>=4.1", "pytest-xdist>=3.5", "hypothesis>=6.100", "jsonschema>=4.18"],
+        "experiments": EXPERIMENTS,
+        "test": EXPERIMENTS + TEST,
+        "lint": ["ruff>=0.8", "mypy>=1.13", "vulture>=2.11"],
         "ray": ["ray"],
     },
 )

@@ -163,7 +163,7 @@ class RoundCost:
 
 
 def round_cost(config: ExperimentConfig) -> RoundCost:
-    """Counts a round's passes: n attacks, n + m updates (cost model in BUILD_NOTES.md)."""
+    """Counts a round's passes: n attacks, n + m updates (cost model in docs/paper.md)."""
     n, m = config.round_ratio
     steps, is_diff = 0 if _is_free(config) else attack(config).num_steps, config.attack == "diff"
     taught = 1 if config.teacher_share else 0

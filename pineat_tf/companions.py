@@ -66,7 +66,7 @@ def reverse_symmetry(
         m companions like `x`.
 
     Reference:
-        PINEAT, section 3.3 and Fig. 4 (reading A7 in BUILD_NOTES.md: noises are decomposed, not images).
+        PINEAT, section 3.3 and Fig. 4 (reading A7 in docs/paper.md: noises are decomposed, not images).
     """
     last = x - noise - (tf.add_n(list(parts)) if parts else 0.0)
     last = project(last, x, epsilon=epsilon, norm=norm) if clip else last

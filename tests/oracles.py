@@ -3,7 +3,7 @@
 The twins share no code with `pineat_tf`. They take every random number as an
 argument (a `start`, a `draw`, a `weight`), so a test can feed both sides the
 same one. Labels are class indices, `bounds` is a pair `(low, high)` or None.
-"Reading A7" and the like are the readings of the paper listed in BUILD_NOTES.md.
+"Reading A7" and the like are the readings listed in docs/paper.md.
 """
 
 from collections.abc import Callable, Sequence
@@ -308,7 +308,7 @@ def reverse_symmetry(
 
     `clip=False` leaves the last one outside the ball; `bounds` clips all of
     them to the pixel range, after the last was computed from the draws as
-    given. Source: section 3.3; readings A5, A6, A7 and A9 in BUILD_NOTES.md.
+    given. Source: section 3.3; readings A5, A6, A7 and A9 in docs/paper.md.
     """
     x = np.asarray(x, np.float64)
     draws = [np.asarray(draw, np.float64) for draw in draws]
@@ -327,7 +327,7 @@ def reverse_symmetry(
 def split(x: Array, adversarial: Sequence[Array], weights: Array, epsilon: float) -> tuple[Array, ...]:
     """Return x + clip(w_j (-noise)) for weights (m, batch) that sum to 1 over m.
 
-    Source: figure 4 of the paper; reading A8 in BUILD_NOTES.md.
+    Source: figure 4 of the paper; reading A8 in docs/paper.md.
     """
     x = np.asarray(x, np.float64)
     noise = -aggregate_noise(x, adversarial)
@@ -337,7 +337,7 @@ def split(x: Array, adversarial: Sequence[Array], weights: Array, epsilon: float
 
 
 def random_companion(x: Array, draw: Array, bounds: Bounds) -> Array:
-    """Return x + draw in the pixel range (AdvRan; reading A4 in BUILD_NOTES.md)."""
+    """Return x + draw in the pixel range (AdvRan; reading A4 in docs/paper.md)."""
     return clip_to_bounds(np.asarray(x, np.float64) + draw, bounds)
 
 
@@ -361,7 +361,7 @@ def trades_parameter_gradients(
     """Return d mean [CE(x_nat, y) + beta KL(f(x_nat) || f(x))] / d (weights, bias).
 
     With `detach_natural` the KL term sends no gradient through f(x_nat).
-    Source: TRADES (Zhang et al., ICML 2019); reading A2 in BUILD_NOTES.md.
+    Source: TRADES (Zhang et al., ICML 2019); reading A2 in docs/paper.md.
     """
     natural_logits, logits = model.logits(x_nat), model.logits(x)
     on_natural = cross_entropy_gradient(y, natural_logits)
@@ -389,7 +389,7 @@ def sgd_round(
 
     Every adversarial example comes from the weights at the start of the round;
     then one update an example, adversarial before companions, each a mean over
-    the batch. Source: figure 2; readings A1, A10 and A12 in BUILD_NOTES.md.
+    the batch. Source: figure 2; readings A1, A10 and A12 in docs/paper.md.
     """
     adversarial = tuple(adversarial_fn(model, x, y))
     for example in adversarial + tuple(companions_fn(x, adversarial)):
@@ -425,7 +425,7 @@ def best_threshold_accuracy(member_scores: Array, non_member_scores: Array) -> f
     """Return the largest 0.5 (TPR + 1 - FPR) over the scores seen, at least 0.5.
 
     Source: membership inference accuracy of the paper's reference [20], with
-    the threshold picked on the scored data; reading A16 in BUILD_NOTES.md.
+    the threshold picked on the scored data; reading A16 in docs/paper.md.
     """
     best = 0.5
     for threshold in thresholds(member_scores, non_member_scores):

@@ -41,7 +41,7 @@ def counted(config: ExperimentConfig) -> Counts:
 
 
 def by_formula(config: ExperimentConfig) -> Counts:
-    """The same by the cost model in BUILD_NOTES.md: F forward, F back to images, 2F back to images and weights."""
+    """The same by the cost model in docs/paper.md: F forward, F back to images, 2F back to images and weights."""
     cost, updates = method.round_cost(config), config.round_ratio.updates_per_round
     forward = networks.forward_flops(network_of(config))
     return Counts(cost.gradients / updates, cost.forwards * forward / updates)

@@ -102,7 +102,7 @@ class GradientAttack:
         """`num` attacks that give different adversarial examples of the same images by the same weights.
 
         An attack with a random start repeats itself. One without keeps its start for the first example, and the
-        others start randomly in the ball (reading A11 in BUILD_NOTES.md).
+        others start randomly in the ball (reading A11 in docs/paper.md).
 
         Raises:
             ValueError: if there is no random start to give them.
