@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import os
 import pathlib
 import re
@@ -164,18 +165,46 @@ def ended(command: Callable[[list[str]], None], argv: list[str]) -> tuple[int, s
     try:
         with signals.ending.listening(), data_errors_as_value_errors():
             command(argv)
-    except (OSError, ValueError, flags.Error) as error:
+    except OSError as error:
+        return 2, f"error: {_one_line(str(error))}{_remedy(error)}"
+    except (ValueError, flags.Error) as error:
         return 2, f"error: {_one_line(str(error))}"
     except tf.errors.OpError as error:
         system_error = files.system_error(error)
         if not system_error:
             raise
-        return 2, f"error: {system_error}"
+        return 2, f"error: {_one_line(str(system_error))}{_remedy(system_error)}"
     except InterruptedRun as interrupted:
         return interrupted.exit_code, f"interrupted: {interrupted}"
     except KeyboardInterrupt:
         return 128 + signal.SIGINT, "interrupted"
     return 0, ""
+
+
+_REMEDIES = {
+    errno.ENOSPC: "Free some space on that disk, or name a folder on another one",
+    errno.EDQUOT: "Free some of your quota on that disk, or name a folder on another one",
+    errno.EFBIG: "Raise the limit of file sizes (ulimit -f), or ask for less to be written",
+    errno.EACCES: "Change its permissions, or name a place that is yours",
+    errno.EPERM: "Change its permissions, or name a place that is yours",
+    errno.EROFS: "Name a folder that can be written to",
+    errno.ENOENT: "Check the path",
+    errno.ENOTDIR: "A part of the path is a file; name a folder there",
+    errno.EISDIR: "It is a folder; name a file",
+    errno.EEXIST: "Remove it, or name another place",
+    errno.ENAMETOOLONG: "Give a shorter name",
+    errno.ELOOP: "Its symbolic links lead in a circle; name the place itself",
+    errno.EMFILE: "Raise the limit of open files (ulimit -n)",
+    errno.ENOMEM: "Ask for less at once, e.g. by a smaller --batch_size or --eval_batch_size",
+    errno.EADDRINUSE: "Give this worker another port in TF_CONFIG, or end what listens there",
+    errno.EIO: "The disk or its connection fails: try another one",
+}
+
+
+def _remedy(error: OSError) -> str:
+    """How to mend what the system refused, as a sentence to append; that it was the system where we know none."""
+    remedy = _REMEDIES.get(error.errno, "The operating system refused it; mend that, and run the command again")
+    return f". {remedy}."
 
 
 def _one_line(text: str) -> str:

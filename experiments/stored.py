@@ -81,6 +81,8 @@ def load_network(path: str, *, image_shape: tuple[int, ...] | None = None, trust
 def _guarded(path: str, load: Callable[[], keras.Model]) -> keras.Model:
     try:
         return load()
+    except RecursionError:
+        raise ValueError(f"{path!r} cannot be used as a network: its layers are nested too deeply.") from None
     except Exception as error:  # of configs that Keras did not write, it raises whatever it stumbles over
         text = " ".join(str(error).split())[:500]
         raise ValueError(f"{path!r} cannot be used as a network: {type(error).__name__}: {text}") from error
@@ -93,6 +95,8 @@ def _config_of_zip(path: str) -> Any:
             raise ValueError(f"{path!r} is no network of Keras 3: it lacks {listed(sorted(missing))}.")
         check_can_hold(f"config.json of {path!r}", archive.getinfo("config.json").file_size, 0, _MOST_CONFIG_BYTES)
         config = _parsed(archive.read("config.json"), path)
+        if not isinstance(config, dict) or not isinstance(config.get("config"), dict):
+            raise ValueError(f"{path!r} is no network of Keras 3: its config.json describes none. Save the model again.")
         weights = archive.read("model.weights.h5")
     _check_hdf5(io.BytesIO(weights), path)
     return config
@@ -132,9 +136,9 @@ def _parsed(text: bytes | str, path: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, TypeError, RecursionError) as error:
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
         raise ValueError(
-            f"{path!r} has no config of a network that can be read: {type(error).__name__}: {str(error)[:200]}. Save a "
-            "whole model, not its weights alone."
+            f"{path!r} has no config of a network that can be read: {why}. Save a whole model, not its weights alone."
         ) from error
 
 

@@ -469,8 +469,11 @@ def test_what_goes_wrong_becomes_one_line_and_an_exit_code(capsys):
         return command_line.guarded(command, ["run"]), capsys.readouterr().err
 
     assert fail(ValueError("two\n  lines")) == (2, "error: two lines\n")
-    assert fail(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a/b")) == (
-        2, f"error: [Errno {errno.ENOSPC}] {os.strerror(errno.ENOSPC)}: 'a/b'\n",
+    code, line = fail(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a/b"))
+    assert code == 2 and line.count("\n") == 1 and line.endswith("or name a folder on another one.\n")
+    assert line.startswith(f"error: [Errno {errno.ENOSPC}] {os.strerror(errno.ENOSPC)}: 'a/b'. Free some space")
+    assert fail(OSError("odd")) == (
+        2, "error: odd. The operating system refused it; mend that, and run the command again.\n",
     )  # fmt: skip
     assert fail(flags.Error("no such flag")) == (2, "error: no such flag\n")
     assert fail(command_line.InterruptedRun("kept.", 143)) == (143, "interrupted: kept.\n")

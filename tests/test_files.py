@@ -104,7 +104,7 @@ def test_errors_of_tensorflow_about_files_are_os_errors_and_others_are_not(tmp_p
 def test_a_command_tells_errors_of_files_in_one_line_and_does_not_hide_mistakes(tmp_path, capsys):
     path = str(tmp_path / "none")
     assert command_line.guarded(lambda argv: tf.io.read_file(path), []) == 2
-    assert capsys.readouterr().err == f"error: [Errno 2] No such file or directory: {path!r}\n"
+    assert capsys.readouterr().err == f"error: [Errno 2] No such file or directory: {path!r}. Check the path.\n"
     with pytest.raises(tf.errors.InvalidArgumentError):
         command_line.guarded(lambda argv: tf.reshape(tf.zeros(3), (2, 2)), [])
 

@@ -458,7 +458,7 @@ def test_a_crash_leaves_earlier_results_whole_until_the_resumed_run_replaces_the
     with monkeypatch.context() as patch:
         patch.setattr(pipeline.export, "export", crash)
         code, printed = execute(tmp_path, *changed, "--overwrite")
-    assert code == 2 and printed.splitlines()[-1] == "error: [Errno 28] No space left on device: 'runs'"
+    assert code == 2 and printed.splitlines()[-1].startswith("error: [Errno 28] No space left on device: 'runs'. Free ")
     assert contents(tmp_path / "runs" / "pineat") == before
     code, _ = execute(tmp_path, *changed, "--resume")
     assert code == 0

@@ -138,11 +138,18 @@ def huge(content):
 
 
 DAMAGE = {
-    "deep": ("config.json", lambda _: "[" * 200_000 + "]" * 200_000, "config of a network"),
+    "deep": ("config.json", lambda _: "[" * 200_000 + "]" * 200_000, "config of a network.*nested too deeply"),
     "no json": ("config.json", lambda _: "{", "config of a network"),
     "no text": ("config.json", lambda _: b"\xff\xfe\xfa", "config of a network"),
-    "a number": ("config.json", lambda _: "3", "cannot be used as a network"),
-    "no layers": ("config.json", lambda _: json.dumps(keras.Sequential([]).get_config()), "cannot be used|no layers"),
+    "a number": ("config.json", lambda _: "3", "config.json describes none"),
+    "null": ("config.json", lambda _: "null", "config.json describes none"),
+    "null inside": ("config.json", lambda c: json.dumps(json.loads(c) | {"config": None}), "describes none"),
+    "deep inside": ("config.json", lambda c: '{"config":' * 900 + c.decode() + "}" * 900, "nested too deeply"),
+    "no layers": (
+        "config.json",
+        lambda _: json.dumps(keras.saving.serialize_keras_object(keras.Sequential([]))),
+        "cannot be used|no layers",
+    ),
     "foreign": ("config.json", lambda c: c.replace(b'"units": 3', b'"units": "x"'), "cannot be used as a network"),
     "no config": ("config.json", lambda _: None, "lacks 'config.json'"),
     "no weights": ("model.weights.h5", lambda _: None, "lacks 'model.weights.h5'"),
