@@ -4,14 +4,12 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from pineat_tf import distribution
-
 
 class Traced:
     """Calls functions as graphs of their own, one for each key.
 
-    Outside a graph, and on several replicas, which cannot add up values inside a graph within a graph, it calls them as
-    they are.
+    Outside a graph, and under a distribution strategy, whose replicas cannot meet inside a graph within a graph (of one
+    replica neither), it calls them as they are.
 
     Example:
         >>> traced = Traced()
@@ -25,6 +23,6 @@ class Traced:
         self._graphs: dict[object, Callable] = {}
 
     def __call__(self, key: object, function: Callable, *args):
-        if tf.executing_eagerly() or distribution.num_replicas() > 1:
+        if tf.executing_eagerly() or tf.distribute.has_strategy():
             return function(*args)
         return self._graphs.setdefault(key, tf.function(function, autograph=False))(*args)

@@ -465,3 +465,18 @@ def network_of_precision(policy, network):
         keras.config.set_dtype_policy("float32")
     copy.set_weights(network.get_weights())
     return copy
+
+
+def test_a_strategy_of_one_replica_trains_to_the_same_weights(images, labels):
+    def weights(strategy):
+        keras.utils.set_random_seed(0)
+        with strategy.scope():
+            attack = pt.attacks.pgd(epsilon=0.1, step_size=0.05, num_steps=2)
+            companions = pt.companions.ReverseSymmetry()
+            model = pt.AdversarialTraining(dense_network(), attack=attack, companions=companions, ratio="1/1", seed=0)
+            model.compile(optimizer="adam")
+        model.fit(images, labels, batch_size=4, shuffle=False, verbose=0)
+        return model.network.get_weights()
+
+    for one, other in zip(weights(tf.distribute.MirroredStrategy(["CPU:0"])), weights(tf.distribute.get_strategy())):
+        np.testing.assert_allclose(one, other, atol=1e-6)
