@@ -23,7 +23,7 @@ def first_best_threshold(member, non_member):
     return float(candidates[np.argmax(accuracies)])
 
 
-def modified_entropy_score(labels, probs):
+def modified_entropy_score(labels, probs, *, from_logits):
     """In the precision of the probabilities, which decides what ties; logarithms of less than 1e-30 are cut off."""
     rows = np.arange(len(labels))
     weights, logs = probs.copy(), np.log(np.maximum(1 - probs, 1e-30))

@@ -95,8 +95,8 @@ def test_figures_are_those_of_the_library(tmp_path):
         ("adversarial", "adversarial", "adv", "r"),
     ):
         train, test = (arrays[f"output_{split}_{kind}"] for split in ("train", "test"))
-        member = membership.cross_entropy_score_from_probs(arrays["train_label"], train)
-        non_member = membership.cross_entropy_score_from_probs(arrays["test_label"], test)
+        member = membership.cross_entropy_score(arrays["train_label"], train, from_logits=False)
+        non_member = membership.cross_entropy_score(arrays["test_label"], test, from_logits=False)
         result = membership.audit_scores(member, non_member, signal="cross_entropy", queries=queries)
         assert result.to_dict() in figures["membership"]
         assert figures[f"p_e_{short}"] == result.balanced_accuracy
@@ -109,7 +109,7 @@ def test_figures_are_those_of_the_library(tmp_path):
     assert figures["p_max"] == max(figures["p_e_nat"], figures["p_e_adv"])
     assert figures["noise_floor"] == membership.noise_floor(60, 40)._asdict()
     assert [(r["queries"], r["signal"]) for r in figures["membership"]] == [
-        (queries, signal) for queries in ("natural", "adversarial") for signal in membership.SIGNALS_FROM_PROBS
+        (queries, signal) for queries in ("natural", "adversarial") for signal in membership.SIGNALS
     ]
     assert figures["scored_from"] == {
         "natural": "probabilities", "adversarial": "probabilities",
@@ -350,8 +350,16 @@ def with_one(value, index=(0, 0)):
         ("output_test_benign", with_one(np.inf), "in output_test_benign"),
         ("output_train_adversarial", lambda a: 5 * a, "Are these logits?"),
         ("output_train_adversarial", lambda a: a - 1, "in output_train_adversarial"),
-        ("train_label", with_one(4, 0), "with train_label: `labels` must lie in 0..3"),
-        ("test_label", with_one(-1, 0), "with test_label: `labels` must lie in 0..3"),
+        (
+            "train_label",
+            with_one(4, 0),
+            "with train_label: `labels` must be labels of one class",
+        ),
+        (
+            "test_label",
+            with_one(-1, 0),
+            "with test_label: `labels` must be labels of one class",
+        ),
     ],
 )
 def test_arrays_that_do_not_fit_are_named(tmp_path, capsys, name, change, message):
@@ -362,7 +370,7 @@ def test_no_examples_and_no_classes_are_refused(tmp_path, capsys):
     nobody = {name: array[:0] for name, array in predictions().items()}
     assert "at least one example" in refusal(capsys, save(tmp_path, nobody))
     one_class = {n: a[:, :1] if a.ndim == 2 else a for n, a in predictions().items()}
-    assert "must lie in 0..1" in refusal(capsys, save(tmp_path, one_class))  # one sigmoid, and labels 0..3
+    assert "must lie in 0 .. 1" in refusal(capsys, save(tmp_path, one_class))  # one sigmoid, and labels 0..3
 
 
 def test_infinite_logits_are_refused(tmp_path, capsys):
@@ -419,7 +427,7 @@ def test_one_column_is_two_classes(tmp_path, form, shape, kind):
     "form, change, message",
     [
         ("output_", {"output_test_benign": np.linspace(-1, 2, 40)}, "in output_test_benign.*[0, 1]. Are these logits?"),
-        ("output_", {"test_label": np.arange(40)}, "must lie in 0..1"),
+        ("output_", {"test_label": np.arange(40)}, "must lie in 0 .. 1"),
         ("output_", {"test_label": np.full(40, 0.5)}, "test_label whole ones"),
         ("logits_", {"logits_train_benign": np.full(60, np.inf)}, "in logits_train_benign"),
         ("logits_", {"logits_test_benign": np.linspace(0, 1, 40)}, "logits_test_benign holds prob.*as output_test_b"),

@@ -64,14 +64,14 @@ def yale(kind, score):
     with np.load(YALE, allow_pickle=False) as arrays:
         labels = arrays["train_label"], arrays["test_label"]
         probs = (arrays[f"output_{split}_{kind}"] for split in ("train", "test"))
-        scores = [np.asarray(score(y, p)) for y, p in zip(labels, probs)]
+        scores = [np.asarray(score(y, p, from_logits=False)) for y, p in zip(labels, probs)]
     parts = (calibration.score_sets(*(column[i::2] for column in (*scores, *labels))) for i in (0, 1))
     return tuple(parts)  # even rows: shadow, odd rows: target
 
 
 YALE_FIGURES = [  # goldens.md, E: kind, signal, per class by the first best threshold, by one threshold for all
-    ("benign", membership.confidence_score_from_probs, 0.5895699365, 0.5976),
-    ("adversarial", membership.confidence_score_from_probs, 0.6411325005, 0.6843),
+    ("benign", membership.confidence_score, 0.5895699365, 0.5976),
+    ("adversarial", membership.confidence_score, 0.6411325005, 0.6843),
     ("benign", mie.modified_entropy_score, 0.5949272988, None),
     ("adversarial", mie.modified_entropy_score, 0.6411325005, None),
 ]
@@ -90,17 +90,17 @@ def test_yale_figures_of_the_authors_code(kind, score, per_class, overall):
 
 
 def test_the_largest_of_equally_good_thresholds_differs_from_the_first_by_little():
-    shadow, target = yale("benign", membership.confidence_score_from_probs)
+    shadow, target = yale("benign", membership.confidence_score)
     ours = calibration.calibrate(target, calibration="shadow", shadow=shadow, per_class=True).decisions
     assert ours.balanced_accuracy == pytest.approx(0.5854167520, abs=1e-10)  # 0.5895699365 by the first
-    shadow, target = yale("adversarial", membership.confidence_score_from_probs)
+    shadow, target = yale("adversarial", membership.confidence_score)
     ours = calibration.calibrate(target, calibration="shadow", shadow=shadow, per_class=True).decisions
     assert ours.balanced_accuracy == pytest.approx(0.6411325005, abs=1e-10)
 
 
 @pytest.mark.parametrize("kind, accuracy", [("benign", 0.5086749949), ("adversarial", 0.5978496826)])
 def test_yale_correctness_needs_no_threshold(kind, accuracy):
-    shadow, target = yale(kind, membership.correctness_score_from_probs)
+    shadow, target = yale(kind, membership.correctness_score)
     found = calibration.calibrate(target, calibration="shadow", shadow=shadow).decisions
     assert found.balanced_accuracy == pytest.approx(accuracy, abs=1e-10)
 
@@ -242,8 +242,8 @@ def test_bad_calibrations_teach():
         ({"calibration": "in-sample", "shadow": shadow}, "`shadow` goes with.*given"),
         ({"per_class": True}, "`per_class` needs the class of every example"),
         ({"per_class": True, "calibration": "shadow", "shadow": shadow, **labels}, "of a shadow model too"),
-        ({"member_labels": [0]}, r"`member_labels` must be whole numbers.*\(1,\) for 2 scores"),
-        ({"non_member_labels": [0.0, 1.0]}, "`non_member_labels` must be whole numbers.*float64"),
+        ({"member_labels": [0]}, "`member_labels` must have one label an example.*1 labels for 2 examples"),
+        ({"non_member_labels": [0.0, 1.5]}, "`non_member_labels` must be labels.*floating point"),
         ({"seed": -1}, "`seed` must be a whole number >= 0"),
         ({"calibration": "shadow", "shadow": ([], [0.0])}, "`shadow.member_scores` must have shape"),
     ]:

@@ -210,7 +210,7 @@ FEATURES = np.random.default_rng(0).normal(size=(40, 2))
         ((FEATURES, FEATURES[0]), {}, r"`non_members` must be predictions.*shape \(2,\)"),
         ((FEATURES, "scores"), {}, "`non_members` must be predictions.*Received: str"),
         ((predictions(40), predictions(40, num_classes=3)), {}, "same features. Received: 8 and 7"),
-        ((SimpleNamespace(labels=[7], logits=[[1.0, 0.0]]), FEATURES), {}, "`labels` must lie in 0..1"),
+        ((SimpleNamespace(labels=[7], logits=[[1.0, 0.0]]), FEATURES), {}, r"must lie in 0 \.\. 1"),
     ],
 )
 def test_bad_input_teaches(arguments, options, message):

@@ -1,25 +1,20 @@
-"""Membership scores, thresholds and audits against published figures and O(n^2) NumPy twins."""
+"""Thresholds and audits of membership scores against published figures and O(n^2) NumPy twins."""
 
 import dataclasses
 import json
 import math
-from pathlib import Path
 from types import SimpleNamespace
 
 import hypothesis
-import mie
 import numpy as np
 import oracles
 import pytest
-import tensorflow as tf
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn import metrics
 
 from pineat_tf import membership
-from pineat_tf.membership import audit, calibration, results, scores, thresholds
-
-YALE = Path(__file__).resolve().parents[1].parent / "shared" / "truth" / "yale"
+from pineat_tf.membership import audit, calibration, results, thresholds
 
 settings = hypothesis.settings(max_examples=40, deadline=None)
 
@@ -30,62 +25,12 @@ spread = st.floats(-1e6, 1e6, allow_subnormal=False)
 score_sets = st.one_of(*(st.tuples(*2 * [st.lists(value, min_size=1, max_size=12)]) for value in (tied, spread)))
 
 
-def yale(name):
-    path = YALE / f"{name}.npz"
-    if not path.exists():
-        pytest.skip(f"the Yale predictions of reference [20] are not at ../shared/truth/yale: {name}")
-    with np.load(path, allow_pickle=False) as arrays:
-        return {key: arrays[key] for key in arrays.files}
-
-
-def yale_scores(name, kind, score):
-    arrays = yale(name)
-    return tuple(score(arrays[f"{split}_label"], arrays[f"output_{split}_{kind}"]) for split in ("train", "test"))
-
-
 def random_logits(seed, num=40, num_classes=5, scale=3.0):
     rng = np.random.default_rng(seed)
     return rng.integers(0, num_classes, num), rng.normal(0, scale, (num, num_classes))
 
 
 # ---------------------------------------------------------------- published figures
-
-
-PUBLISHED = [  # goldens.md, 5.1 and A: model, inputs, membership inference accuracy, AUC
-    ("natural", "benign", 0.5585306164243293, 0.557035),
-    ("natural", "adversarial", 0.5427329510546794, 0.539978),
-    ("pgd", "benign", 0.6168687282408356, 0.623561),
-    ("pgd", "adversarial", 0.6882561949621135, 0.687985),
-]
-
-
-@pytest.mark.parametrize("name, kind, accuracy, area", PUBLISHED)
-@pytest.mark.parametrize("signal", ["confidence", "cross_entropy"])
-def test_yale_membership_accuracy_is_that_of_the_notebook(name, kind, accuracy, area, signal):
-    member, non_member = yale_scores(name, kind, membership.SIGNALS_FROM_PROBS[signal])
-    best = thresholds.best_threshold(member, non_member)
-    assert best.balanced_accuracy == pytest.approx(accuracy, abs=1e-12, rel=0)
-    assert thresholds.auc(thresholds.roc(member, non_member)) == pytest.approx(area, abs=5e-7)
-
-
-def test_yale_confidence_saturates_so_low_false_positive_rates_have_no_threshold():
-    member, non_member = yale_scores("pgd", "benign", membership.confidence_score_from_probs)
-    assert int(tf.math.count_nonzero(member == 1.0)) == 1712  # of 1900
-    found = thresholds.tpr_at_fpr(thresholds.roc(member, non_member), 0.01)
-    assert found.tpr is None and found.attained_fpr is None
-    assert found.smallest_attainable_fpr == pytest.approx(343 / 514)
-
-
-LOSSES = [  # goldens.md B: TensorFlow Privacy, utils_test.py
-    ([[-0.3, 1.5, 0.2], [2, 3, 0.5]], [1, 0], [0.36313551, 1.37153903]),
-    ([[2, 0.3, 0.2], [0.3, -0.5, 0.2]], [0, 2], [0.29860897, 0.95618669]),
-]
-
-
-@pytest.mark.parametrize("logits, labels, losses", LOSSES)
-def test_cross_entropy_of_tensorflow_privacy(logits, labels, losses):
-    score = membership.cross_entropy_score(labels, logits)
-    np.testing.assert_allclose(score, -np.array(losses), atol=1e-8)
 
 
 def test_auc_of_tensorflow_privacy():
@@ -106,200 +51,6 @@ def test_tpr_at_fpr_of_art(fpr, tpr, attained, threshold):
     if threshold:
         assert threshold == curve.thresholds.numpy()[curve.tpr.numpy() == found.tpr].max()
     assert thresholds.tpr_at_fpr(dataclasses.replace(curve, num_non_members=None), 0.0).tpr == 0.75  # known exactly
-
-
-# ---------------------------------------------------------------- scores
-
-
-@pytest.mark.parametrize("scale", [0.1, 3.0, 100.0])
-def test_scores_are_the_log_softmax_of_the_true_class(scale):
-    labels, logits = random_logits(0, scale=scale)
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    log_probs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    expected = log_probs[np.arange(len(labels)), labels]
-    score = membership.cross_entropy_score(labels, logits)
-    assert score.dtype == tf.float64 and score.shape == (40,)
-    np.testing.assert_allclose(score, expected, rtol=1e-12, atol=1e-14)
-    confidence = membership.confidence_score(labels, logits)
-    assert confidence.dtype == tf.float64
-    rounded = np.exp(score.numpy()).astype(np.float32)
-    rounded[rounded < np.finfo(np.float32).tiny] = 0  # TensorFlow flushes subnormals
-    np.testing.assert_array_equal(confidence, rounded)
-
-
-def test_scores_from_probabilities_agree_with_scores_from_logits():
-    labels, logits = random_logits(1)
-    probs = tf.nn.softmax(tf.constant(logits, tf.float64))
-    np.testing.assert_allclose(
-        membership.cross_entropy_score_from_probs(labels, probs),
-        membership.cross_entropy_score(labels, logits),
-        rtol=1e-12,
-    )
-    np.testing.assert_allclose(
-        membership.confidence_score_from_probs(labels, probs),
-        membership.confidence_score(labels, logits),
-        rtol=1e-7,
-    )
-
-
-def test_probability_zero_scores_minus_infinity():
-    score = membership.cross_entropy_score_from_probs([0, 1], np.float32([[0, 1], [0, 1]]))
-    np.testing.assert_array_equal(score, [-np.inf, 0])
-
-
-def test_a_float32_subnormal_probability_is_not_zero():
-    probs = np.float32([[1e-42, 1], [0, 1]])
-    score = membership.confidence_score_from_probs([0, 0], probs).numpy()
-    assert score[0] > score[1] == 0
-
-
-def test_confidence_ties_by_saturation_where_cross_entropy_does_not():
-    # 1 - p_y = exp(-gap) is below float32's 6e-8 from a gap of 17, below float64's from 37.
-    gaps = np.array([20.0, 25.0, 30.0, 40.0, 50.0, 700.0], np.float32)
-    logits, labels = np.stack([gaps, 0 * gaps], axis=1), np.zeros(6, int)
-    np.testing.assert_array_equal(membership.confidence_score(labels, logits), np.ones(6))
-    score = membership.cross_entropy_score(labels, logits).numpy()
-    np.testing.assert_allclose(score, -np.exp(-gaps.astype(float)), rtol=1e-8)
-    assert np.all(np.diff(score) > 0) and np.all(score < 0)
-    member = SimpleNamespace(logits=logits[3:], labels=labels[3:])
-    non_member = SimpleNamespace(logits=logits[:3], labels=labels[:3])
-    by_loss, by_confidence = audit.audit_predictions(
-        member, non_member, queries="natural", signals=["cross_entropy", "confidence"]
-    )
-    assert (by_loss.tie_share, by_loss.balanced_accuracy) == (0.0, 1.0)
-    assert (by_confidence.tie_share, by_confidence.balanced_accuracy) == (1.0, 0.5)
-
-
-def test_extreme_logits_stay_finite_or_minus_infinite_never_nan():
-    logits = np.array([[1e308, -1e308], [-1e308, 1e308], [1e300, 1e300]])
-    score = membership.cross_entropy_score([0, 0, 0], logits).numpy()
-    np.testing.assert_allclose(score, [0, -np.inf, -math.log(2)])
-
-
-def test_logit_scores_are_those_of_tensorflow_privacy():
-    found = membership.logit_score([1, 2], [[1.0, 2.0, -3.0], [-1.0, 1.0, 0.0]])  # goldens.md, 5.3 and B
-    np.testing.assert_allclose(found, [0.98185009, -1.12692802], atol=1e-8)
-
-
-def test_modified_entropy_and_correctness_are_those_of_their_authors_code():
-    member, non_member = mie.TARGET
-    modified = membership.modified_entropy_score(*member)
-    np.testing.assert_allclose(-modified[:4], [0.04380077, 0.01890841, 0.00118822, 0.03794778], atol=1e-8)
-    accuracies = [membership.correctness_score(*split).numpy().mean() for split in (member, non_member)]
-    np.testing.assert_allclose(accuracies, [0.6791666667, 0.4944444444], atol=1e-10)
-    assert thresholds.gap_attack(*accuracies) == pytest.approx(0.5923611111, abs=1e-10)
-
-
-@pytest.mark.parametrize("scale", [0.1, 3.0, 12.0])
-def test_further_scores_are_those_of_their_definitions(scale):
-    labels, logits = random_logits(11, scale=scale)
-    probs = oracles.softmax(logits)
-    for row, (label, p) in enumerate(zip(labels, probs)):
-        others = np.delete(p, label)
-        expected = {
-            "correctness": float(np.argmax(p) == label),
-            "entropy": np.sum(p * np.log(p)),
-            "modified_entropy": (1 - p[label]) * np.log(p[label]) + np.sum(others * np.log1p(-others)),
-            "logit": np.log(p[label] / others.sum()),
-        }
-        for name, value in expected.items():
-            found = getattr(membership, f"{name}_score")(labels, logits)[row]
-            assert float(found) == pytest.approx(value, rel=1e-6, abs=1e-12), name
-            if name != "logit":
-                from_probs = getattr(membership, f"{name}_score_from_probs")(labels, probs)[row]
-                assert float(from_probs) == pytest.approx(value, rel=1e-6, abs=1e-12), name
-
-
-def test_modified_entropy_of_a_very_sure_network_keeps_its_order():
-    gaps = np.array([20.0, 40.0, 60.0, 300.0])
-    logits = np.stack([gaps, 0 * gaps], axis=1)
-    right, wrong = (membership.modified_entropy_score(np.full(4, label), logits).numpy() for label in (0, 1))
-    # Both terms of two classes are alike: exp(-gap) * exp(-gap) where right, 1 * gap where wrong, to first order.
-    np.testing.assert_allclose(right, -2 * np.exp(-2 * gaps), rtol=1e-6)
-    np.testing.assert_allclose(wrong, -2 * gaps, rtol=1e-6)
-    assert np.all(np.diff(right) > 0) and np.all(np.diff(wrong) < 0)
-
-
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int32])
-@pytest.mark.parametrize("label_dtype", [np.uint8, np.int32, np.int64, np.uint64])
-def test_any_real_logits_and_whole_labels_do(dtype, label_dtype):
-    logits = np.array([[2, 0, 1], [0, 1, 3]])
-    expected = membership.cross_entropy_score([0, 2], logits.astype(float))
-    given_logits, given_labels = logits.astype(dtype), np.array([0, 2], label_dtype)
-    for convert in (np.asarray, tf.constant):
-        score = membership.cross_entropy_score(convert(given_labels), convert(given_logits))
-        np.testing.assert_array_equal(score, expected)
-    np.testing.assert_array_equal(scores.as_float64("x", [0.1]), [0.1])
-
-
-def test_scores_trace_into_a_graph():
-    labels, logits = random_logits(2)
-    for score in membership.SIGNALS.values():
-        compiled = tf.function(
-            score,
-            autograph=False,
-            input_signature=[tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, 5], tf.float32)],
-        )
-        logits = logits.astype(np.float32)
-        np.testing.assert_allclose(compiled(labels, logits), score(labels, logits), rtol=1e-12)
-    probs = tf.nn.softmax(tf.constant(logits, tf.float64))
-    compiled = tf.function(membership.cross_entropy_score_from_probs, autograph=False)
-    np.testing.assert_allclose(
-        compiled(tf.constant(labels), probs),
-        membership.cross_entropy_score_from_probs(labels, probs),
-    )
-
-
-GOOD = np.array([[0.75, 0.25], [0.5, 0.5]])
-BAD_PREDICTIONS = [
-    ([0, 1], [0.5, 0.5], r"must have shape \(num, num_classes\)"),
-    ([0, 1], GOOD[None], r"must have shape \(num, num_classes\)"),
-    ([0, 1], [[1.0], [1.0]], "two classes"),
-    ([], np.zeros((0, 3)), "at least one example"),
-    ([0, 1], np.zeros((2, 0)), "two classes"),
-    ([0, 1], np.full((2, 2), np.nan), "NaN|Received: values from nan"),
-    ([0, 1], [[0.5, np.nan], [0.5, 0.5]], "NaN|nan"),
-    ([0, 1], [[np.inf, 0], [0.5, 0.5]], "infinite|inf"),
-    ([0, 1, 1], GOOD, "one for each row"),
-    ([[0], [1]], GOOD, r"np.ravel\(labels\)"),
-    ([[1, 0], [0, 1]], GOOD, "one-hot"),
-    (0, GOOD, "one for each row"),
-    ([0.0, 1.0], GOOD, "whole numbers"),
-    ([True, False], GOOD, "whole numbers"),
-    (["a", "b"], GOOD, "whole numbers"),
-    ([0, 2], GOOD, r"must lie in 0\.\.1"),
-    ([-1, 0], GOOD, "labels from -1 to 0"),
-    ([0, 1], [["a", "b"], ["c", "d"]], "real numbers"),
-    ([0, 1], GOOD > 0.6, "real numbers"),
-    ([0, 1], GOOD + 0j, "real numbers"),
-]
-
-
-@pytest.mark.parametrize("labels, outputs, message", BAD_PREDICTIONS)
-@pytest.mark.parametrize("score", [*membership.SIGNALS.values(), *membership.SIGNALS_FROM_PROBS.values()])
-def test_bad_predictions_are_refused(score, labels, outputs, message):
-    with pytest.raises(ValueError, match=message):
-        score(labels, outputs)
-
-
-@pytest.mark.parametrize(
-    "probs",
-    [
-        [[-0.1, 1.1], [0.5, 0.5]],
-        [[0.5, 0.502], [0.5, 0.5]],
-        [[0.5, 0.498], [0.5, 0.5]],
-        [[3.0, -2.0], [0.0, 1.0]],  # logits whose rows happen to sum to 1
-        [[4.0, 1.0], [-1.0, 2.0]],
-    ],
-)
-@pytest.mark.parametrize("score", membership.SIGNALS_FROM_PROBS.values())
-def test_what_is_no_probability_is_refused_with_a_hint(score, probs):
-    with pytest.raises(ValueError, match="Are these logits"):
-        score([0, 1], probs)
-
-
-def test_row_sums_may_be_off_by_rounding():
-    membership.confidence_score_from_probs([0], [[0.5, 0.5009]])
 
 
 # ---------------------------------------------------------------- thresholds

@@ -63,8 +63,8 @@ def test_bad_risk_scores_teach():
         (([0.5], [0], shadow), "at most 0.*up to 0.5"),
         (([np.nan], [0], shadow), "at most 0, and not NaN"),
         (([-1.0], [0], membership.ScoreSets([1.0], [-2.0], [0], [0])), "at most 0.*up to 1"),
-        (([-1.0], [0, 1], shadow), r"shapes \(1,\) and \(2,\)"),
-        (([-1.0], [0.0], shadow), "labels of dtype float64"),
+        (([-1.0], [0, 1], shadow), "2 labels for 1 examples"),
+        (([-1.0], [0.5], shadow), "`labels` must be labels.*floating point"),
         (([-1.0], [0], shadow[:2]), "`shadow` must have the labels"),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -98,18 +98,18 @@ def test_classes_without_both_kinds_are_left_out():
 # ---------------------------------------------------------------- canaries
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
-def test_canaries_are_wrong_and_nothing_else_is(dtype):
-    labels = np.random.default_rng(0).integers(0, 10, 5000).astype(dtype)
+def test_canaries_are_wrong_and_nothing_else_is():
+    labels = np.random.default_rng(0).integers(0, 10, 5000).astype(np.uint8)
     before = labels.copy()
     planted, canaries = membership.plant_canaries(labels, num=900, num_classes=10, seed=3)
     np.testing.assert_array_equal(labels, before)
-    assert planted.dtype == dtype and len(set(canaries.tolist())) == 900
+    assert planted.dtype == np.int64 and len(set(canaries.tolist())) == 900
     np.testing.assert_array_equal(np.sort(canaries), np.flatnonzero(planted != labels))
     # Each of the nine wrong classes is as likely: 100 +- 9.4 a step.
     steps = np.bincount((planted[canaries].astype(int) - labels[canaries]) % 10, minlength=10)
     assert steps[0] == 0 and steps[1:].min() > 60 and planted.max() < 10
-    again = membership.plant_canaries(labels, num=900, num_classes=10, seed=3)
+    again = membership.plant_canaries(np.eye(10)[labels], num=900, num_classes=10, seed=3)  # one-hot
+    np.testing.assert_array_equal(again[0], planted)
     np.testing.assert_array_equal(again[1], canaries)
     assert not np.array_equal(membership.plant_canaries(labels, num=900, num_classes=10, seed=4)[1], canaries)
 
@@ -119,16 +119,10 @@ def test_bad_canaries_teach():
         (([0, 1], 3, 2), "`num` must be at most the number of examples. Received: num=3 of 2"),
         (([0, 1], 0, 2), "`num` must be a whole number >= 1"),
         (([0, 0], 1, 1), "`num_classes` must be a whole number >= 2"),
-        (([0, 2], 1, 2), r"whole numbers in 0 .. 1"),
-        (([[0, 1]], 1, 2), "np.argmax"),
-        (([0.0, 1.0], 1, 2), "float64"),
+        (([0, 2], 1, 2), r"must lie in 0 \.\. 1"),
+        (([[0, 2]], 1, 2), "must sum to 1"),
+        (([0.0, 1.5], 1, 2), "0. or 1."),
     ]:
         labels, num, num_classes = arguments
         with pytest.raises(ValueError, match=message):
             membership.plant_canaries(labels, num=num, num_classes=num_classes)
-
-
-def test_new_labels_that_do_not_fit_the_type_get_a_wider_one():
-    planted, canaries = membership.plant_canaries(np.zeros(500, np.int8), num=400, num_classes=200, seed=0)
-    assert planted.dtype == np.int64 and planted.min() >= 0 and planted.max() > 127
-    assert np.count_nonzero(planted) == len(canaries)

@@ -63,10 +63,9 @@ def _query_figures(arrays: dict, queries: str, form: str | None, names: list[str
     """Figures for natural or for adversarial inputs; None where these are absent."""
     if form is None:
         return None
-    signals = membership.SIGNALS if form == "logits" else membership.SIGNALS_FROM_PROBS
     records = tuple(
-        membership.audit_scores(*_scores(score, arrays, names), signal=signal, queries=queries)
-        for signal, score in signals.items()
+        membership.audit_scores(*_scores(score, arrays, names, form == "logits"), signal=signal, queries=queries)
+        for signal, score in membership.SIGNALS.items()
     )
     train, test = (float(np.mean(arrays[name].argmax(axis=1) == arrays[label])) for name, label in zip(names, LABELS))
     return QueryFigures(train_accuracy=train, test_accuracy=test, membership=records)
@@ -156,12 +155,12 @@ def _as_output(name: str) -> str:
     return name.replace("logits_output_", "output_").replace("logits_", "output_")
 
 
-def _scores(score, arrays: dict[str, np.ndarray], names: list[str]) -> list:
+def _scores(score, arrays: dict[str, np.ndarray], names: list[str], from_logits: bool) -> list:
     """Scores of members and non-members; an error names the arrays at fault."""
     scores = []
     for name, label in zip(names, LABELS):
         try:
-            scores.append(score(arrays[label], arrays[name]))
+            scores.append(score(arrays[label], arrays[name], from_logits=from_logits))
         except ValueError as error:
             raise ValueError(f"in {name} with {label}: {error}") from error
     return scores

@@ -1,6 +1,6 @@
 """Membership inference: who was in the training set? Scores, thresholds, audits and records."""
 
-# ruff: noqa: F401 (what functions return, and scores of probabilities, are here and not on the list)
+# ruff: noqa: F401 (what functions return is here and not on the list)
 
 from pineat_tf.membership import (
     audit,
@@ -19,7 +19,6 @@ from pineat_tf.membership import (
 )
 from pineat_tf.membership.audit import (
     SIGNALS,
-    SIGNALS_FROM_PROBS,
     audit_predictions,
     audit_scores,
 )
@@ -43,16 +42,11 @@ from pineat_tf.membership.results import MembershipResult
 from pineat_tf.membership.risk import ClassAudit, audit_classes, privacy_risk_scores
 from pineat_tf.membership.scores import (
     confidence_score,
-    confidence_score_from_probs,
     correctness_score,
-    correctness_score_from_probs,
     cross_entropy_score,
-    cross_entropy_score_from_probs,
     entropy_score,
-    entropy_score_from_probs,
     logit_score,
     modified_entropy_score,
-    modified_entropy_score_from_probs,
 )
 from pineat_tf.membership.shadow import lira_scores, relative_likelihood_scores, rmia_scores
 from pineat_tf.membership.thresholds import (

@@ -14,7 +14,7 @@ from pineat_tf.membership.thresholds import REPORTED_FPRS
 from pineat_tf.membership.uncertainty import leakage_p_values, score_intervals
 
 Score = Callable[..., tf.Tensor]
-"""Maps `(labels, outputs)` to scores of shape `(num,)`, larger = more likely a member."""
+"""Maps `(labels, outputs, *, from_logits=True)` to scores of shape `(num,)`, larger = more likely a member."""
 
 SIGNALS: dict[str, Score] = {
     "cross_entropy": scores.cross_entropy_score,
@@ -23,16 +23,7 @@ SIGNALS: dict[str, Score] = {
     "entropy": scores.entropy_score,
     "modified_entropy": scores.modified_entropy_score,
 }
-"""Signals computed from logits. Add an entry to add a signal."""
-
-SIGNALS_FROM_PROBS: dict[str, Score] = {
-    "cross_entropy": scores.cross_entropy_score_from_probs,
-    "confidence": scores.confidence_score_from_probs,
-    "correctness": scores.correctness_score_from_probs,
-    "entropy": scores.entropy_score_from_probs,
-    "modified_entropy": scores.modified_entropy_score_from_probs,
-}
-"""The same signals where only probabilities were kept."""
+"""Scores of predictions by name. Add an entry to add a signal."""
 
 
 def audit_scores(
@@ -165,7 +156,7 @@ def audit_predictions(
 
 def _scored(signal: str, members, non_members) -> ScoreSets:
     scored = (SIGNALS[signal](predictions.labels, predictions.logits) for predictions in (members, non_members))
-    return ScoreSets(*scored, np.asarray(members.labels), np.asarray(non_members.labels))
+    return ScoreSets(*scored, members.labels, non_members.labels)
 
 
 def _with_uncertainty(
@@ -193,7 +184,7 @@ def _check_predictions(members, non_members) -> None:
                 f"{type(predictions).__name__}. Give e.g. the result of `predict_logits`."
             )
     shapes = tuple(np.shape(members.logits)), tuple(np.shape(non_members.logits))
-    if shapes[0][-1:] != shapes[1][-1:]:
+    if shapes[0][1:] != shapes[1][1:]:
         raise ValueError(
             "`members` and `non_members` must be predictions of one network. Received: logits of "
             f"shape {shapes[0]} and {shapes[1]}. Predict both with the same network."

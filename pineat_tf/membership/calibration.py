@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pineat_tf.checks import check_choice, check_count
+from pineat_tf.membership.scores import as_class_numbers
 from pineat_tf.membership.thresholds import NoiseFloor, best_threshold, checked_scores, noise_floor
 
 CALIBRATIONS = ("in-sample", "held-out", "shadow")
@@ -130,11 +131,12 @@ def score_sets(
         array([1., 2.])
     """
     members, non_members = checked_scores(member_scores, non_member_scores, prefix=prefix)
-    labels = (
-        _checked_labels(f"{prefix}member_labels", member_labels, members),
-        _checked_labels(f"{prefix}non_member_labels", non_member_labels, non_members),
+    named = ("member_labels", member_labels, members), ("non_member_labels", non_member_labels, non_members)
+    classes = (
+        None if labels is None else as_class_numbers(prefix + name, labels, len(scores)).numpy()
+        for name, labels, scores in named
     )
-    return ScoreSets(members, non_members, *labels)
+    return ScoreSets(members, non_members, *classes)
 
 
 def choose_thresholds(scores: ScoreSets, *, per_class: bool = False) -> Thresholds:
@@ -327,15 +329,3 @@ def _check_labelled(scores: ScoreSets) -> None:
             "`per_class` needs the class of every example. Received: no `member_labels` or no `non_member_labels`. "
             "Give class numbers for both (of a shadow model too), or one threshold for all with per_class=False."
         )
-
-
-def _checked_labels(name: str, labels, scores: np.ndarray) -> np.ndarray | None:
-    if labels is None:
-        return None
-    labels = np.asarray(labels)
-    if labels.shape != scores.shape or labels.dtype.kind not in "iu":
-        raise ValueError(
-            f"`{name}` must be whole numbers of shape (num,), one a score. Received: dtype {labels.dtype.name}, shape "
-            f"{labels.shape} for {len(scores)} scores. Turn one-hot labels into class numbers by np.argmax(labels, -1)."
-        )
-    return labels

@@ -3,6 +3,7 @@
 import numpy as np
 
 from pineat_tf.checks import check_count
+from pineat_tf.membership.scores import as_class_numbers
 
 
 def plant_canaries(labels, *, num: int, num_classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -13,14 +14,14 @@ def plant_canaries(labels, *, num: int, num_classes: int, seed: int = 0) -> tupl
     labels) by `audit_scores`.
 
     Args:
-        labels: class numbers 0 .. `num_classes` - 1, shape `(num_examples,)`.
+        labels: class numbers 0 .. `num_classes` - 1 of shape `(num_examples,)`, one-hot rows or a column.
         num: how many canaries, 1 .. num_examples.
         num_classes: how many classes there are, >= 2.
         seed: which examples, and which labels, >= 0.
 
     Returns:
-        A copy of the labels with those of the canaries changed, and the canaries' positions in random order, shape
-        `(num,)`: any part of them is a random part.
+        int64 class numbers with those of the canaries changed, shape `(num_examples,)`, and the canaries' positions in
+        random order, shape `(num,)`: any part of them is a random part.
 
     Raises:
         ValueError: if labels are no class numbers, or a count is out of range.
@@ -33,22 +34,14 @@ def plant_canaries(labels, *, num: int, num_classes: int, seed: int = 0) -> tupl
         Aerni, Zhang and Tramèr, "Evaluations of Machine Learning Privacy Defenses are Misleading", CCS 2024,
         section 4.
     """
-    labels = np.array(labels)
     check_count("num_classes", num_classes, 2, "A wrong label needs a second class.")
     check_count("num", num, 1, "It is how many labels are changed.")
     check_count("seed", seed, 0, "It chooses the examples and their labels.")
-    whole = labels.ndim == 1 and labels.dtype.kind in "iu"
-    if not whole or not labels.size or labels.min() < 0 or labels.max() >= num_classes:
-        raise ValueError(
-            f"`labels` must be whole numbers in 0 .. {num_classes - 1} of shape (num_examples,). Received: dtype "
-            f"{labels.dtype.name}, shape {labels.shape}. Turn one-hot labels into numbers by np.argmax(labels, -1)."
-        )
+    labels = as_class_numbers("labels", labels, num_classes=num_classes).numpy().copy()
     if num > len(labels):
         raise ValueError(f"`num` must be at most the number of examples. Received: num={num} of {len(labels)}.")
     rng = np.random.default_rng(seed)
     canaries = rng.permutation(len(labels))[:num]
     steps = rng.integers(1, num_classes, num)
-    if num_classes - 1 > np.iinfo(labels.dtype).max:  # a new label may not fit
-        labels = labels.astype(np.int64)
-    labels[canaries] = (labels[canaries].astype(np.int64) + steps) % num_classes
+    labels[canaries] = (labels[canaries] + steps) % num_classes
     return labels, canaries

@@ -12,7 +12,13 @@ import numpy as np
 import tensorflow as tf
 
 from pineat_tf.checks import check_choice, check_count
-from pineat_tf.membership.scores import correctness_score, cross_entropy_score, entropy_score, logit_score
+from pineat_tf.membership.scores import (
+    checked_predictions,
+    correctness_score,
+    cross_entropy_score,
+    entropy_score,
+    logit_score,
+)
 
 KINDS = ("logistic", "mlp")
 """Attack models that there are: logistic regression, and a network with one hidden layer of 64 units."""
@@ -38,9 +44,9 @@ def logit_features(predictions) -> np.ndarray:
         Salem et al., "ML-Leaks", NDSS 2019, section III (sorted posteriors); Nasr, Shokri and Houmansadr, S&P 2019
         (with the label).
     """
-    labels, logits = predictions.labels, predictions.logits
+    labels, logits = checked_predictions(predictions.labels, predictions.logits)
     of_label = [score(labels, logits) for score in (cross_entropy_score, logit_score, entropy_score, correctness_score)]
-    log_probs = tf.sort(tf.nn.log_softmax(tf.cast(logits, tf.float64)), direction="DESCENDING")
+    log_probs = tf.sort(tf.nn.log_softmax(logits), direction="DESCENDING")
     return np.column_stack([log_probs, *of_label])
 
 

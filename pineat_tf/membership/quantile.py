@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pineat_tf.checks import check_count
-from pineat_tf.membership.scores import logit_score
+from pineat_tf.membership.scores import as_class_numbers, logit_score
 
 _FEWEST_IN_POPULATION = 50
 _NUM_FOLDS = 5  # of the residuals from which deviations are learned
@@ -138,12 +138,8 @@ def _checked_image_features(features: Sequence, sizes: list[int]) -> list[np.nda
 
 
 def _flat(images, labels) -> tuple[np.ndarray, np.ndarray]:
-    images, labels = np.asarray(images), np.asarray(labels)
-    whole = np.issubdtype(labels.dtype, np.integer) and labels.size and labels.min() >= 0
-    if images.ndim < 2 or labels.shape != images.shape[:1] or not whole:
-        raise ValueError(
-            "Each pair must be images of shape (num, ...) and class numbers >= 0 of shape (num,). Received: images of "
-            f"shape {images.shape}, labels of shape {labels.shape}, dtype {labels.dtype}. Turn one-hot labels into "
-            "class numbers by np.argmax(labels, axis=-1)."
-        )
-    return images.reshape(len(images), -1).astype(np.float64), labels
+    images = np.asarray(images)
+    if images.ndim < 2 or not len(images):
+        raise ValueError(f"Images must have shape (num, ...), at least one. Received: shape {images.shape}.")
+    classes = as_class_numbers("labels", labels, len(images)).numpy()
+    return images.reshape(len(images), -1).astype(np.float64), classes

@@ -8,7 +8,7 @@ from pineat_tf.checks import check_count
 from pineat_tf.membership.audit import audit_scores
 from pineat_tf.membership.calibration import ScoreSets, score_sets
 from pineat_tf.membership.results import MembershipResult
-from pineat_tf.membership.scores import as_float64
+from pineat_tf.membership.scores import as_class_numbers, as_float64
 
 _SMALLEST = 1e-10  # as the authors' code: what is nearer to 0 shares the first bin
 
@@ -67,8 +67,8 @@ def privacy_risk_scores(scores, labels, shadow: ScoreSets, *, num_bins: int = 5)
     check_count("num_bins", num_bins, 1, "The authors take 5.")
     shadow = score_sets(*shadow, prefix="shadow.")
     scores = as_float64("scores", scores).numpy()
-    labels = np.asarray(labels)
-    _check_scored(scores, labels, shadow)
+    _check_scored(scores, shadow)
+    labels = as_class_numbers("labels", labels, len(scores)).numpy()
     everyone = _histogram(shadow, num_bins)
     posteriors = everyone.posterior(-scores)
     for label in np.intersect1d(labels, shadow.classes()):
@@ -140,12 +140,9 @@ def _nearest_filled(members: np.ndarray, non_members: np.ndarray) -> np.ndarray:
     return members[nearest] / (members + non_members)[nearest]
 
 
-def _check_scored(scores: np.ndarray, labels: np.ndarray, shadow: ScoreSets) -> None:
-    if scores.ndim != 1 or labels.shape != scores.shape or labels.dtype.kind not in "iu":
-        raise ValueError(
-            "`scores` must have shape (num,), and `labels` be whole numbers of the same shape. Received: shapes "
-            f"{scores.shape} and {labels.shape}, labels of dtype {labels.dtype.name}."
-        )
+def _check_scored(scores: np.ndarray, shadow: ScoreSets) -> None:
+    if scores.ndim != 1:
+        raise ValueError(f"`scores` must have shape (num,). Received: shape {scores.shape}. Give one an example.")
     if shadow.member_labels is None or shadow.non_member_labels is None:
         raise ValueError(
             "`shadow` must have the labels of its examples. Received: none. Give "

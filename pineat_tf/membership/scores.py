@@ -1,136 +1,97 @@
 """Membership scores: one number per example, larger = more likely a training member.
 
-Everything is float64 on the device. float32 softmax saturates at exactly 1 for most training
-examples of an overfitted network (1712 of 1900 in a published case), which hides them behind one
-another; float64 scores of the logits keep their order.
+All take `(labels, outputs, *, from_logits=True)`, compute in float64 and return float64 scores of shape `(num,)`.
+float32 softmax saturates at exactly 1 for most training examples of an overfitted network (1712 of 1900 in a published
+case), which hides them behind one another; float64 scores of the logits keep their order.
 """
+
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-ROW_SUM_TOLERANCE = 1e-3
-"""How far the probabilities of one example may be from summing to 1."""
+from pineat_tf.checks import check_labels
+from pineat_tf.heads import class_logits
+from pineat_tf.losses import class_numbers
+
+__all__ = [
+    "as_class_numbers",
+    "as_float64",
+    "checked_predictions",
+    "confidence_score",
+    "correctness_score",
+    "cross_entropy_score",
+    "entropy_score",
+    "logit_score",
+    "modified_entropy_score",
+]
+
+_ROW_SUM_TOLERANCE = 1e-3  # how far the probabilities of one example may be from summing to 1
 
 
-def cross_entropy_score(labels, logits) -> tf.Tensor:
+def cross_entropy_score(labels: Any, outputs: Any, *, from_logits: bool = True) -> tf.Tensor:
     """Scores each example by log p_y, the negative of its cross-entropy.
 
-    The log-softmax is taken as `-log(1 + sum_{c != y} exp(z_c - z_y))`, so it neither clips nor
-    saturates: two confident examples tie only if their logits do.
+    Of logits it is `-log(1 + sum_{c != y} exp(z_c - z_y))`, so it neither clips nor saturates: two confident examples
+    tie only if their logits do. Of probabilities it is `-inf` where p_y is 0.
 
     Args:
-        labels: class indices, whole numbers of shape `(num,)`.
-        logits: finite, shape `(num, num_classes)`. Scored in float64 whatever their dtype.
+        labels: class numbers, one-hot rows or a column, as `fit` takes them.
+        outputs: finite logits, or probabilities in [0, 1] with rows that sum to 1, of shape `(num, num_classes)`; one
+            logit z or sigmoid p an example, of shape `(num, 1)` or `(num,)`, becomes [0, z] or [1 - p, p].
+        from_logits: False where `outputs` are probabilities. What a float32 softmax rounded to 0 or 1 stays tied.
 
     Returns:
         float64 scores of shape `(num,)`, <= 0, in nats.
 
     Raises:
-        ValueError: if shapes disagree, a label is no class, or a logit is not finite. (Inside a
-            `tf.function` values cannot be inspected; only shapes and dtypes are checked there.)
+        ValueError: if shapes disagree, a label is no class, or a logit or probability is out of its range. (Inside a
+            `tf.function` bad labels fail when it runs; values of outputs are not checked there.)
 
     Example:
         >>> cross_entropy_score([1, 0], [[-0.3, 1.5, 0.2], [2.0, 3.0, 0.5]]).numpy().round(4)
         array([-0.3631, -1.3715])
+        >>> cross_entropy_score([0, 1], [[1.0, 0.0], [1.0, 0.0]], from_logits=False).numpy()
+        array([  0., -inf])
 
     Reference:
-        Yeom et al., "Privacy Risk in Machine Learning", CSF 2018, section 3 (threshold on the
-        loss); P_E of the PINEAT paper.
+        Yeom et al., "Privacy Risk in Machine Learning", CSF 2018, section 3 (threshold on the loss); P_E of the PINEAT
+        paper.
     """
-    labels, logits = _checked_logits(labels, logits)
-    gaps = logits - _of_true_class(labels, logits)[:, tf.newaxis]
+    labels, outputs = checked_predictions(labels, outputs, from_logits=from_logits)
+    if not from_logits:
+        return tf.math.log(_of_class(labels, outputs))
+    gaps = outputs - _of_class(labels, outputs)[:, tf.newaxis]
     return -tf.nn.softplus(_log_sum_exp_of_others(labels, gaps))
 
 
-def confidence_score(labels, logits) -> tf.Tensor:
-    """Scores each example by the softmax probability of its class, kept in float32.
+def confidence_score(labels: Any, outputs: Any, *, from_logits: bool = True) -> tf.Tensor:
+    """Scores each example by the probability of its class, which of logits is rounded to float32.
 
     The rounding is that of the reference's prediction files, so confident examples tie here where
-    `cross_entropy_score` tells them apart; below 1.2e-38 a probability becomes 0, as in TensorFlow's
-    own softmax. For comparison with published figures.
-
-    Args:
-        labels: class indices, whole numbers of shape `(num,)`.
-        logits: finite, shape `(num, num_classes)`.
-
-    Returns:
-        float64 scores of shape `(num,)` in [0, 1], each of them a float32 number.
-
-    Raises:
-        ValueError: as `cross_entropy_score`.
+    `cross_entropy_score` tells them apart; below 1.2e-38 a probability becomes 0, as in TensorFlow's own softmax. For
+    comparison with published figures. Arguments and errors are those of `cross_entropy_score`; scores lie in [0, 1].
 
     Example:
         >>> confidence_score([0, 0], [[20.0, 0.0], [30.0, 0.0]]).numpy()
         array([1., 1.])
 
     Reference:
-        Song, Shokri, Mittal, "Privacy Risks of Securing Machine Learning Models against
-        Adversarial Examples", CCS 2019, section 3.
+        Song, Shokri, Mittal, "Privacy Risks of Securing Machine Learning Models against Adversarial Examples", CCS
+        2019, section 3.
     """
-    probs = tf.exp(cross_entropy_score(labels, logits))
+    if not from_logits:
+        return _of_class(*checked_predictions(labels, outputs, from_logits=from_logits))
+    probs = tf.exp(cross_entropy_score(labels, outputs))
     return tf.cast(tf.cast(probs, tf.float32), tf.float64)
 
 
-def cross_entropy_score_from_probs(labels, probs) -> tf.Tensor:
-    """Scores each example by log p_y where only probabilities were kept.
-
-    Args:
-        labels: class indices, whole numbers of shape `(num,)`.
-        probs: softmax outputs, shape `(num, num_classes)`, in [0, 1], rows summing to 1.
-
-    Returns:
-        float64 scores of shape `(num,)`, <= 0; `-inf` where the probability is 0. Nothing is
-        clipped, but what a float32 softmax rounded to 0 or 1 stays tied.
-
-    Raises:
-        ValueError: if shapes disagree, a label is no class, or rows are no probabilities.
-
-    Example:
-        >>> cross_entropy_score_from_probs([0, 1], [[1.0, 0.0], [1.0, 0.0]]).numpy()
-        array([  0., -inf])
-    """
-    return tf.math.log(confidence_score_from_probs(labels, probs))
-
-
-def confidence_score_from_probs(labels, probs) -> tf.Tensor:
-    """Scores each example by the probability of its class, as it was kept.
-
-    Args:
-        labels: class indices, whole numbers of shape `(num,)`.
-        probs: softmax outputs, shape `(num, num_classes)`, in [0, 1], rows summing to 1.
-
-    Returns:
-        float64 scores of shape `(num,)` in [0, 1].
-
-    Raises:
-        ValueError: if shapes disagree, a label is no class, or rows are no probabilities.
-
-    Example:
-        >>> confidence_score_from_probs([0, 1], [[0.75, 0.25], [0.75, 0.25]]).numpy()
-        array([0.75, 0.25])
-
-    Reference:
-        Song, Shokri, Mittal, CCS 2019, section 3.
-    """
-    labels, probs = _checked_probs(labels, probs)
-    return _of_true_class(labels, probs)
-
-
-def logit_score(labels, logits) -> tf.Tensor:
+def logit_score(labels: Any, outputs: Any, *, from_logits: bool = True) -> tf.Tensor:
     """Scores each example by the logit of its class's probability, log(p_y / (1 - p_y)).
 
     It orders examples as `cross_entropy_score` does, but is spread nearly normally over networks, which LiRA needs. It
-    is `z_y - log(sum_{c != y} exp(z_c))`, so it never saturates.
-
-    Args:
-        labels: class indices, whole numbers of shape `(num,)`.
-        logits: finite, shape `(num, num_classes)`.
-
-    Returns:
-        float64 scores of shape `(num,)`, unbounded.
-
-    Raises:
-        ValueError: as `cross_entropy_score`.
+    is `z_y - log(sum_{c != y} exp(z_c))`, so of logits it never saturates. Arguments and errors are those of
+    `cross_entropy_score`.
 
     Example:
         >>> logit_score([1, 2], [[1.0, 2.0, -3.0], [-1.0, 1.0, 0.0]]).numpy().round(4)
@@ -139,22 +100,15 @@ def logit_score(labels, logits) -> tf.Tensor:
     Reference:
         Carlini et al., "Membership Inference Attacks From First Principles", S&P 2022, section IV-C.
     """
-    labels, logits = _checked_logits(labels, logits)
-    return _of_true_class(labels, logits) - _log_sum_exp_of_others(labels, logits)
+    labels, outputs = checked_predictions(labels, outputs, from_logits=from_logits)
+    logits = outputs if from_logits else tf.math.log(outputs)
+    return _of_class(labels, logits) - _log_sum_exp_of_others(labels, logits)
 
 
-def correctness_score(labels, logits) -> tf.Tensor:
+def correctness_score(labels: Any, outputs: Any, *, from_logits: bool = True) -> tf.Tensor:
     """Scores each example 1 if it is classified correctly, 0 if not: the gap attack as a score.
 
-    Args:
-        labels: class indices, whole numbers of shape `(num,)`.
-        logits: finite, shape `(num, num_classes)`.
-
-    Returns:
-        float64 scores of shape `(num,)`, 0 or 1.
-
-    Raises:
-        ValueError: as `cross_entropy_score`.
+    Arguments and errors are those of `cross_entropy_score`.
 
     Example:
         >>> correctness_score([0, 0], [[2.0, 1.0], [1.0, 2.0]]).numpy()
@@ -163,31 +117,14 @@ def correctness_score(labels, logits) -> tf.Tensor:
     Reference:
         Yeom et al., CSF 2018, section 3.
     """
-    return _correct(*_checked_logits(labels, logits))
+    labels, outputs = checked_predictions(labels, outputs, from_logits=from_logits)
+    return tf.cast(tf.argmax(outputs, axis=1) == labels, tf.float64)
 
 
-def correctness_score_from_probs(labels, probs) -> tf.Tensor:
-    """`correctness_score` where only probabilities were kept; arguments as `confidence_score_from_probs`.
+def entropy_score(labels: Any, outputs: Any, *, from_logits: bool = True) -> tf.Tensor:
+    """Scores each example by the negative entropy of its prediction, in [-log(num_classes), 0] nats.
 
-    Example:
-        >>> correctness_score_from_probs([0, 0], [[0.9, 0.1], [0.1, 0.9]]).numpy()
-        array([1., 0.])
-    """
-    return _correct(*_checked_probs(labels, probs))
-
-
-def entropy_score(labels, logits) -> tf.Tensor:
-    """Scores each example by the negative entropy of its prediction, whatever its class.
-
-    Args:
-        labels: class indices, whole numbers of shape `(num,)`; not used, as the attack does not know them.
-        logits: finite, shape `(num, num_classes)`.
-
-    Returns:
-        float64 scores of shape `(num,)` in [-log(num_classes), 0], in nats.
-
-    Raises:
-        ValueError: as `cross_entropy_score`.
+    Arguments and errors are those of `cross_entropy_score`; labels are not used, as the attack does not know them.
 
     Example:
         >>> entropy_score([0], [[0.0, 0.0]]).numpy().round(4)
@@ -197,26 +134,17 @@ def entropy_score(labels, logits) -> tf.Tensor:
         Shokri et al., S&P 2017; Song and Mittal, "Systematic Evaluation of Privacy Risks of Machine Learning Models",
         USENIX Security 2021, section 3.1.
     """
-    _, logits = _checked_logits(labels, logits)
-    log_probs, _ = _log_probs(logits)
+    _, outputs = checked_predictions(labels, outputs, from_logits=from_logits)
+    log_probs, _ = _log_probs(outputs, from_logits)
     return tf.reduce_sum(_times(tf.exp(log_probs), log_probs), axis=1)
 
 
-def modified_entropy_score(labels, logits) -> tf.Tensor:
+def modified_entropy_score(labels: Any, outputs: Any, *, from_logits: bool = True) -> tf.Tensor:
     """Scores each example by the negative modified entropy, which is small for a sure and correct prediction only.
 
-    The modified entropy is `-(1 - p_y) log(p_y) - sum_{c != y} p_c log(1 - p_c)`. The chance that a class is not it is
-    summed from the other classes where it is nearly 0, so that nothing saturates.
-
-    Args:
-        labels: class indices, whole numbers of shape `(num,)`.
-        logits: finite, shape `(num, num_classes)`.
-
-    Returns:
-        float64 scores of shape `(num,)`, <= 0.
-
-    Raises:
-        ValueError: as `cross_entropy_score`.
+    The modified entropy is `-(1 - p_y) log(p_y) - sum_{c != y} p_c log(1 - p_c)`. Of logits, 1 - p_c is summed from
+    the other classes where it is nearly 0, so that nothing saturates; of probabilities the score is `-inf` where the
+    network was sure of a wrong class. Arguments and errors are those of `cross_entropy_score`; scores are <= 0.
 
     Example:
         >>> modified_entropy_score([0, 1], [[1.0, 0.0], [1.0, 0.0]]).numpy().round(4)
@@ -225,44 +153,19 @@ def modified_entropy_score(labels, logits) -> tf.Tensor:
     Reference:
         Song and Mittal, USENIX Security 2021, eq. (7).
     """
-    labels, logits = _checked_logits(labels, logits)
-    log_probs, log_complements = _log_probs(logits)
-    return _negative_modified_entropy(labels, log_probs, log_complements)
+    labels, outputs = checked_predictions(labels, outputs, from_logits=from_logits)
+    log_probs, log_complements = _log_probs(outputs, from_logits)
+    is_label = tf.one_hot(labels, tf.shape(outputs)[1], on_value=True, off_value=False)
+    weights = tf.exp(tf.where(is_label, log_complements, log_probs))
+    return tf.reduce_sum(_times(weights, tf.where(is_label, log_probs, log_complements)), axis=1)
 
 
-def entropy_score_from_probs(labels, probs) -> tf.Tensor:
-    """`entropy_score` where only probabilities were kept; arguments as `confidence_score_from_probs`.
-
-    Example:
-        >>> entropy_score_from_probs([0, 0], [[1.0, 0.0], [0.5, 0.5]]).numpy().round(4)
-        array([ 0.    , -0.6931])
-    """
-    _, probs = _checked_probs(labels, probs)
-    return tf.reduce_sum(_times(probs, tf.math.log(probs)), axis=1)
-
-
-def modified_entropy_score_from_probs(labels, probs) -> tf.Tensor:
-    """`modified_entropy_score` where only probabilities were kept; arguments as `confidence_score_from_probs`.
-
-    It is `-inf` where the network was sure of a wrong class.
-
-    Example:
-        >>> modified_entropy_score_from_probs([0, 1], [[1.0, 0.0], [1.0, 0.0]]).numpy()
-        array([  0., -inf])
-    """
-    labels, probs = _checked_probs(labels, probs)
-    return _negative_modified_entropy(labels, tf.math.log(probs), tf.math.log(1.0 - probs))
-
-
-def as_float64(name: str, values) -> tf.Tensor:
-    """Converts real numbers to a float64 tensor; Python floats keep all their digits.
+def as_float64(name: str, values: Any) -> tf.Tensor:
+    """Converts real numbers to a float64 tensor of the same shape; Python floats keep all their digits.
 
     Args:
         name: what to call them in the error.
-        values: a tensor, an array or nested lists of real numbers.
-
-    Returns:
-        A float64 tensor of the same shape.
+        values: a tensor, an array or nested lists.
 
     Raises:
         ValueError: if they are not real numbers.
@@ -283,12 +186,35 @@ def as_float64(name: str, values) -> tf.Tensor:
     return tf.cast(values, tf.float64)
 
 
-def _of_true_class(labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+def as_class_numbers(name: str, labels: Any, num: int | None = None, num_classes: int | None = None) -> tf.Tensor:
+    """Converts labels in any form that `check_labels` accepts to int64 class numbers of shape `(num,)`.
+
+    Args:
+        name: what to call them in the error.
+        labels: class numbers, one-hot rows or a column.
+        num: how many examples there are; None for any number.
+        num_classes: how many classes there are; None for any number.
+
+    Raises:
+        ValueError: if they are no labels of so many examples.
+
+    Example:
+        >>> as_class_numbers("labels", [[0, 1], [1, 0]]).numpy()
+        array([1, 0])
+    """
+    try:
+        classes = tf.cast(class_numbers(check_labels(labels, num_classes)), tf.int64)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"`{name}` must be labels of one class an example. {error}") from error
+    if num is not None and not classes.shape.is_compatible_with([num]):
+        raise ValueError(
+            f"`{name}` must have one label an example. Received: {classes.shape[0]} labels for {num} examples."
+        )
+    return classes
+
+
+def _of_class(labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
     return tf.gather(outputs, labels, axis=1, batch_dims=1)
-
-
-def _correct(labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-    return tf.cast(tf.argmax(outputs, axis=1) == labels, tf.float64)
 
 
 def _log_sum_exp_of_others(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
@@ -297,24 +223,19 @@ def _log_sum_exp_of_others(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     return tf.reduce_logsumexp(tf.where(is_label, tf.constant(-np.inf, tf.float64), logits), axis=1)
 
 
-def _log_probs(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _log_probs(outputs: tf.Tensor, from_logits: bool) -> tuple[tf.Tensor, tf.Tensor]:
     """log(p) and log(1 - p) of every class; what is lost to rounding where p is nearly 1 is summed from the others."""
-    largest = tf.argmax(logits, axis=1)
-    is_largest = tf.one_hot(largest, tf.shape(logits)[1], on_value=True, off_value=False)
-    odds = (_of_true_class(largest, logits) - _log_sum_exp_of_others(largest, logits))[:, tf.newaxis]
-    log_probs = tf.nn.log_softmax(logits)
-    of_others = tf.where(is_largest, tf.zeros_like(logits), tf.exp(log_probs))
+    if not from_logits:
+        return tf.math.log(outputs), tf.math.log(1.0 - outputs)
+    largest = tf.argmax(outputs, axis=1)
+    is_largest = tf.one_hot(largest, tf.shape(outputs)[1], on_value=True, off_value=False)
+    odds = (_of_class(largest, outputs) - _log_sum_exp_of_others(largest, outputs))[:, tf.newaxis]
+    log_probs = tf.nn.log_softmax(outputs)
+    of_others = tf.where(is_largest, tf.zeros_like(outputs), tf.exp(log_probs))
     return (
         tf.where(is_largest, -tf.nn.softplus(-odds), log_probs),
         tf.where(is_largest, -tf.nn.softplus(odds), tf.math.log1p(-of_others)),
     )
-
-
-def _negative_modified_entropy(labels: tf.Tensor, log_probs: tf.Tensor, log_complements: tf.Tensor) -> tf.Tensor:
-    """`(1 - p_y) log(p_y) + sum_{c != y} p_c log(1 - p_c)`, where 0 times an infinity counts as 0."""
-    is_label = tf.one_hot(labels, tf.shape(log_probs)[1], on_value=True, off_value=False)
-    weights = tf.exp(tf.where(is_label, log_complements, log_probs))
-    return tf.reduce_sum(_times(weights, tf.where(is_label, log_probs, log_complements)), axis=1)
 
 
 def _times(probs: tf.Tensor, logs: tf.Tensor) -> tf.Tensor:
@@ -322,83 +243,51 @@ def _times(probs: tf.Tensor, logs: tf.Tensor) -> tf.Tensor:
     return tf.where(probs > 0, probs * logs, tf.zeros_like(probs))
 
 
-def _checked_logits(labels, logits) -> tuple[tf.Tensor, tf.Tensor]:
-    labels, logits = _checked(labels, logits, "logits")
-    _check_finite(logits)
-    return labels, logits
+def checked_predictions(labels: Any, outputs: Any, *, from_logits: bool = True) -> tuple[tf.Tensor, tf.Tensor]:
+    """Converts labels to int64 class numbers and outputs to float64 of two classes or more, once they fit each other.
 
-
-def _checked_probs(labels, probs) -> tuple[tf.Tensor, tf.Tensor]:
-    labels, probs = _checked(labels, probs, "probs")
-    _check_probs(probs)
-    return labels, probs
-
-
-def _checked(labels, outputs, name: str) -> tuple[tf.Tensor, tf.Tensor]:
-    """Labels as int64 and outputs as float64, once they fit each other."""
-    outputs = as_float64(name, outputs)
-    labels = labels if tf.is_tensor(labels) else tf.convert_to_tensor(np.asarray(labels))
-    _check_outputs_shape(outputs, name)
-    _check_labels_shape(labels, outputs, name)
-    labels = tf.cast(labels, tf.int64)
-    _check_labels_range(labels, outputs.shape[1])
-    return labels, outputs
-
-
-def _check_outputs_shape(outputs: tf.Tensor, name: str) -> None:
-    if outputs.shape.rank != 2 or (outputs.shape[1] or 0) < 2 or outputs.shape[0] == 0:
+    Arguments and errors are those of `cross_entropy_score`.
+    """
+    name = "logits" if from_logits else "probs"
+    outputs = outputs if tf.is_tensor(outputs) else as_float64(name, outputs)  # Keras marks what it took a sigmoid of
+    shape = outputs.shape
+    if shape.rank not in (1, 2) or 0 in tuple(shape) or shape[1:].rank and shape[1] is None:
         raise ValueError(
-            f"`{name}` must have shape (num, num_classes) with at least one example and two "
-            f"classes. Received: shape={outputs.shape}. Give one row per example; a network with "
-            "a single output needs its two classes written out, e.g. logits [0, z]."
+            f"`{name}` must have shape (num, num_classes), or (num, 1) for one number an example, with at least one "
+            f"example. Received: shape={shape}. Give one row per example."
         )
+    is_single = shape.rank == 1 or shape[1] == 1
+    if from_logits:
+        outputs = as_float64(name, class_logits(outputs))
+    else:
+        outputs = as_float64(name, outputs)
+        outputs = tf.stack([1.0 - tf.reshape(outputs, [-1]), tf.reshape(outputs, [-1])], 1) if is_single else outputs
+    if tf.executing_eagerly():
+        (_check_logits if from_logits else _check_probs)(outputs, is_single)
+    return as_class_numbers("labels", labels, outputs.shape[0], outputs.shape[1]), outputs
 
 
-def _check_labels_shape(labels: tf.Tensor, outputs: tf.Tensor, name: str) -> None:
-    if not labels.shape.is_compatible_with(outputs.shape[:1]):
-        raise ValueError(
-            f"`labels` must have shape (num,), one for each row of `{name}`. Received: labels of "
-            f"shape {labels.shape} and {name} of shape {outputs.shape}. Turn one-hot labels into "
-            "class indices with np.argmax(labels, axis=-1), and (num, 1) with np.ravel(labels)."
-        )
-    if not labels.dtype.is_integer:
-        raise ValueError(
-            "`labels` must be class indices, i.e. whole numbers. Received: "
-            f"dtype={labels.dtype.name}. Convert them, e.g. np.asarray(labels, dtype=int)."
-        )
-
-
-def _check_labels_range(labels: tf.Tensor, num_classes: int) -> None:
-    if not tf.executing_eagerly():
-        return
-    lowest, highest = int(tf.reduce_min(labels)), int(tf.reduce_max(labels))
-    if lowest < 0 or highest >= num_classes:
-        raise ValueError(
-            f"`labels` must lie in 0..{num_classes - 1}, one for each of the {num_classes} "
-            f"classes. Received: labels from {lowest} to {highest}. Number the classes from 0."
-        )
-
-
-def _check_finite(logits: tf.Tensor) -> None:
-    if not tf.executing_eagerly():
-        return
+def _check_logits(logits: tf.Tensor, is_single: bool) -> None:
     num_bad = int(tf.math.count_nonzero(~tf.math.is_finite(logits)))
     if num_bad:
         raise ValueError(
-            f"`logits` must be finite. Received: {num_bad} of {tf.size(logits)} values NaN or "
-            "infinite. The network has probably diverged: check its weights and its inputs."
+            f"`logits` must be finite. Received: {num_bad} of {tf.size(logits)} values NaN or infinite. The network "
+            "has probably diverged: check its weights and its inputs."
+        )
+    if is_single and tf.reduce_all((logits >= 0) & (logits <= 1)):
+        raise ValueError(
+            "One logit an example must leave [0, 1] for some example. Received: values in [0, 1] only, as a sigmoid "
+            "gives. Pass `from_logits=False` with sigmoids, and [0, z] with logits z."
         )
 
 
-def _check_probs(probs: tf.Tensor) -> None:
-    if not tf.executing_eagerly():
-        return
+def _check_probs(probs: tf.Tensor, is_single: bool) -> None:
     lowest, highest = float(tf.reduce_min(probs)), float(tf.reduce_max(probs))
     worst_sum = float(tf.reduce_max(tf.abs(tf.reduce_sum(probs, axis=1) - 1)))
     # NaN fails every comparison, so ask for what must hold.
-    if not (lowest >= 0 and highest <= 1 and worst_sum <= ROW_SUM_TOLERANCE):
+    if not (lowest >= 0 and highest <= 1 and worst_sum <= _ROW_SUM_TOLERANCE):
         raise ValueError(
-            f"`probs` must lie in [0, 1] with rows that sum to 1 within {ROW_SUM_TOLERANCE:g}. "
-            f"Received: values from {lowest:g} to {highest:g}, a row sum off by {worst_sum:g}. "
-            "Are these logits? Then use the score of the same name without `_from_probs`."
+            f"`probs` must lie in [0, 1] with rows that sum to 1 within {_ROW_SUM_TOLERANCE:g}. Received: values from "
+            f"{lowest:g} to {highest:g}, a row sum off by {worst_sum:g}. Are these logits? Then leave out "
+            "`from_logits=False`."
         )
