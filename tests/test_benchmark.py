@@ -13,9 +13,9 @@ import tensorflow as tf
 
 import pineat_tf as pt
 from experiments import networks
-from experiments.benchmark import __main__ as command
-from experiments.benchmark import baselines, counts, results, work
 from experiments.config import ExperimentConfig
+from experiments.study.benchmark import __main__ as command
+from experiments.study.benchmark import baselines, counts, results, work
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -120,7 +120,7 @@ def test_a_worker_answers_each_job_by_a_line():
     jobs = [{"task": "pgd original", "seconds": 0.0}, {"task": "evaluation apgd", "seconds": 0.0}]
     jobs += [{"task": work.MATMUL, "seconds": 0.0}, {"task": "pgd pineat 1/1", "seconds": 0.0}]
     run = subprocess.run(
-        [sys.executable, "-m", "experiments.benchmark.worker", "tf.function", "1", "float32"],
+        [sys.executable, "-m", "experiments.study.benchmark.worker", "tf.function", "1", "float32"],
         input="".join(json.dumps(job) + "\n" for job in jobs), capture_output=True, text=True,
     )  # fmt: skip
     rates = [json.loads(line)["updates_per_second"] for line in run.stdout.splitlines()]
@@ -153,7 +153,7 @@ def test_an_engine_on_pytorch_is_a_process_without_tensorflow(tmp_path, monkeypa
 def test_an_engine_on_tensorflow_imports_no_pytorch(tmp_path):
     (tmp_path / "torch.py").write_text("raise SystemExit('PyTorch beside TensorFlow')")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
-    program = "import experiments.benchmark.worker, experiments.benchmark.__main__"
+    program = "import experiments.study.benchmark.worker, experiments.study.benchmark.__main__"
     subprocess.run([sys.executable, "-c", program], env=environment, check=True)
 
 

@@ -10,9 +10,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from experiments import networks  # noqa: E402
-from experiments.benchmark import peers as benchmark_peers  # noqa: E402
-from experiments.benchmark.peers import evaluators, peers  # noqa: E402
-from experiments.benchmark.work import Work  # noqa: E402
+from experiments.study.benchmark import peers as benchmark_peers  # noqa: E402
+from experiments.study.benchmark.peers import evaluators, peers  # noqa: E402
+from experiments.study.benchmark.work import Work  # noqa: E402
 
 WORK = Work(width=1, precision="float32", batch_size=8, num_steps=3)
 BFLOAT16 = Work(width=1, precision="bfloat16", batch_size=8, num_steps=3)

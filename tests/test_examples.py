@@ -18,7 +18,7 @@ import pineat_tf as pt
 
 ROOT = pathlib.Path(__file__).parents[1]
 NUM_CLASSES = 5  # the targeted difference of logits ratio needs four
-OTHER_FRAMEWORKS = ("experiments.benchmark.peers", "experiments.benchmark.peer_worker")  # not beside TensorFlow
+OTHER_FRAMEWORKS = tuple(f"experiments.study.benchmark.{name}" for name in ("peers", "peer_worker"))  # not beside TF
 PAGES = [ROOT / "README.md", ROOT / "BUILD_NOTES.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 
 

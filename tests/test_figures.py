@@ -10,8 +10,9 @@ from made_up import record_of
 
 from experiments import method
 from experiments.config import ExperimentConfig
-from experiments.figures import clusters, pareto, ratios, style
-from experiments.figures.__main__ import main
+from experiments.figures import pareto, ratios, style
+from experiments.study import clusters
+from experiments.study.figure1 import main
 from experiments.sweep import plan, tables
 
 IMAGES, PASSES = 50, 40

@@ -82,7 +82,7 @@ def test_the_library_needs_only_what_it_names():
 @pytest.mark.parametrize("path", [p for p in SOURCES if "absl" in p.read_text()], ids=lambda p: p.name)
 def test_flags_stay_with_the_commands(path):
     shared = "plan.py"  # the flags of a sweep, which three commands read
-    assert path.parent.name == "experiments" or path.name in ("__main__.py", shared)
+    assert path.parent.name in ("experiments", "study") or path.name in ("__main__.py", shared)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -6,10 +6,11 @@ import json
 import pytest
 from made_up import record_of
 
-from experiments import cost, method, observations, paper
+from experiments import cost, method, paper
 from experiments.config import VARIANTS
-from experiments.observations import Comparison, Statement
 from experiments.statistics import Difference
+from experiments.study import observations
+from experiments.study.observations import Comparison, Statement
 from experiments.sweep import plan, tables
 
 FILES = ["--flagfile=table1_fmnist.flags", "--flagfile=ratios_fmnist.flags"]

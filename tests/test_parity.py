@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import pineat_tf as pt
-from experiments import networks, parity
+from experiments import networks
+from experiments.study import parity
 
 
 @pytest.mark.parametrize("width", [1, 2])
@@ -44,7 +45,7 @@ def pgd_of_art(network, work, random_start):
 def test_our_pgd_gives_the_images_of_other_libraries(library):
     torch = pytest.importorskip("torch")
     pytest.importorskip(library)
-    peers = pytest.importorskip("experiments.benchmark.peers")  # imports torch
+    peers = pytest.importorskip("experiments.study.benchmark.peers")  # imports torch
     by_library = {"torch": peers._pytorch, "foolbox": peers._foolbox, "cleverhans": peers._cleverhans}
     network = networks.build("fmnist_vgg", input_shape=(28, 28, 1), num_classes=10, width=1)
     images = np.random.default_rng(0).random((8, 28, 28, 1), dtype=np.float32)

@@ -12,7 +12,7 @@ import subprocess
 import pytest
 from test_pipeline import SMOKE, execute, metrics_of, refusal, rows_of_history, without_times
 
-from experiments import resume_trial
+from experiments.study import resume_trial
 
 # 10 rounds a pass, a checkpoint after each: seconds, in which a moment can be chosen.
 ARGUMENTS = [*resume_trial.FLAGS, "--variant=pineat", "--updates=300"]

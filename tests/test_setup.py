@@ -46,5 +46,5 @@ def test_every_file_that_is_read_is_taken_along():
         for path in ROOT.joinpath(*package.split(".")).glob(pattern)
     }
     files = {path for package in PACKAGES for path in (ROOT / package).rglob("*.*") if path.is_file()}
-    results = ROOT / "experiments" / "results"
+    results = ROOT / "experiments" / "study" / "results"
     assert {path for path in files if path.suffix not in (".py", ".pyc") and results not in path.parents} == taken

@@ -12,7 +12,7 @@ from experiments.statistics import paired_difference
 from experiments.sweep import plan, tables
 
 ROOT = pathlib.Path(__file__).parents[1]
-RESULTS = ROOT / "experiments" / "results"
+RESULTS = ROOT / "experiments" / "study" / "results"
 RATIOS = ("4/1", "3/1", "2/1", "3/2", "1/1", "2/2", "2/3", "1/2", "1/3", "1/4")
 
 

@@ -9,10 +9,10 @@ import tensorflow as tf
 
 import pineat_tf as pt
 from experiments import datasets, method
-from experiments.benchmark import baselines, work
-from experiments.benchmark.counts import network_of
-from experiments.benchmark.work import EVALUATION_BATCH, EVALUATION_STEPS, MATMUL, TRAINING, Work
 from experiments.config import ExperimentConfig
+from experiments.study.benchmark import baselines, work
+from experiments.study.benchmark.counts import network_of
+from experiments.study.benchmark.work import EVALUATION_BATCH, EVALUATION_STEPS, MATMUL, TRAINING, Work
 
 _MATMUL_SIZE = 4096
 

@@ -8,8 +8,8 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 from experiments import files
-from experiments.benchmark import counts, worker
-from experiments.benchmark.work import EVALUATION, EVALUATION_BATCH, MATMUL, TRAINING, Work
+from experiments.study.benchmark import counts, worker
+from experiments.study.benchmark.work import EVALUATION, EVALUATION_BATCH, MATMUL, TRAINING, Work
 from pineat_tf.report import markdown_table
 
 

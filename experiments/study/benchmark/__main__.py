@@ -1,6 +1,6 @@
 """Times this library beside plain TensorFlow loops and other libraries, all in one run.
 
-    python -m experiments.benchmark --widths=1,4 --json=benchmark.json --picture=benchmark.png
+    python -m experiments.study.benchmark --widths=1,4 --json=benchmark.json --picture=benchmark.png
 
 Each engine has a process of its own; they take turns at each task, so that ratios hold on a machine that others use
 as well. Engines whose library is not installed are left out.
@@ -18,8 +18,8 @@ import tempfile
 from absl import flags
 
 from experiments import WITHOUT_TENSORFLOW, command_line, files, progress
-from experiments.benchmark import results, work
-from experiments.benchmark.work import EVALUATION, MATMUL, TRAINING
+from experiments.study.benchmark import results, work
+from experiments.study.benchmark.work import EVALUATION, MATMUL, TRAINING
 from pineat_tf.checks import check_choice
 
 _PRECISIONS = ["float32", "bfloat16"]

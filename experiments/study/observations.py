@@ -1,6 +1,6 @@
 """The paper's nine observations as statements, tested on the runs of a sweep.
 
-    python -m experiments.observations --flagfile=table1_fmnist.flags --flagfile=ratios_fmnist.flags \\
+    python -m experiments.study.observations --flagfile=table1_fmnist.flags --flagfile=ratios_fmnist.flags \\
         --overlay=study.flags --seeds=0-4
 
 Takes the flags of a sweep, several flag files at once, runs nothing, and reads the records of what is done. A statement

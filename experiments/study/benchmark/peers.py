@@ -1,4 +1,4 @@
-"""What other libraries reach at the work that `experiments.benchmark` times: PGD training and evaluation.
+"""What other libraries reach at the work that `experiments.study.benchmark` times: PGD training and evaluation.
 
 All of them are optional and run on one PyTorch network, the twin of `fmnist_vgg`. It is the fastest found that keeps to
 public functions: kernels in channels-last order (they decide the layout of every convolution), convolutions' ReLU in
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiments.benchmark.work import NUM_CLASSES, SHAPE, Work, batch, is_installed
+from experiments.study.benchmark.work import NUM_CLASSES, SHAPE, Work, batch, is_installed
 
 _CONVS = ((16, 1), (16, 1), (16, 2), (32, 1), (32, 1), (32, 2))  # (filters at width 1, stride)
 _HIDDEN_UNITS = 200

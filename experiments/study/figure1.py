@@ -1,6 +1,6 @@
 """Draws Figure 1 of the paper and measures what it claims: that adversarial examples of an image cluster.
 
-    python -m experiments.figures --flagfile=figure1_fmnist.flags --overlay=study.flags
+    python -m experiments.study.figure1 --flagfile=figure1_fmnist.flags --overlay=study.flags
 
 Trains every row of the flag file once, by its first seed, and keeps the adversarial examples of some training images
 after every pass: NAME.png, NAME.json and NAME.md in the output directory. Rows that are done are not trained again. The
@@ -10,7 +10,7 @@ pictures of tables (robustness against leakage, figures against ratios) are draw
 import sys
 
 from experiments import command_line, files
-from experiments.figures import clusters
+from experiments.study import clusters
 from experiments.sweep import plan, training
 from pineat_tf import accelerate
 from pineat_tf.report import markdown_table, quoted

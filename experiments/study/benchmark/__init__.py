@@ -1,4 +1,4 @@
-"""Speed of training and evaluation beside plain TensorFlow and other libraries: `python -m experiments.benchmark`.
+"""Speed of training and evaluation beside plain TensorFlow and other libraries.
 
 baselines   hand-written TensorFlow loops that do the same work
 peers       PyTorch, ART, Foolbox, CleverHans doing the same work, where they are installed

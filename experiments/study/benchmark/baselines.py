@@ -5,7 +5,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from experiments.benchmark.work import EVALUATION_STEP_SIZE, EVALUATION_STEPS, Work
+from experiments.study.benchmark.work import EVALUATION_STEP_SIZE, EVALUATION_STEPS, Work
 
 EPSILON, STEP_SIZE, NUM_STEPS = Work.epsilon, Work.step_size, Work.num_steps
 

@@ -1,7 +1,7 @@
 """Robust accuracy by our ensemble of attacks beside that of AutoAttack's authors, on one network and the same images.
 
     pip install torch pyautoattack
-    python -m experiments.parity network.keras --images=fmnist:test:1000 --epsilon=0.1 --json=parity.json
+    python -m experiments.study.parity network.keras --images=fmnist:test:1000 --epsilon=0.1 --json=parity.json
 
 The network is a `fmnist_vgg` of any width, as runs on Fashion-MNIST export it. Both sides compute in float32: ours with
 Keras, theirs with a PyTorch twin that has the same weights. Interrupted, ours goes on from JSON.unfinished. A file that

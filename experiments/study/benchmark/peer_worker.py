@@ -6,8 +6,8 @@ It is begun in an environment that keeps TensorFlow out (`experiments.WITHOUT_TE
 import sys
 from collections.abc import Callable
 
-from experiments.benchmark import peers, work
-from experiments.benchmark.work import Work
+from experiments.study.benchmark import peers, work
+from experiments.study.benchmark.work import Work
 
 
 def make(name: str, width: int, precision: str, task: str) -> Callable[[int], int] | None:

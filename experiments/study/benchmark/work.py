@@ -80,7 +80,7 @@ def engines() -> list[str]:
 
 def module_of(engine: str) -> str:
     """The module whose process an engine is."""
-    return "experiments.benchmark." + ("worker" if engine in OURS else "peer_worker")
+    return "experiments.study.benchmark." + ("worker" if engine in OURS else "peer_worker")
 
 
 def serve(make: Callable[[str], Callable[[int], int] | None]) -> None:

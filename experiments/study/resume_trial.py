@@ -22,7 +22,7 @@ from experiments import child, command_line, files, progress
 from pineat_tf.checks import check_count
 
 USAGE = """\
-usage: python -m experiments.resume_trial [--kills=30] [--seed=0] [--json=PATH]
+usage: python -m experiments.study.resume_trial [--kills=30] [--seed=0] [--json=PATH]
 
 Trains small networks on scikit-learn's digits with a checkpoint after every round, kills the processes by SIGKILL at
 random moments, resumes them with --resume, and compares weights and optimizer at the end, bit for bit, with a run of
@@ -205,7 +205,7 @@ def _record(runs: list[dict]) -> dict:
 @contextlib.contextmanager
 def _process(folder: pathlib.Path, arguments: Sequence[str]) -> Iterator[subprocess.Popen]:
     """A run in a process of its own, which does not outlive the context; what it prints goes to `log` in the folder."""
-    root = str(pathlib.Path(__file__).resolve().parents[1])
+    root = str(pathlib.Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     own = {"errors": folder / _ERRORS, "environment": {**os.environ, "PYTHONPATH": path}, "folder": folder}
     with open(folder / "log", "w", encoding="utf-8") as log, child.start(arguments, output=log, **own) as process:

@@ -1,0 +1,1 @@
+"""The study itself: its commands, and under `results/` what they found."""
