@@ -17,6 +17,7 @@ import tensorflow as tf
 from pineat_tf.types import Bounds
 
 _MARK, _END = "Bad data: ", "(end of message)"
+MIXED_SIZES = f"{_MARK}images of one batch must have one size. Bring them to one, or batch those of one size yourself."
 _ROW_SUM_TOLERANCE, _ROW_SUM_TOLERANCE_HALF = 4e-3, 2e-2  # Keras makes rows of bfloat16, off by 2**-8, float32
 
 
@@ -174,9 +175,10 @@ def check_image_type(dtype: tf.DType, shape: tf.TensorShape, bounds: Bounds | No
 
 
 WHOLE_NUMBERS = (
-    "If the network rescales its images itself (a `Rescaling` layer), leave them as they are and give the attack their "
-    "range, e.g. `bounds=(0, 255), epsilon=8`. If it does not, divide the images as in its training, e.g. "
-    "`images / 255`. Images of 0 and 1 become floating point by `images.astype('float32')`. Token ids are not served."
+    "If the network rescales its images itself (a `Rescaling` layer), leave them as they are and let `bounds` be their "
+    "range wherever `epsilon` is given, e.g. `bounds=(0, 255), epsilon=8`. If it does not, divide the images as in its "
+    "training, e.g. `images / 255`. Images of 0 and 1 become floating point by `images.astype('float32')`. Token "
+    "ids are not served."
 )
 
 
@@ -185,7 +187,7 @@ def check_labels(labels: Any, num_classes: int | None = None) -> tf.Tensor:
 
     Args:
         labels: class numbers of shape `(batch,)` or `(batch, 1)`, or rows of shape `(batch, num_classes)`, one-hot or
-            soft, that are >= 0 and sum to 1. Of two classes the numbers may be floating point, 0. and 1.
+            soft, that are >= 0 and sum to 1. The numbers may be floating point: 0., 1., 2.
         num_classes: how many logits the network has (2 for a head of one logit), where it is known.
 
     Returns:
@@ -225,15 +227,13 @@ def check_batch_size(images: tf.Tensor, largest: int) -> tf.Tensor:
 def check_label_shape(labels: tf.Tensor, num_classes: int | None) -> None:
     """Raises `ValueError` unless labels are numbers of shape `(batch,)`, or rows with one column a class."""
     rank, dtype = labels.shape.rank, labels.dtype
-    is_whole, is_number = dtype.is_integer or dtype.is_bool, dtype.is_integer or dtype.is_bool or dtype.is_floating
-    sparse = rank == 1 and (is_whole or dtype.is_floating and num_classes in (None, 2))
-    one_hot = rank == 2 and is_number and (num_classes is None or labels.shape[1] in (None, num_classes))
-    if not (sparse or one_hot or rank is None and is_number):
+    is_number = dtype.is_integer or dtype.is_bool or dtype.is_floating
+    fits = rank in (1, None) or rank == 2 and (num_classes is None or labels.shape[1] in (None, num_classes))
+    if not (is_number and fits):
         raise ValueError(
-            "Labels must be whole numbers of shape (batch,), or one-hot of shape (batch, num_classes) with "
+            "Labels must be class numbers of shape (batch,), or one-hot of shape (batch, num_classes) with "
             f"num_classes={num_classes if num_classes is not None else 'that of the network'}. Received: dtype "
-            f"{dtype.name}, shape {tuple(labels.shape)}. Class numbers become whole by `labels.astype('int64')`; "
-            "several labels an example are not served."
+            f"{dtype.name}, shape {tuple(labels.shape)}. Several labels an example are not served."
         )
 
 
@@ -247,7 +247,7 @@ def with_common_dtype(labels: tf.Tensor) -> tf.Tensor:
 
 
 def as_classes(labels: Any) -> tf.Tensor:
-    """Labels as losses and Keras' metrics take them: a column as a row, and 0. and 1. of two classes as numbers."""
+    """Labels as losses and Keras' metrics take them: a column as a row, and 0., 1., 2. as whole numbers."""
     labels = tf.convert_to_tensor(labels)
     if labels.shape.rank == 2 and labels.shape[1] == 1:
         labels = tf.squeeze(labels, axis=1)
@@ -261,9 +261,11 @@ def data_errors_as_value_errors() -> Iterator[None]:
         yield
     except tf.errors.InvalidArgumentError as error:
         text = str(error)
+        if "Cannot batch" in text:  # TensorFlow's words
+            raise ValueError(MIXED_SIZES) from error
         if _MARK not in text:
             raise
-        message = text[text.index(_MARK) :].split(_END)[0]
+        message = text[text.index(_MARK) :].split(_END)[0].split("\nTraceback")[0]
         raise ValueError(message.replace(":] [", ": [").removesuffix(" [")) from error
 
 
@@ -276,7 +278,7 @@ def _require_images(images: tf.Tensor, bounds: Bounds | None) -> tf.Operation | 
         wanted = f"lie in the bounds [{bounds[0]:g}, {bounds[1]:g}]"
         mend = (
             "Clean the images of NaN, and let them and `bounds` agree. If the network rescales its images itself, give "
-            "the attack their range, e.g. `bounds=(0, 255), epsilon=8`; if it does not, scale them as in its training."
+            "their range with the radius, e.g. `bounds=(0, 255), epsilon=8`; if not, scale them as in its training."
         )
     return _require(
         valid,
@@ -290,19 +292,16 @@ def _require_labels(labels: tf.Tensor, num_classes: int | None) -> tf.Operation 
         return _require_rows(labels)
     if labels.dtype.is_bool:
         return None
-    if labels.dtype.is_floating:
-        valid = tf.reduce_all((labels == 0) | (labels == 1))
-        wanted = (
-            "class numbers that are floating point must be 0. or 1., those of two classes. Class numbers become whole "
-            "by `labels.astype('int64')`, soft labels of two classes are rows [1 - p, p], and real-valued targets are "
-            "not served"
-        )
-    elif num_classes is None:
-        valid, wanted = tf.reduce_all(labels >= 0), "class numbers must be >= 0"
+    labels = labels if labels.dtype.is_floating else with_common_dtype(labels)
+    if num_classes is None:
+        valid, wanted = labels >= 0, "class numbers must be >= 0"
     else:
-        labels = with_common_dtype(labels)
-        valid = tf.reduce_all((labels >= 0) & (labels < num_classes))
+        valid = (labels >= 0) & (labels < num_classes)
         wanted = f"class numbers must lie in 0 .. {num_classes - 1}, as the network has {num_classes} logits"
+    if labels.dtype.is_floating:
+        valid &= labels - tf.floor(labels) == 0  # false of what is not finite, too
+        wanted += ", and be whole. Soft labels are rows, of two classes [1 - p, p]; real-valued targets are not served"
+    valid = tf.reduce_all(valid)
     return _require(
         valid,
         f"{wanted}. Received (smallest, largest):",

@@ -3,7 +3,8 @@
 Served: arrays `(x, y)` or `(x, y, weights)` of NumPy, TensorFlow, lists, or anything that can be sliced; dictionaries
 `{"image": ..., "label": ...}` of TensorFlow Datasets; `tf.data.Dataset`, batched or not; `keras.utils.PyDataset`; and
 what gives batches or single examples of these when iterated, such as generators and PyTorch's loaders. Whether a
-stream is batched is told by its elements: by the network's input shape where it has one, else by the labels.
+stream is batched is told by its elements: by the network's input shape where it has one, else by the labels. Images of
+one batch have one size; it may differ from batch to batch where the network leaves it open.
 """
 
 import dataclasses
@@ -16,7 +17,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pineat_tf.checks import check_arrays, check_batch, check_count, check_image_type, check_trainable
+from pineat_tf.checks import (
+    MIXED_SIZES,
+    check_arrays,
+    check_batch,
+    check_count,
+    check_image_type,
+    check_trainable,
+    data_errors_as_value_errors,
+)
 from pineat_tf.heads import check_logits_head, noise_like
 from pineat_tf.pixel_scale import warn_of_scale
 from pineat_tf.types import Bounds
@@ -118,7 +127,9 @@ def fit_arguments(model: keras.Model, method: Callable, args: tuple, kwargs: dic
     else:
         given["x"] = _checked_stream(model, given.get("x"), batch_size, bounds, "x")
         if isinstance(given["x"], tf.data.Dataset):
-            given.pop("batch_size", None)  # the dataset has its own
+            given.pop("batch_size", None)  # the dataset has its own, and its own order
+            if method is keras.Model.fit:
+                given.setdefault("shuffle", False)
     validation = given.get("validation_data")
     if _are_arrays(validation):
         x, y, *weights = _parts(validation, "validation_data")
@@ -170,9 +181,24 @@ def _checked_stream(model: keras.Model, data: Any, batch_size: int, bounds: Boun
         return data.map(checked)
     if isinstance(data, keras.utils.PyDataset):
         return _CheckedPyDataset(data, lambda item: checked(*_parts(item, name)))
-    if isinstance(data, Iterator):
-        return (checked(*parts) for parts in _batched_items(data, batch_size, _image_shape(network), name))
-    return data
+    if not _is_iterable(data):
+        return data
+    shape = _image_shape(network)
+    return _as_dataset(data, lambda: (checked(*p) for p in _batched_items(iter(data), batch_size, shape, name)), shape)
+
+
+def _as_dataset(data: Iterable, passes: Callable[[], Iterator[tuple]], shape: tuple | None) -> Any:
+    """Batches as a dataset that begins another pass in each epoch; sizes that the network leaves open may vary."""
+    begun = passes()
+    first = next(begun, None)
+    if first is None:
+        return data  # Keras says that there is nothing
+    sizes = [first[0].shape[1:] if shape is None else shape, *(part.shape[1:] for part in first[1:])]
+    specs = tuple(tf.TensorSpec([None, *size], part.dtype) for size, part in zip(sizes, first))
+    rest = itertools.chain([first], begun)
+    return tf.data.Dataset.from_generator(
+        lambda: rest if isinstance(data, Iterator) else passes(), output_signature=specs
+    )
 
 
 class _Listed(keras.utils.PyDataset):
@@ -214,15 +240,8 @@ def _dataset(data: tf.data.Dataset, batch_size: int, shape: tuple | None, name: 
     batched = _batched_dataset(data, batch_size, shape, name, keep_weights=False).prefetch(2)
 
     def passes() -> Iterator:
-        try:
+        with data_errors_as_value_errors():
             yield from batched
-        except tf.errors.InvalidArgumentError as error:
-            if "Cannot batch" not in str(error):
-                raise
-            raise ValueError(
-                f"`{name}` has images of different sizes, which make no batch. Received: {data.element_spec}. Bring "
-                "them to one size, or batch those of one size yourself."
-            ) from error
 
     return passes
 
@@ -251,16 +270,17 @@ def _batched_dataset(
 def _iterable(data: Any, batch_size: int, shape: tuple | None, name: str) -> Batches:
     if isinstance(data, _ENDLESS):
         raise ValueError(f"`{name}` never ends. Received: {data!r}. Give one pass over it.")
-    try:
-        iterator = iter(data) if not isinstance(data, (str, bytes, Mapping, tf.Tensor, np.ndarray)) else None
-    except TypeError:
-        iterator = None
-    if iterator is None:
+    if not _is_iterable(data):
         raise ValueError(
             f"`{name}` must be two arrays of equal length, images and labels, or a finite dataset of batches `(x, y)`. "
             f"Received: {_described(data)}."
         )
-    return Batches(lambda: _from_items(iter(data), batch_size, shape, name), several=iterator is not data)
+    return Batches(lambda: _from_items(iter(data), batch_size, shape, name), several=not isinstance(data, Iterator))
+
+
+def _is_iterable(data: Any) -> bool:
+    """Whether it gives batches or examples when iterated, as loaders and generators do."""
+    return isinstance(data, Iterable) and not isinstance(data, (str, bytes, Mapping, tf.Tensor, np.ndarray))
 
 
 def _from_items(items: Iterator, batch_size: int, shape: tuple | None, name: str) -> Iterator[tuple]:
@@ -279,10 +299,7 @@ def _batched_items(items: Iterator, batch_size: int, shape: tuple | None, name: 
         return
     while group := list(itertools.islice(items, batch_size)):
         if len({part.shape for part, *_ in group}) > 1:
-            raise ValueError(
-                f"`{name}` has images of different sizes, which make no batch. Received: shapes "
-                f"{sorted({tuple(part.shape) for part, *_ in group})}. Bring them to one size."
-            )
+            raise ValueError(f"{MIXED_SIZES} Received: shapes {sorted({tuple(part.shape) for part, *_ in group})}.")
         yield tuple(np.stack(parts) for parts in zip(*group))
 
 

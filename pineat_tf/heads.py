@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from pineat_tf.tracing import graph
 from pineat_tf.types import LogitsFn
 
 _PASSED_THROUGH = ("Identity", "StopGradient", "Cast", "Reshape", "Squeeze", "EnsureShape")
@@ -25,12 +26,12 @@ PROBABILITIES = (
 
 def with_class_logits(network: LogitsFn) -> LogitsFn:
     """The function `images -> logits` of a network whose head may be one logit or one sigmoid; see `class_logits`."""
-    graph = tf.function(lambda images: class_logits(network(images)), autograph=False)
+    in_graph = graph(lambda images: class_logits(network(images)))
 
     def logits_fn(images: tf.Tensor) -> tf.Tensor:
         outputs = network(images)
         if tf.executing_eagerly() and _may_be_sigmoid(outputs):
-            return graph(images)  # where the operation that gave them can be seen
+            return in_graph(images)  # where the operation that gave them can be seen
         return class_logits(outputs)
 
     return logits_fn
@@ -97,7 +98,7 @@ def check_logits_head(network: keras.Model, images: Any = None) -> int | None:
     outputs = call(images)
     logits = class_logits(outputs)
     if _are_probabilities(outputs):
-        seen = tf.function(lambda images: class_logits(call(images)), autograph=False)(images)  # by their operation
+        seen = graph(lambda images: class_logits(call(images)))(images)  # by their operation
         is_sigmoid = not np.allclose(*(np.asarray(tf.cast(part, tf.float32)) for part in (seen, logits)), atol=1e-3)
         if not is_sigmoid and _stay_probabilities(call, images):
             raise ValueError(f"{PROBABILITIES} Received: outputs that are probabilities for whatever images.")
@@ -155,8 +156,7 @@ def head_of(network: keras.Model, images: tf.Tensor | None = None) -> Head | Non
         found.append(("logit" if _before_probabilities(outputs) is None else "sigmoid") if is_single else "")
         return class_logits(outputs)
 
-    graph = tf.function(call, autograph=False)
-    num_classes = graph.get_concrete_function(tf.TensorSpec(shape, dtype)).output_shapes[-1]
+    num_classes = graph(call, tf.TensorSpec(shape, dtype)).get_concrete_function().output_shapes[-1]
     return Head(num_classes, found[-1])
 
 

@@ -14,6 +14,7 @@ from pineat_tf.losses import class_numbers
 from pineat_tf.pixel_scale import warn_of_scale
 from pineat_tf.seeds import as_seed, fold
 from pineat_tf.threat import ThreatModel
+from pineat_tf.tracing import graph
 from pineat_tf.types import Bounds, Seed
 
 
@@ -110,7 +111,6 @@ class Predictor:
         def logits_fn(images: tf.Tensor) -> tf.Tensor:
             return class_logits(self.network(images, training=False))
 
-        @tf.function(autograph=False, input_signature=[x_spec, y_spec, tf.TensorSpec([2], tf.int64)])
         def step(x, y, seed):
             images, y = check_batch(x, y, bounds=bounds, num_classes=self._num_classes)
             if self.attack is None:
@@ -119,7 +119,7 @@ class Predictor:
                 images = self.attack(logits_fn, images, y, seed=seed)
             return tf.cast(logits_fn(images), tf.float32), tf.cast(class_numbers(y), tf.int64)
 
-        return step
+        return graph(step, x_spec, y_spec, tf.TensorSpec([2], tf.int64))
 
 
 def predict_logits(

@@ -23,6 +23,7 @@ from pineat_tf.seeds import as_seed, fold
 from pineat_tf.serialization import identity, network_identity
 from pineat_tf.statistics import Interval, clopper_pearson
 from pineat_tf.threat import FROM_ATTACK
+from pineat_tf.tracing import graph
 from pineat_tf.types import Bounds, Seed
 
 _SAVE_SECONDS = 20.0
@@ -203,23 +204,22 @@ class _Stream:
     def __init__(self, network: keras.Model, data: Data, batch_size: int, bounds: Bounds | None):
         self.batch_size, self.bounds, self.num_classes = batch_size, bounds, None
         self._batches = as_batches(data, batch_size, network=network, several_passes=True)
-        labels, digest, kinds = [], hashlib.sha256(), set()
+        labels, digest, kinds = [], hashlib.sha256(), []
         for x, y in self.batches():
             if self.num_classes is None:
                 self.num_classes = check_logits_head(network, x)
-            kinds.add((x.shape[1:], x.dtype))
+            kinds.append((x.shape[1:], x.dtype))
             digest.update(repr((x.shape, x.dtype.name)).encode())
             digest.update(np.ascontiguousarray(x).tobytes())
             labels.append(y)
         if not labels:
             raise ValueError("There are no images to attack. Received: a dataset of 0 batches.")
-        if len(kinds) > 1:
-            raise ValueError(
-                f"All images must have one size and dtype. Received: {sorted(map(str, kinds))}. Bring them to one, or "
-                "measure those of each size by themselves."
-            )
         self.labels, self.images_digest = np.concatenate(labels), digest.hexdigest()
-        ((self.image_shape, _),) = kinds
+        self.image_shape, self.dtype = tf.TensorShape(kinds[0][0]), kinds[0][1]
+        for size, dtype in kinds:
+            self.image_shape = self.image_shape.most_specific_compatible_shape(size)  # None where sizes differ
+            if dtype != self.dtype:
+                raise ValueError(f"All images must have one dtype. Received: {self.dtype} and {dtype}.")
 
     def batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """One pass."""
@@ -231,6 +231,9 @@ class _Stream:
         """The rows that are wanted with their images and labels, in batches filled up over one pass."""
         waiting, start = [], 0
         for x, y in self.batches():
+            if waiting and waiting[0][1].shape[1:] != x.shape[1:]:  # images of two sizes make no batch
+                yield from self._whole(waiting)
+                waiting = []
             if not np.array_equal(y, self.labels[start : start + len(y)]):
                 raise ValueError(
                     "The dataset must give the same order in every pass. Received: other labels than in the first "
@@ -243,8 +246,13 @@ class _Stream:
                 whole = [np.concatenate(parts) for parts in zip(*waiting)]
                 yield tuple(part[: self.batch_size] for part in whole)
                 waiting = [tuple(part[self.batch_size :] for part in whole)]
-        if sum(len(part[0]) for part in waiting):
-            yield tuple(np.concatenate(parts) for parts in zip(*waiting))
+        yield from self._whole(waiting)
+
+    @staticmethod
+    def _whole(waiting: list[tuple]) -> list[tuple]:
+        """What is waiting as one batch, or none."""
+        num = sum(len(part[0]) for part in waiting)
+        return [tuple(np.concatenate(parts) for parts in zip(*waiting))] if num else []
 
 
 class _Evaluation:
@@ -255,7 +263,7 @@ class _Evaluation:
         self._keep_images = keep_images
         self._images: dict[float, list[np.ndarray]] = {}
         self.fooled_at, self.fooled_by = (np.full(len(stream.labels), _NEVER) for _ in range(2))
-        predict = tf.function(self._logits, reduce_retracing=True)
+        predict = graph(self._logits, tf.TensorSpec([None, *stream.image_shape], stream.dtype))
         self.natural_logits = np.concatenate([predict(tf.constant(x)).numpy() for x, _ in stream.batches()])
         _check_logits(self.natural_logits)
         self.fooled_at[np.argmax(self.natural_logits, axis=1) != stream.labels] = 0
@@ -284,6 +292,8 @@ class _Evaluation:
         return Robustness(radii, self.ensemble.norm, names, **who, raw=raw, clipped=clipped)
 
     def _all_images(self) -> np.ndarray:
+        if not self.stream.image_shape.is_fully_defined():
+            raise ValueError("`keep_images` needs images of one size. Received: batches of several sizes.")
         return np.concatenate([x for x, _ in self.stream.batches()])
 
     def _logits(self, images: tf.Tensor) -> tf.Tensor:
@@ -310,11 +320,9 @@ class _Evaluation:
         state.keep((self.fooled_at, self.fooled_by), (stage[0], stage[1] + 1), 0, now=True)
 
     def _compile(self, attack: Callable, epsilon: float) -> Callable:
-        x, y = next(self.stream.batches())
         project = project_linf if self.ensemble.norm == "linf" else project_l2
-        specs = [tf.TensorSpec([None, *part.shape[1:]], part.dtype) for part in (x, y)]
+        images = tf.TensorSpec([None, *self.stream.image_shape], self.stream.dtype)
 
-        @tf.function(autograph=False, input_signature=[*specs, tf.TensorSpec([2], tf.int64)])
         def step(x, y, seed):
             raw = attack(self._logits, x, y, seed=seed)
             clipped = clip_to_bounds(project(raw, x, epsilon), self.stream.bounds)
@@ -322,7 +330,7 @@ class _Evaluation:
             finite = tf.reduce_all(tf.math.is_finite(logits), axis=1)
             return raw, clipped, (tf.argmax(logits, axis=1) != y) | ~finite
 
-        return step
+        return graph(step, images, tf.TensorSpec([None], tf.int64), tf.TensorSpec([2], tf.int64))
 
 
 def _fingerprint(network: keras.Model, evaluation: _Evaluation, batch_size: int) -> str:

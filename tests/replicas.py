@@ -12,6 +12,7 @@ import sys
 import keras
 import numpy as np
 import tensorflow as tf
+import witness
 
 import pineat_tf as pt
 from experiments import datasets, distribution, networks, run
@@ -127,6 +128,10 @@ def library(path: str) -> None:
         one = case()
         with strategy.scope():
             results[name] = {"one": one, "two": case()}
+    with strategy.scope():
+        network = witness.watched_network()
+        x, y, attack = np.zeros((8, 6, 6, 1), np.float32), np.zeros(8, np.int64), pt.attacks.fgsm(epsilon=0.1)
+        results["changed"] = sorted(witness.changed_during(network, lambda: witness.fit(network, x, y, attack), x, y))
     with open(path, "w", encoding="utf-8") as file:
         json.dump(results, file)
 

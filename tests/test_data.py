@@ -24,6 +24,20 @@ class Batched(keras.utils.PyDataset):
         return X[3 * index : 3 * index + 3], Y[3 * index : 3 * index + 3]
 
 
+class Loader:
+    """What has nothing but passes and a length, like PyTorch's loaders."""
+
+    def __init__(self, *batches):
+        self.batches, self.passes = batches, 0
+
+    def __iter__(self):
+        self.passes += 1
+        return iter(self.batches)
+
+    def __len__(self):
+        return len(self.batches)
+
+
 STRUCTURES = {
     "arrays": lambda: (X, Y),
     "lists": lambda: (X.tolist(), Y.tolist()),
@@ -40,6 +54,9 @@ STRUCTURES = {
     ),
     "list of batches": lambda: [(X[:4], Y[:4]), (X[4:], Y[4:])],
     "PyDataset": lambda: Batched(),
+    "loader of batches": lambda: Loader((X[:3], Y[:3]), (X[3:], Y[3:])),
+    "loader of examples": lambda: Loader(*zip(X, Y)),
+    "loader of dictionaries": lambda: Loader({"image": X, "label": Y}),
 }
 ONCE = {
     "generator": lambda: ((X[i : i + 2], Y[i : i + 2]) for i in range(0, 8, 2)),
@@ -67,6 +84,60 @@ def test_every_structure_gives_the_same(kind):
     else:
         robust = pt.robustness(network, data(), PGD, epsilons=[0.1], check=False)
         assert robust.accuracies[0] == pytest.approx(predictions.accuracy)
+
+
+def test_fit_iterates_a_loader_again_in_each_epoch():
+    data, validation = Loader((X, Y, np.ones(8)), (X, Y, np.ones(8))), Loader((X, Y))
+    model = pt.AdversarialTraining(dense_network(), attack=PGD)
+    model.compile("sgd")
+    model.fit(data, validation_data=validation, epochs=3, verbose=0)
+    assert int(model.rounds) == 6
+    assert (data.passes, validation.passes) == (3 + 1, 3 + 1)  # one of each to see the shapes
+
+
+MIXED = [(X, Y), (X[:4, :3], Y[:4]), (X[4:, :3, :3], Y[4:])]
+MIXED_STREAMS = {
+    "loader": lambda: Loader(*MIXED),
+    "dataset": lambda: tf.data.Dataset.from_generator(
+        lambda: iter(MIXED), output_signature=(tf.TensorSpec((None, None, None, 1)), tf.TensorSpec((None,), tf.int64))
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MIXED_STREAMS)
+def test_batches_of_different_sizes_are_served_where_the_network_leaves_the_size_open(kind):
+    pooled = [keras.layers.Conv2D(3, 3), keras.layers.GlobalAveragePooling2D()]
+    network, data = keras.Sequential([keras.Input((None, None, 1)), *pooled]), MIXED_STREAMS[kind]
+    logits = np.concatenate([network(x) for x, _ in MIXED])
+    predictions = pt.predict_logits(network, data())
+    np.testing.assert_allclose(predictions.logits, logits, atol=1e-5)
+    assert pt.robustness(network, data(), PGD, check=False).accuracies[0] == predictions.accuracy
+    assert pt.evaluate(network, members=data(), non_members=data()).natural.train_accuracy == predictions.accuracy
+    model = pt.AdversarialTraining(network, attack=PGD)
+    model.compile("sgd")
+    model.fit(data(), verbose=0)
+    assert int(model.rounds) == 3
+
+
+@pytest.mark.parametrize("kind", ["loader", "dataset", "generator"])
+def test_examples_of_different_sizes_make_no_batch(kind):
+    examples = [(X[0], Y[0]), (X[1, :3], Y[1])]
+    signature = tf.TensorSpec((None, None, 1)), tf.TensorSpec((), tf.int64)
+    data = {
+        "loader": lambda: Loader(*examples),
+        "dataset": lambda: tf.data.Dataset.from_generator(lambda: iter(examples), output_signature=signature),
+        "generator": lambda: iter(examples),
+    }[kind]
+    network = keras.Sequential([keras.Input((None, None, 1)), keras.layers.GlobalAveragePooling2D()])
+    network.add(keras.layers.Dense(3))
+    model = pt.AdversarialTraining(network, attack=PGD)
+    model.compile("sgd")
+    calls = [lambda: model.fit(data(), verbose=0), lambda: pt.predict_logits(network, data())]
+    if kind != "generator":
+        calls.append(lambda: pt.robustness(network, data(), PGD))
+    for call in calls:
+        with pytest.raises(ValueError, match="images of one batch must have one size"):
+            call()
 
 
 def test_fit_respects_weights():
@@ -134,8 +205,6 @@ class TestLabels:
             "column": y.astype(dtype)[:, None],
             "rows": np.eye(classes, dtype=dtype)[y],
         }
-        if classes > 2 and np.issubdtype(dtype, np.floating):
-            forms = {"rows": forms["rows"]}
         for labels in forms.values():
             np.testing.assert_array_equal(pt.predict_logits(network, (X, labels)).labels, y)
 
@@ -157,6 +226,9 @@ class TestLabels:
             Y + 1,
             Y - 1,
             Y + 0.5,
+            np.where(Y, Y.astype(np.float32), np.nan),
+            np.where(Y, Y.astype(np.float32), np.inf),
+            Y.astype(np.float32) + 1,
         ],
     )
     def test_others_are_refused_everywhere(self, labels, jit_compile):

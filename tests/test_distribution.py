@@ -77,6 +77,10 @@ def test_replicas_get_the_parts_of_a_batch_in_order(library):
     assert parts == [[batch[:2], batch[2:]] for batch in whole]
 
 
+def test_replicas_leave_what_is_the_users_as_it_is(library):
+    assert library["changed"] == []
+
+
 def test_a_batch_that_cannot_be_shared_out_is_refused(library):
     fits, refused = library["refused"]
     assert fits == ""

@@ -12,7 +12,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 # From the bottom up: a module imports only from lines above its own (or its own package).
 LAYERS = [
     ["types", "distribution", "files"],
-    ["checks", "heads", "seeds", "serialization", "tracing"],
+    ["tracing"],
+    ["checks", "heads", "seeds", "serialization"],
     ["statistics", "losses", "projections", "schedules", "accelerate"],
     ["threat", "pixel_scale"],
     ["attacks.parts"],

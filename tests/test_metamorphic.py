@@ -63,6 +63,7 @@ ONE_HOT = np.eye(NUM_CLASSES, dtype=np.float32)
 LABELS = {
     "column": lambda y: y[:, None],
     "uint8": lambda y: y.astype(np.uint8),
+    "floating point": lambda y: y.astype(np.float32),
     "one-hot": lambda y: ONE_HOT[y],
     "one-hot in half precision": lambda y: ONE_HOT[y].astype(np.float16),
     "one-hot whole numbers": lambda y: ONE_HOT[y].astype(np.int64),

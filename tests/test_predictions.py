@@ -156,3 +156,13 @@ def test_a_predictor_takes_labels_of_several_kinds(network, images, labels):
         predictions = predictor(data, batch_size=3)
         np.testing.assert_array_equal(predictions.labels, labels)
         np.testing.assert_allclose(predictions.logits, network(PGD(network, images, labels)), atol=1e-5)
+
+
+def test_measuring_again_is_not_taken_for_tracing_again(network, images, labels, caplog):
+    """TensorFlow warns by the code of a function: of the fifth predictor, say, as if it were the first traced again."""
+    attack = pt.attacks.fgsm(epsilon=0.1)
+    with caplog.at_level("WARNING", logger="tensorflow"):
+        for _ in range(5):
+            pt.evaluate(network, members=(images, labels), non_members=(images, labels), attack=attack)
+            pt.robustness(network, (images, labels), attack, check=False)
+    assert not [record for record in caplog.records if "retracing" in record.getMessage()]

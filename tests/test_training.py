@@ -447,7 +447,7 @@ def broken(images, value):
         (lambda x, y: (x, y + 1), r"0 \.\. 2.*1 3"),
         (lambda x, y: (x, y - 1), r"0 \.\. 2"),
         (lambda x, y: (x, np.eye(4)[y]), "one-hot.*num_classes=3"),
-        (lambda x, y: (x, y.astype(np.float32)), "Labels must be whole numbers"),
+        (lambda x, y: (x, y.astype(np.float32) + 0.5), "class numbers must .* be whole"),
         (lambda x, y: (np.zeros((8, 4, 4, 1), np.uint8), y), "floating point"),
     ],
 )
