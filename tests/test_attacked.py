@@ -166,6 +166,16 @@ class TestFadingGradients:
         np.testing.assert_allclose(attack(network, [[0.5, 0.5]], [0]), [[0.44, 0.42]], atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("attack", [attacks.deepfool(), attacks.fab(epsilon=1.0, num_steps=10, norm="l2")])
+def test_a_tie_of_rounded_logits_is_no_end_of_the_way(attack, dtype):
+    """Near 4096 logits are 32 apart in bfloat16 and 4 in float16, so that they tie far from where they are equal."""
+    logits_fn = lambda x: tf.cast(4096.0 + 40.0 * x, dtype)  # noqa: E731
+    x, y = np.float32([[0.9, 0.1], [0.8, 0.2]]), np.array([0, 0])
+    x_adv = attack(logits_fn, x, y)
+    assert (tf.argmax(logits_fn(x_adv), axis=1).numpy() == 1).all()
+
+
 class TestSurrogatesOfUsers:
     def check(self, loss, x, y, expected):
         attacked = AttackedNetwork(linear_network([[1.0, -1.0], [2.0, 0.5]], [0, 0]), x, y, None)

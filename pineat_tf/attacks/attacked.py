@@ -12,6 +12,7 @@ from pineat_tf.heads import with_class_logits
 from pineat_tf.projections import in_single, power_of_two, rounded_towards
 from pineat_tf.types import Bounds, LogitsFn
 
+_UNITS = {tf.float16: 2.0**-10, tf.bfloat16: 2.0**-7}  # the spacing of numbers near 1
 _FLOAT16_MIDDLE = 16.0  # 1 over the middle of float16's range, 2^-24 to 2^16: gradients grow and shrink on their way
 
 
@@ -51,6 +52,7 @@ class AttackedNetwork:
         self._given, self.x, self.y = x, in_single(x), y
         self._logits_fn = with_class_logits(logits_fn)
         self._num_classes: int | None = None
+        self._unit = 0.0  # of the rounding of the logits, in relation to them; 0 where they are float32
         self._recording: _Recording | None = None
 
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
@@ -95,6 +97,14 @@ class AttackedNetwork:
         gradients = [_pull_back(each, recording, network_tape) for each in losses]
         return value, gradients[0] if first.shape.rank == 1 else tf.stack(gradients, axis=1)
 
+    def untied(self, lead: tf.Tensor, logit: tf.Tensor) -> tf.Tensor:
+        """How far a logit is above another one, `logit`; in half precision a tie counts as one rounding below.
+
+        Attacks that walk to where two logits are equal would stop at a tie, on whichever side of the boundary it is.
+        """
+        below = -self._unit * tf.maximum(tf.abs(logit), self._unit)
+        return tf.where(lead == 0, below, lead) if self._unit else lead
+
     def checked_labels(self) -> tf.Tensor:
         """The labels, which exist in the network's output: it must have been called before."""
         if self._num_classes is None:
@@ -128,6 +138,7 @@ class AttackedNetwork:
             self._recording = None
 
     def _at_least_float32(self, logits: tf.Tensor) -> tf.Tensor:
+        self._unit = _UNITS.get(logits.dtype, 0.0)
         if self._num_classes is None and logits.shape.rank == 2 and logits.shape[1] is not None:
             self._num_classes = logits.shape[1]
             if tf.executing_eagerly():  # a graph checks before it gives the result back

@@ -102,10 +102,10 @@ def _look(
     def look(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         logits = network(x)
         of_rivals, of_true = (tf.gather(logits, which, axis=1, batch_dims=1) for which in (rivals, classes[:, None]))
-        return of_rivals - of_true, logits
+        return of_rivals - of_true, of_true, logits
 
-    (leads, logits), gradients = network.value_and_gradient(look, x)
-    return tf.cast(leads, x.dtype), gradients, tf.argmax(logits, axis=1) != classes
+    (leads, of_true, logits), gradients = network.value_and_gradient(look, x)
+    return tf.cast(network.untied(leads, of_true), x.dtype), gradients, tf.argmax(logits, axis=1) != classes
 
 
 def _nearest(leads: tf.Tensor, gradients: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -238,13 +238,13 @@ def _boundary(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """How far the targets' logits are above those of the true classes, and the gradient of that."""
 
-    def lead(x: tf.Tensor) -> tf.Tensor:
+    def look(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         logits = network(x)
         of_target, of_true = (tf.gather(logits, index, axis=1, batch_dims=1) for index in (targets, classes))
-        return of_target - of_true
+        return of_target - of_true, of_true
 
-    value, gradient = network.value_and_gradient(lead, x)
-    return tf.cast(value, x.dtype), gradient
+    (lead, of_true), gradient = network.value_and_gradient(look, x)
+    return tf.cast(network.untied(lead, of_true), x.dtype), gradient
 
 
 def _is_wrong(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
