@@ -1,4 +1,4 @@
-"""Exact intervals of rates, from SciPy: of what an attacker gets right, and of what an attack leaves."""
+"""Exact intervals of rates: of what an attacker gets right, and of what an attack leaves."""
 
 from typing import NamedTuple
 
@@ -6,23 +6,18 @@ from scipy import stats
 
 from pineat_tf.checks import check_count, check_share
 
-__all__ = ["Interval", "clopper_pearson"]
+__all__ = ["Interval", "check_rate", "clopper_pearson"]
 
 
 class Interval(NamedTuple):
-    """An interval that covers the true figure with the confidence asked for.
-
-    Attributes:
-        low: its lower end.
-        high: its upper end.
-    """
+    """The ends of an interval that covers the true figure with the confidence asked for."""
 
     low: float
     high: float
 
 
 def clopper_pearson(successes: int, trials: int, *, confidence: float = 0.95) -> Interval:
-    """Finds the exact interval of a rate from how often it was seen.
+    """Returns the exact interval of a rate from how often it was seen.
 
     Args:
         successes: how often it happened, 0 .. `trials`.
@@ -53,3 +48,9 @@ def clopper_pearson(successes: int, trials: int, *, confidence: float = 0.95) ->
         )
     found = stats.binomtest(int(successes), int(trials)).proportion_ci(confidence, method="exact")
     return Interval(float(found.low), float(found.high))
+
+
+def check_rate(name: str, rate: float) -> None:
+    """Raises `ValueError` unless the rate is a number in [0, 1]."""
+    if not 0 <= rate <= 1:
+        raise ValueError(f"`{name}` must lie in [0, 1]. Received: {name}={rate!r}. Give a share, e.g. 0.01 for 1 %.")

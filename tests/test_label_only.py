@@ -80,7 +80,7 @@ def test_misclassified_images_score_lowest_even_if_they_are_right_when_shifted()
     network = wavering_network()
     x = np.random.default_rng(3).uniform(size=(200, 4, 4, 1)).astype(np.float32)
     data = x, np.random.default_rng(4).integers(0, 3, 200)
-    answers, found = membership.augmentation_answers(network, data), membership.augmentation_scores(network, data)
+    answers, found = label_only.augmentation_answers(network, data), membership.augmentation_scores(network, data)
     assert np.any(~answers[:, 0] & answers.any(axis=1))
     assert found.dtype == np.float64 and found.shape == (200,)
     np.testing.assert_array_equal(found[~answers[:, 0]], 0.0)
@@ -111,7 +111,7 @@ def test_noise_and_copies_are_compiled_once(network, images, labels, monkeypatch
             return super().__call__(*args, **options)
 
     monkeypatch.setattr(label_only, "_Augmented", Traced)
-    membership.augmentation_answers(network, (images, labels), max_shift=2, batch_size=3)
+    label_only.augmentation_answers(network, (images, labels), max_shift=2, batch_size=3)
     assert Traced.traces == 1
 
 
@@ -145,7 +145,7 @@ def test_an_attack_that_fails_at_a_larger_radius_does_not_undo_the_smaller_one()
 @pytest.mark.parametrize("max_shift, flip, num_copies", [(1, True, 10), (2, False, 13), (0, True, 2), (1, False, 5)])
 def test_copies_are_those_of_scipy(max_shift, flip, num_copies, images, labels):
     network = wavering_network()
-    answers = membership.augmentation_answers(network, (images, labels), max_shift=max_shift, flip=flip, batch_size=3)
+    answers = label_only.augmentation_answers(network, (images, labels), max_shift=max_shift, flip=flip, batch_size=3)
     assert answers.shape == (8, num_copies) and answers.dtype == bool
     copies = label_only._copies(max_shift, flip)
     assert copies[0] == (0, 0, 0) and len(set(copies)) == num_copies

@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from pineat_tf import membership
-from pineat_tf.membership import learned
+from pineat_tf.membership import label_only, learned
 
 
 def area(member_scores, non_member_scores):
@@ -183,7 +183,7 @@ def test_the_seed_decides(kind):
 
 def test_answers_of_label_only_queries_are_features(network, images, labels):
     x, y = np.tile(images, (4, 1, 1, 1)), np.tile(labels, 4)
-    answers = membership.augmentation_answers(network, (x, y))
+    answers = label_only.augmentation_answers(network, (x, y))
     found = membership.cross_fitted_scores(answers[:16], answers[16:])
     assert [part.shape for part in found] == [(16,), (16,)]
 

@@ -10,6 +10,7 @@ from scipy import stats
 
 from pineat_tf import membership
 from pineat_tf.membership import calibration, thresholds, uncertainty
+from pineat_tf.statistics import clopper_pearson
 
 METRICS = ["balanced_accuracy", "advantage", "auc", "tpr_at_fpr_0.01", "tpr_at_fpr_0.001", "tpr_at_fpr_0.0001"]
 
@@ -28,8 +29,7 @@ def test_weighing_the_sorted_scores_is_resampling_them(decimals, chunk, monkeypa
     # The same draws of examples, once through the ranks and once through the scores themselves.
     monkeypatch.setattr(uncertainty, "_CHUNK", chunk)
     member, non_member = normal(40, 25, decimals=decimals)
-    ranked = uncertainty._ranked(member, non_member)
-    found = np.transpose(uncertainty._resampled(ranked, 7, np.random.default_rng(3)))
+    found = np.transpose(uncertainty._resampled(thresholds.ranked(member, non_member), 7, np.random.default_rng(3)))
     rng, draws = np.random.default_rng(3), []
     for size in (1,) * 7 if chunk == 1 else (7,):
         both = (scores[rng.integers(len(scores), size=(size, len(scores)))] for scores in (member, non_member))
@@ -70,7 +70,7 @@ def test_equal_scores_have_an_interval():
     assert found["auc"] == (0.5, 0.5) and found["advantage"] == (0.0, 0.0)  # whatever is drawn, it is the same
     assert found["tpr_at_fpr_0.01"].low == 0.0
     assert set(membership.leakage_p_values([1.0, 1.0], [1.0]).values()) == {1.0}
-    assert set(membership.permutation_p_values([1.0, 1.0], [1.0], num_permutations=9).values()) == {1.0}
+    assert set(uncertainty.permutation_p_values([1.0, 1.0], [1.0], num_permutations=9).values()) == {1.0}
 
 
 def test_a_fixed_threshold_has_the_interval_of_two_rates():
@@ -95,7 +95,7 @@ def test_the_tpr_at_a_rate_is_between_the_exact_ends_of_its_thresholds():
         above = stats.binom.ppf([0.0125, 0.9875], 2000, fpr).astype(int)
         cuts = [np.inf, *np.sort(non_member)[::-1]]
         hits = int(np.sum(member >= cuts[above[0]])), int(np.sum(member > cuts[above[1] + 1]))
-        least, most = (membership.clopper_pearson(k, 3000, confidence=0.975) for k in hits)
+        least, most = (clopper_pearson(k, 3000, confidence=0.975) for k in hits)
         assert least.low <= low < high < most.high
 
 
@@ -139,7 +139,7 @@ def test_p_values_are_those_of_all_orders(scores, metric):
     expected = all_orders(member, non_member, metric)
     name = metric if metric.isidentifier() else uncertainty.fpr_metric(float(metric))
     fprs = (0.0, 0.34)
-    drawn = membership.permutation_p_values(member, non_member, num_permutations=4000, fprs=fprs)[name]
+    drawn = uncertainty.permutation_p_values(member, non_member, num_permutations=4000, fprs=fprs)[name]
     assert drawn == pytest.approx(expected, abs=4 * np.sqrt(0.25 / 4000))
     found = membership.leakage_p_values(member, non_member, fprs=fprs)[name]
     tied = len(set(scores[0] + scores[1])) < 7
@@ -155,7 +155,7 @@ def test_permutations_agree_with_theory(decimals, sizes):
     member, non_member = normal(*sizes, shift=0.12, decimals=decimals, seed=5)
     options = {"fprs": (0.05, 0.01)}
     theory = membership.leakage_p_values(member, non_member, **options)
-    drawn = membership.permutation_p_values(member, non_member, num_permutations=2000, **options)
+    drawn = uncertainty.permutation_p_values(member, non_member, num_permutations=2000, **options)
     assert list(theory) == list(drawn) == ["balanced_accuracy", "auc", "tpr_at_fpr_0.05", "tpr_at_fpr_0.01"]
     for metric, p_value in theory.items():
         if decimals == 9 or metric == "auc":
@@ -216,13 +216,13 @@ def test_bad_options_teach():
         (membership.score_intervals, {"num_bootstrap": 0}, "`num_bootstrap` must be a whole number >= 1"),
         (membership.score_intervals, {"confidence": 95}, r"`confidence` must be in \[0, 1\)"),
         (membership.score_intervals, {"seed": -1}, "`seed` must be a whole number >= 0"),
-        (membership.score_intervals, {"fprs": [1, 5]}, r"`fprs` must lie in \[0, 1\]. Received: 5"),
+        (membership.score_intervals, {"fprs": [1, 5]}, r"`fprs` must lie in \[0, 1\]. Received: fprs=5"),
         (membership.leakage_p_values, {"fprs": [-0.1]}, r"`fprs` must lie in \[0, 1\]"),
-        (membership.permutation_p_values, {"num_permutations": 1.5}, "`num_permutations` must be a whole number"),
+        (uncertainty.permutation_p_values, {"num_permutations": 1.5}, "`num_permutations` must be a whole number"),
     ]:
         with pytest.raises(ValueError, match=message):
             call(*scores, **options)
-    for call in (membership.score_intervals, membership.leakage_p_values, membership.permutation_p_values):
+    for call in (membership.score_intervals, membership.leakage_p_values, uncertainty.permutation_p_values):
         with pytest.raises(ValueError, match="`member_scores`.*not NaN"):
             call([np.nan], [0.0])
     with pytest.raises(ValueError, match="`num_bootstrap` must be a whole number >= 0"):

@@ -10,6 +10,7 @@ from experiments.datasets import Split
 from pineat_tf import membership
 from pineat_tf.membership import MembershipResult
 from pineat_tf.report import markdown_table, rate_cell
+from pineat_tf.statistics import Interval
 from pineat_tf.types import Bounds
 
 _NUM_BOOTSTRAP = 500
@@ -114,5 +115,5 @@ def _label_only(
     }
 
 
-def _with_interval(value: float, interval: membership.Interval) -> str:
+def _with_interval(value: float, interval: Interval) -> str:
     return f"{value:.4f} [{interval.low:.4f}, {interval.high:.4f}]"

@@ -69,7 +69,7 @@ class Leakage(NamedTuple):
         examples: who is judged, "all" or "canaries".
         balanced_accuracy: of the best threshold, in-sample.
         auc: area under the ROC curve.
-        tpr: by false positive rate; None where a target has no TPR at that rate (see `membership.TprAtFpr`), as a mean
+        tpr: by false positive rate; None where a target has no TPR at that rate (see `thresholds.TprAtFpr`), as a mean
             over the others would be biased.
         curve: mean TPR over the targets at each of `GRID`; None likewise.
     """

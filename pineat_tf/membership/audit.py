@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -10,32 +11,30 @@ from pineat_tf.checks import check_choice, check_count
 from pineat_tf.membership import scores, thresholds
 from pineat_tf.membership.calibration import ScoreSets, calibrate, score_sets
 from pineat_tf.membership.results import MembershipResult
-from pineat_tf.membership.thresholds import REPORTED_FPRS
 from pineat_tf.membership.uncertainty import leakage_p_values, score_intervals
 
-Score = Callable[..., tf.Tensor]
-"""Maps `(labels, outputs, *, from_logits=True)` to scores of shape `(num,)`, larger = more likely a member."""
+__all__ = ["SIGNALS", "audit_predictions", "audit_scores", "check_predictions"]
 
-SIGNALS: dict[str, Score] = {
+SIGNALS: dict[str, Callable[..., tf.Tensor]] = {
     "cross_entropy": scores.cross_entropy_score,
     "confidence": scores.confidence_score,
     "correctness": scores.correctness_score,
     "entropy": scores.entropy_score,
     "modified_entropy": scores.modified_entropy_score,
 }
-"""Scores of predictions by name. Add an entry to add a signal."""
+"""Scores of predictions by name: `(labels, outputs, *, from_logits=True)` -> `(num,)`. Add an entry to add one."""
 
 
 def audit_scores(
-    member_scores,
-    non_member_scores,
+    member_scores: Any,
+    non_member_scores: Any,
     *,
     signal: str,
     queries: str,
     calibration: str = "in-sample",
     shadow: ScoreSets | None = None,
-    member_labels=None,
-    non_member_labels=None,
+    member_labels: Any = None,
+    non_member_labels: Any = None,
     per_class: bool = False,
     num_bootstrap: int = 0,
     confidence: float = 0.95,
@@ -76,7 +75,7 @@ def audit_scores(
         Song, Shokri, Mittal, CCS 2019, section 3 (in-sample); Song and Mittal, USENIX Security 2021, section 3.1
         (shadow, per class); PINEAT paper, section 4.3.
     """
-    check_count("num_bootstrap", num_bootstrap, 0, "It is how often the scores are drawn anew; 0 for no intervals.")
+    check_count("num_bootstrap", num_bootstrap, 0, "It is how many draws are made; 0 for no intervals.")
     target = score_sets(member_scores, non_member_scores, member_labels, non_member_labels)
     shadow = None if shadow is None else score_sets(*shadow, prefix="shadow.")
     found = calibrate(target, calibration=calibration, shadow=shadow, per_class=per_class, seed=seed)
@@ -91,7 +90,7 @@ def audit_scores(
         balanced_accuracy=found.decisions.balanced_accuracy,
         threshold=found.thresholds.overall,
         auc=thresholds.auc(curve),
-        tpr_at_fpr=tuple(thresholds.tpr_at_fpr(curve, fpr) for fpr in REPORTED_FPRS),
+        tpr_at_fpr=tuple(thresholds.tpr_at_fpr(curve, fpr) for fpr in thresholds.REPORTED_FPRS),
         noise_floor=found.noise_floor,
         tie_share=thresholds.tie_share(members, non_members),
         decisions=found.decisions,
@@ -101,19 +100,19 @@ def audit_scores(
 
 
 def audit_predictions(
-    members,
-    non_members,
+    members: Any,
+    non_members: Any,
     *,
     queries: str,
     signals: Sequence[str] = tuple(SIGNALS),
-    shadow: tuple | None = None,
-    **options,
+    shadow: tuple[Any, Any] | None = None,
+    **options: Any,
 ) -> tuple[MembershipResult, ...]:
     """Measures what a network's predictions reveal about membership.
 
     Args:
-        members: predictions for training members: any object with `.logits` of shape
-            `(num, num_classes)` and `.labels` of shape `(num,)`.
+        members: predictions for training members: any object with `.logits` of shape `(num, num_classes)` and `.labels`
+            of shape `(num,)`.
         non_members: the same for unseen examples.
         queries: "natural" or "adversarial", the inputs that were predicted.
         signals: names in `SIGNALS`; all of them unless you choose.
@@ -137,55 +136,51 @@ def audit_predictions(
     signals = (signals,) if isinstance(signals, str) else signals
     for signal in signals:
         check_choice("signals", signal, SIGNALS)
-    _check_predictions(members, non_members)
-    if shadow is not None:
-        _check_predictions(*shadow)
+    for pair in ((members, non_members), shadow):
+        if pair is not None:
+            check_predictions(members=pair[0], non_members=pair[1])
 
     def audited(signal: str) -> MembershipResult:
-        scored = _scored(signal, members, non_members)
-        return audit_scores(
-            **scored._asdict(),
-            signal=signal,
-            queries=queries,
-            shadow=None if shadow is None else _scored(signal, *shadow),
-            **options,
-        )
+        of_shadow = None if shadow is None else _scored(signal, *shadow)
+        scored = _scored(signal, members, non_members)._asdict()
+        return audit_scores(**scored, signal=signal, queries=queries, shadow=of_shadow, **options)
 
     return tuple(map(audited, signals))
 
 
-def _scored(signal: str, members, non_members) -> ScoreSets:
-    scored = (SIGNALS[signal](predictions.labels, predictions.logits) for predictions in (members, non_members))
-    return ScoreSets(*scored, members.labels, non_members.labels)
+def check_predictions(**named: Any) -> None:
+    """Raises `ValueError` unless all have `.logits` and `.labels`, and logits of as many classes."""
+    for name, predictions in named.items():
+        if not (hasattr(predictions, "logits") and hasattr(predictions, "labels")):
+            raise ValueError(
+                f"`{name}` must have `.logits` and `.labels`. Received: {type(predictions).__name__}. Give e.g. the "
+                "result of `predict_logits`."
+            )
+    shapes = [np.shape(predictions.logits) for predictions in named.values()]
+    if len({shape[1:] for shape in shapes}) > 1:
+        raise ValueError(
+            f"{' and '.join(f'`{name}`' for name in named)} must be predictions of one network. Received: logits of "
+            f"shapes {shapes}. Predict all with the same network."
+        )
+
+
+def _scored(signal: str, members: Any, non_members: Any) -> ScoreSets:
+    score = SIGNALS[signal]
+    member_scores, non_member_scores = (score(seen.labels, seen.logits) for seen in (members, non_members))
+    return ScoreSets(member_scores, non_member_scores, members.labels, non_members.labels)
 
 
 def _with_uncertainty(
-    result: MembershipResult, scores: ScoreSets, num_bootstrap: int, confidence: float, seed: int
+    result: MembershipResult, sets: ScoreSets, num_bootstrap: int, confidence: float, seed: int
 ) -> MembershipResult:
     in_sample = result.calibration == "in-sample"
     decisions = None if in_sample else result.decisions
-    members, non_members, *_ = scores
     intervals = score_intervals(
-        members, non_members, decisions=decisions, num_bootstrap=num_bootstrap, confidence=confidence, seed=seed
+        *sets[:2], decisions=decisions, num_bootstrap=num_bootstrap, confidence=confidence, seed=seed
     )
-    p_values = leakage_p_values(members, non_members, decisions=decisions)
+    p_values = leakage_p_values(*sets[:2], decisions=decisions)
     if in_sample and result.class_thresholds is not None:  # what is known is of one threshold for all
-        for figures in (intervals, p_values):
-            for metric in ("balanced_accuracy", "advantage"):
-                figures.pop(metric, None)
+        for metric in ("balanced_accuracy", "advantage"):
+            intervals.pop(metric)
+            p_values.pop(metric, None)
     return dataclasses.replace(result, confidence=confidence, intervals=intervals, p_values=p_values)
-
-
-def _check_predictions(members, non_members) -> None:
-    for name, predictions in (("members", members), ("non_members", non_members)):
-        if not (hasattr(predictions, "logits") and hasattr(predictions, "labels")):
-            raise ValueError(
-                f"`{name}` must have `.logits` and `.labels`. Received: "
-                f"{type(predictions).__name__}. Give e.g. the result of `predict_logits`."
-            )
-    shapes = tuple(np.shape(members.logits)), tuple(np.shape(non_members.logits))
-    if shapes[0][1:] != shapes[1][1:]:
-        raise ValueError(
-            "`members` and `non_members` must be predictions of one network. Received: logits of "
-            f"shape {shapes[0]} and {shapes[1]}. Predict both with the same network."
-        )

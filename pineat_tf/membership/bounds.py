@@ -3,9 +3,9 @@
 import math
 
 from pineat_tf.checks import check_share
-from pineat_tf.statistics import Interval, clopper_pearson
+from pineat_tf.statistics import check_rate, clopper_pearson
 
-__all__ = ["Interval", "clopper_pearson", "epsilon_lower_bound", "positive_predictive_value"]
+__all__ = ["epsilon_lower_bound", "positive_predictive_value"]
 
 
 def epsilon_lower_bound(
@@ -21,9 +21,8 @@ def epsilon_lower_bound(
 
     Training that is (epsilon, delta)-differentially private allows no attack a TPR above `exp(epsilon) FPR + delta`,
     nor a true negative rate above `exp(epsilon)` times the false negative rate plus delta. Both are asked of the worst
-    ends of the exact intervals of TPR and FPR, each with half of the doubt.
-
-    The threshold must have been chosen on other data: chosen on these counts, it makes the bound too large.
+    ends of the exact intervals of TPR and FPR, each with half of the doubt. The threshold must have been chosen on
+    other data: chosen on these counts, it makes the bound too large.
 
     Args:
         true_positives: members called members, 0 .. `num_members`.
@@ -50,20 +49,18 @@ def epsilon_lower_bound(
     check_share("delta", delta)
     tpr = clopper_pearson(true_positives, num_members, confidence=confidence)
     fpr = clopper_pearson(false_positives, num_non_members, confidence=confidence)
-    return max(0.0, _log_ratio(tpr.low - delta, fpr.high), _log_ratio(1 - fpr.high - delta, 1 - tpr.low))
+    ratios = (tpr.low - delta, fpr.high), (1 - fpr.high - delta, 1 - tpr.low)
+    return max(0.0, *(math.log(upper / lower) if upper > 0 else 0.0 for upper, lower in ratios))
 
 
 def positive_predictive_value(tpr: float, fpr: float, *, prior: float = 0.5) -> float:
-    """Measures how often the attacker is right who says "member".
+    """Returns the share of members among those whom the attacker calls members, in [0, 1]; NaN if nobody is.
 
     Args:
         tpr: share of members called members, in [0, 1].
         fpr: share of non-members called members, in [0, 1].
         prior: share of members among the examples that are judged, in [0, 1): 0.5 in a balanced audit, far less in
             the world.
-
-    Returns:
-        The share of members among those called members, in [0, 1]; NaN if nobody is called one.
 
     Raises:
         ValueError: if a rate or the prior is out of range.
@@ -76,12 +73,7 @@ def positive_predictive_value(tpr: float, fpr: float, *, prior: float = 0.5) -> 
         Jayaraman et al., "Revisiting Membership Inference Under Realistic Assumptions", PoPETs 2021, section 3.
     """
     check_share("prior", prior)
-    for name, rate in (("tpr", tpr), ("fpr", fpr)):
-        if not 0 <= rate <= 1:
-            raise ValueError(f"`{name}` must lie in [0, 1]. Received: {name}={rate!r}. Give a share, not a percentage.")
+    check_rate("tpr", tpr)
+    check_rate("fpr", fpr)
     called = prior * tpr + (1 - prior) * fpr
     return prior * tpr / called if called else math.nan
-
-
-def _log_ratio(upper: float, lower: float) -> float:
-    return math.log(upper / lower) if upper > 0 else 0.0

@@ -1,13 +1,25 @@
 """Where a threshold comes from and what it decides: chosen on the judged scores, a part of them, or a shadow's."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pineat_tf.checks import check_choice, check_count
 from pineat_tf.membership.scores import as_class_numbers
 from pineat_tf.membership.thresholds import NoiseFloor, best_threshold, checked_scores, noise_floor
+
+__all__ = [
+    "CALIBRATIONS",
+    "Calibrated",
+    "Decisions",
+    "ScoreSets",
+    "Thresholds",
+    "calibrate",
+    "calibrated_accuracy",
+    "choose_thresholds",
+    "score_sets",
+]
 
 CALIBRATIONS = ("in-sample", "held-out", "shadow")
 """What a threshold can be chosen on: the judged scores, a random half that is not judged, a shadow model's scores."""
@@ -23,19 +35,23 @@ class ScoreSets(NamedTuple):
         non_member_labels: class numbers of shape `(num_non_members,)`, or None.
     """
 
-    member_scores: np.ndarray
-    non_member_scores: np.ndarray
-    member_labels: np.ndarray | None = None
-    non_member_labels: np.ndarray | None = None
+    member_scores: Any
+    non_member_scores: Any
+    member_labels: Any = None
+    non_member_labels: Any = None
 
     def classes(self) -> list[int]:
-        """The classes that have both members and non-members, in rising order."""
-        return np.intersect1d(self.member_labels, self.non_member_labels).tolist()
+        """Lists the classes that have both members and non-members, in rising order."""
+        return [int(label) for label in np.intersect1d(self.member_labels, self.non_member_labels)]
 
     def of_class(self, label: int) -> "ScoreSets":
-        """The examples of one class."""
-        members, non_members = self.member_labels == label, self.non_member_labels == label
-        return ScoreSets(*_taken(self, members, non_members))
+        """Returns the examples of one class."""
+        return self.rows(self.member_labels == label, self.non_member_labels == label)
+
+    def rows(self, members: np.ndarray, non_members: np.ndarray) -> "ScoreSets":
+        """Returns some of the members and of the non-members, by index or mask."""
+        chosen = members, non_members, members, non_members
+        return ScoreSets(*(None if column is None else column[rows] for column, rows in zip(self, chosen)))
 
 
 class Decisions(NamedTuple):
@@ -81,14 +97,14 @@ class Thresholds(NamedTuple):
     by_class: dict[int, float] | None = None
 
     def accept(self, scores: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
-        """Whom the attacker calls a member: booleans of shape `(num,)`."""
+        """Returns whom the attacker calls a member, booleans of shape `(num,)`."""
         limits = np.full(len(scores), self.overall)
         for label, threshold in (self.by_class or {}).items():
             limits[labels == label] = threshold
         return scores >= limits
 
     def decide(self, scores: ScoreSets) -> Decisions:
-        """What comes of calling members so."""
+        """Counts true and false positives at these thresholds."""
         members = self.accept(scores.member_scores, scores.member_labels)
         non_members = self.accept(scores.non_member_scores, scores.non_member_labels)
         return Decisions(int(members.sum()), len(members), int(non_members.sum()), len(non_members))
@@ -109,26 +125,24 @@ class Calibrated(NamedTuple):
 
 
 def score_sets(
-    member_scores, non_member_scores, member_labels=None, non_member_labels=None, *, prefix: str = ""
+    member_scores: Any,
+    non_member_scores: Any,
+    member_labels: Any = None,
+    non_member_labels: Any = None,
+    *,
+    prefix: str = "",
 ) -> ScoreSets:
-    """Checks scores and labels and gives them as arrays.
+    """Returns scores as float64 arrays, with labels in any form, if there are any, as class numbers.
 
     Args:
-        member_scores: shape `(num_members,)`, larger = more member.
-        non_member_scores: shape `(num_non_members,)`.
-        member_labels: class numbers of shape `(num_members,)`, or None.
-        non_member_labels: class numbers of shape `(num_non_members,)`, or None.
+        member_scores: as for `ScoreSets`, like the other columns.
+        non_member_scores: as there.
+        member_labels: as there; one-hot rows or a column too.
+        non_member_labels: as there.
         prefix: what errors put before the names, e.g. "shadow.".
 
-    Returns:
-        Scores as float64, labels as whole numbers.
-
     Raises:
-        ValueError: if scores are no scores, or labels are not one whole number a score.
-
-    Example:
-        >>> score_sets([1, 2], [0]).member_scores
-        array([1., 2.])
+        ValueError: if scores are no scores, or labels are not one class a score.
     """
     members, non_members = checked_scores(member_scores, non_member_scores, prefix=prefix)
     named = ("member_labels", member_labels, members), ("non_member_labels", non_member_labels, non_members)
@@ -140,15 +154,12 @@ def score_sets(
 
 
 def choose_thresholds(scores: ScoreSets, *, per_class: bool = False) -> Thresholds:
-    """Chooses the thresholds of largest balanced accuracy on the scores given.
+    """Chooses the thresholds of largest balanced accuracy on the scores given, as `best_threshold` does.
 
     Args:
         scores: what to choose on, from `score_sets`.
         per_class: whether each class gets its own threshold. A class without both members and non-members has none
             and falls back on the threshold of all scores.
-
-    Returns:
-        The thresholds. Among equally good ones the largest is taken, as by `best_threshold`.
 
     Raises:
         ValueError: if `per_class` is asked for without labels.
@@ -162,14 +173,11 @@ def choose_thresholds(scores: ScoreSets, *, per_class: bool = False) -> Threshol
         Song and Mittal, "Systematic Evaluation of Privacy Risks of Machine Learning Models", USENIX Security 2021,
         section 3.1 (class-dependent thresholds).
     """
-    overall = best_threshold(scores.member_scores, scores.non_member_scores).threshold
+    overall = best_threshold(*scores[:2]).threshold
     if not per_class:
         return Thresholds(overall)
     _check_labelled(scores)
-    by_class = {}
-    for label in scores.classes():
-        members, non_members, *_ = scores.of_class(label)
-        by_class[label] = best_threshold(members, non_members).threshold
+    by_class = {label: best_threshold(*scores.of_class(label)[:2]).threshold for label in scores.classes()}
     return Thresholds(overall, by_class)
 
 
@@ -205,43 +213,42 @@ def calibrate(
     """
     check_choice("calibration", calibration, CALIBRATIONS)
     check_count("seed", seed, 0, "It chooses the half that is held out.")
-    _check_shadow(calibration, shadow)
+    if (calibration == "shadow") != (shadow is not None):
+        raise ValueError(
+            '`shadow` goes with calibration="shadow", and only with it. Received: '
+            f"calibration={calibration!r}, shadow {'absent' if shadow is None else 'given'}. Give "
+            "`ScoreSets(member_scores, non_member_scores)` of a shadow model together with that calibration."
+        )
     if per_class:
         _check_labelled(target)
-    judged = target
-    chosen_on = target if shadow is None else shadow
+    chosen_on, judged = target if shadow is None else shadow, target
     if calibration == "held-out":
         chosen_on, judged = _halves(target, np.random.default_rng([seed, 0]))
     thresholds = choose_thresholds(chosen_on, per_class=per_class)
     decisions = thresholds.decide(judged)
-    return Calibrated(thresholds, decisions, _noise_floor(calibration, judged, thresholds, decisions))
+    if calibration != "in-sample":
+        floor = _fixed_noise_floor(decisions)
+    elif thresholds.by_class is None:
+        floor = noise_floor(decisions.num_members, decisions.num_non_members)
+    else:
+        floor = _noise_floor_of_classes(judged, thresholds.by_class)
+    return Calibrated(thresholds, decisions, floor)
 
 
 def calibrated_accuracy(
-    member_scores,
-    non_member_scores,
+    member_scores: Any,
+    non_member_scores: Any,
     *,
     calibration: str = "held-out",
     shadow: ScoreSets | None = None,
-    member_labels=None,
-    non_member_labels=None,
+    member_labels: Any = None,
+    non_member_labels: Any = None,
     per_class: bool = False,
     seed: int = 0,
 ) -> float:
-    """Measures the balanced accuracy of a threshold that was not chosen on the scores it is judged on.
+    """Returns the balanced accuracy of a threshold that was not chosen on the scores it is judged on.
 
-    Args:
-        member_scores: scores of training members, shape `(num_members,)`, larger = more member.
-        non_member_scores: scores of unseen examples, shape `(num_non_members,)`.
-        calibration: "held-out", "shadow" or "in-sample" (see `calibrate`).
-        shadow: the `ScoreSets` of a shadow model, for "shadow".
-        member_labels: class numbers of the members, shape `(num_members,)`; needed for `per_class`.
-        non_member_labels: class numbers of the non-members, shape `(num_non_members,)`.
-        per_class: whether each class gets its own threshold.
-        seed: which half is held out, >= 0.
-
-    Returns:
-        0.5 * (TPR + 1 - FPR) on the judged scores; 0.5 on average where nothing leaks, unless in-sample.
+    It is 0.5 on average where nothing leaks, unless in-sample. Arguments are those of `score_sets` and `calibrate`.
 
     Raises:
         ValueError: as `calibrate`.
@@ -261,15 +268,14 @@ def calibrated_accuracy(
 
 def _halves(scores: ScoreSets, rng: np.random.Generator) -> tuple[ScoreSets, ScoreSets]:
     """Two random halves, each with half of the members and of the non-members, of every class where known."""
-    if min(len(scores.member_scores), len(scores.non_member_scores)) < 2:
+    sizes = [len(column) for column in scores[:2]]
+    if min(sizes) < 2:
         raise ValueError(
             'calibration="held-out" needs at least two members and two non-members. Received: '
-            f"{len(scores.member_scores)} and {len(scores.non_member_scores)}. Score more examples, or choose another "
-            "calibration."
+            f"{sizes[0]} and {sizes[1]}. Score more examples, or choose another calibration."
         )
-    members = _random_order(len(scores.member_scores), scores.member_labels, rng)
-    non_members = _random_order(len(scores.non_member_scores), scores.non_member_labels, rng)
-    return tuple(ScoreSets(*_taken(scores, members[i::2], non_members[i::2])) for i in (0, 1))
+    members, non_members = (_random_order(num, labels, rng) for num, labels in zip(sizes, scores[2:]))
+    return scores.rows(members[::2], non_members[::2]), scores.rows(members[1::2], non_members[1::2])
 
 
 def _random_order(num: int, labels: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
@@ -278,19 +284,10 @@ def _random_order(num: int, labels: np.ndarray | None, rng: np.random.Generator)
     return order if labels is None else order[np.argsort(labels[order], kind="stable")]
 
 
-def _taken(scores: ScoreSets, members: np.ndarray, non_members: np.ndarray) -> list[np.ndarray | None]:
-    chosen = members, non_members, members, non_members
-    return [None if column is None else column[rows] for column, rows in zip(scores, chosen)]
-
-
-def _noise_floor(calibration: str, judged: ScoreSets, thresholds: Thresholds, decisions: Decisions) -> NoiseFloor:
-    num_members, num_non_members = decisions.num_members, decisions.num_non_members
-    if calibration == "in-sample":
-        if thresholds.by_class is None:
-            return noise_floor(num_members, num_non_members)
-        return _noise_floor_of_classes(judged, thresholds.by_class)
-    # Of a threshold fixed beforehand the TPR and the FPR are equal but for chance.
-    accepted = (decisions.true_positives + decisions.false_positives) / (num_members + num_non_members)
+def _fixed_noise_floor(decisions: Decisions) -> NoiseFloor:
+    """Of a threshold chosen elsewhere: without leakage its TPR and its FPR are equal but for chance."""
+    hits, num_members, alarms, num_non_members = decisions
+    accepted = (hits + alarms) / (num_members + num_non_members)
     deviation = math.sqrt(accepted * (1 - accepted) * (1 / num_members + 1 / num_non_members))
     return NoiseFloor(0.5, min(1.0, 0.5 + 0.5 * 1.645 * deviation))
 
@@ -305,22 +302,12 @@ def _noise_floor_of_classes(judged: ScoreSets, by_class: dict[int, float]) -> No
     for label in by_class:
         num_members, num_non_members = (np.sum(labels == label) for labels in judged[2:])
         effective = num_members * num_non_members / (num_members + num_non_members)
-        of_members = num_members / len(judged.member_labels)
-        of_non_members = num_non_members / len(judged.non_member_labels)
+        of_members, of_non_members = num_members / len(judged[2]), num_non_members / len(judged[3])
         share = 0.5 * (of_members + of_non_members)
         mean += share * math.sqrt(math.pi / (8 * effective))
         variance += share**2 * (0.5 - math.pi / 8) / effective + (of_members - of_non_members) ** 2 / 12
     upper_95 = mean + 1.645 * math.sqrt(variance)
     return NoiseFloor(float(min(1.0, (1 + mean) / 2)), float(min(1.0, (1 + upper_95) / 2)))
-
-
-def _check_shadow(calibration: str, shadow: ScoreSets | None) -> None:
-    if (calibration == "shadow") != (shadow is not None):
-        raise ValueError(
-            '`shadow` goes with calibration="shadow", and only with it. Received: '
-            f"calibration={calibration!r}, shadow {'absent' if shadow is None else 'given'}. Give "
-            "`ScoreSets(member_scores, non_member_scores)` of a shadow model together with that calibration."
-        )
 
 
 def _check_labelled(scores: ScoreSets) -> None:

@@ -1,12 +1,16 @@
 """Canaries: examples with a wrong label, which only a network that was trained on them can know."""
 
+from typing import Any
+
 import numpy as np
 
 from pineat_tf.checks import check_count
 from pineat_tf.membership.scores import as_class_numbers
 
+__all__ = ["plant_canaries"]
 
-def plant_canaries(labels, *, num: int, num_classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+
+def plant_canaries(labels: Any, *, num: int, num_classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Gives random examples a random wrong label.
 
     Average figures hide those who need privacy most. Canaries stand in for them: train on the examples of one half of

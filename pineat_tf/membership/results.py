@@ -3,12 +3,15 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pineat_tf.checks import check_choice
 from pineat_tf.membership.bounds import epsilon_lower_bound, positive_predictive_value
 from pineat_tf.membership.calibration import CALIBRATIONS, Decisions
 from pineat_tf.membership.thresholds import NoiseFloor, TprAtFpr
 from pineat_tf.statistics import Interval
+
+__all__ = ["PRIORS", "QUERIES", "MembershipResult"]
 
 QUERIES = ("natural", "adversarial")
 """What the attacker shows the network: examples as they are, or attacked ones."""
@@ -65,7 +68,8 @@ class MembershipResult:
     intervals: Mapping[str, Interval] | None = dataclasses.field(default=None, hash=False)
     p_values: Mapping[str, float] | None = dataclasses.field(default=None, hash=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        """Checks the two words of the record."""
         check_choice("queries", self.queries, QUERIES)
         check_choice("calibration", self.calibration, CALIBRATIONS)
 
@@ -75,7 +79,7 @@ class MembershipResult:
         return 2 * self.balanced_accuracy - 1
 
     def positive_predictive_values(self, priors: Sequence[float] = PRIORS) -> dict[str, dict[float, float | None]]:
-        """Measures how often the attacker is right who says "member", if members are rare.
+        """Returns how often the attacker is right who says "member", if members are rare.
 
         Args:
             priors: shares of members among the examples that are judged, each in [0, 1).
@@ -101,7 +105,7 @@ class MembershipResult:
         """
         decisions = self._counted()
         smallest = 1 / (decisions.num_non_members + 1) if decisions.true_positives else 0.0
-        rates = {"threshold": (decisions.tpr, max(decisions.fpr, smallest))}
+        rates: dict[str, tuple[float | None, float]] = {"threshold": (decisions.tpr, max(decisions.fpr, smallest))}
         rates |= {f"tpr_at_fpr_{rate.fpr:g}": (rate.tpr, rate.fpr) for rate in self.tpr_at_fpr}
         return {
             name: {p: None if tpr is None else positive_predictive_value(tpr, fpr, prior=p) for p in priors}
@@ -135,15 +139,11 @@ class MembershipResult:
             )
         return epsilon_lower_bound(*self._counted(), delta=delta, confidence=confidence)
 
-    def to_dict(self) -> dict:
-        """Gives the record as plain values for strict JSON.
+    def to_dict(self) -> dict[str, Any]:
+        """Converts the record to plain values for strict JSON.
 
-        JSON has no infinities: an infinite float becomes the string "inf" or "-inf", which
-        Python's `float()` reads back. A TPR that ties forbid is null, and so is what was not asked for. Class numbers
-        become strings.
-
-        Returns:
-            A dict of str, int, float, None, lists and dicts; never a NaN or an infinity.
+        JSON has no infinities: an infinite float becomes the string "inf" or "-inf", which Python's `float()` reads
+        back. A TPR that ties forbid is null, and so is what was not asked for. Class numbers become strings.
 
         Example:
             >>> from pineat_tf.membership import audit_scores
@@ -160,8 +160,8 @@ class MembershipResult:
         return self.decisions
 
 
-def _plain(value):
-    """Rewrites a field, a record or a tuple of records in JSON's own types."""
+def _plain(value: Any) -> Any:
+    """Converts a field, a record or a tuple of records to JSON's own types."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if hasattr(value, "_asdict"):

@@ -1,6 +1,6 @@
 """Whom a network gives away: the risk of each example, and of each class."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,11 +10,13 @@ from pineat_tf.membership.calibration import ScoreSets, score_sets
 from pineat_tf.membership.results import MembershipResult
 from pineat_tf.membership.scores import as_class_numbers, as_float64
 
+__all__ = ["ClassAudit", "audit_classes", "privacy_risk_scores"]
+
 _SMALLEST = 1e-10  # as the authors' code: what is nearer to 0 shares the first bin
 
 
 class ClassAudit(NamedTuple):
-    """One audit a class.
+    """The audits of all classes.
 
     Attributes:
         by_class: class number -> the record of its examples alone, with the noise floor of so few.
@@ -27,18 +29,7 @@ class ClassAudit(NamedTuple):
     worst: int
 
 
-class _Histogram(NamedTuple):
-    """What share of the examples in each bin are members, where both kinds are equally likely beforehand."""
-
-    edges: np.ndarray
-    member_shares: np.ndarray
-
-    def posterior(self, values: np.ndarray) -> np.ndarray:
-        bins = np.searchsorted(self.edges, values, side="right") - 1
-        return self.member_shares[np.clip(bins, 0, len(self.member_shares) - 1)]
-
-
-def privacy_risk_scores(scores, labels, shadow: ScoreSets, *, num_bins: int = 5) -> np.ndarray:
+def privacy_risk_scores(scores: Any, labels: Any, shadow: ScoreSets, *, num_bins: int = 5) -> np.ndarray:
     """Estimates the chance that each example is a member, from a shadow model's histograms a class.
 
     Args:
@@ -69,16 +60,22 @@ def privacy_risk_scores(scores, labels, shadow: ScoreSets, *, num_bins: int = 5)
     scores = as_float64("scores", scores).numpy()
     _check_scored(scores, shadow)
     labels = as_class_numbers("labels", labels, len(scores)).numpy()
-    everyone = _histogram(shadow, num_bins)
-    posteriors = everyone.posterior(-scores)
+    posteriors = _posteriors(scores, shadow, num_bins)
     for label in np.intersect1d(labels, shadow.classes()):
         of_class = labels == label
-        posteriors[of_class] = _histogram(shadow.of_class(label), num_bins).posterior(-scores[of_class])
+        posteriors[of_class] = _posteriors(scores[of_class], shadow.of_class(label), num_bins)
     return posteriors
 
 
 def audit_classes(
-    member_scores, non_member_scores, member_labels, non_member_labels, *, signal: str, queries: str, **options
+    member_scores: Any,
+    non_member_scores: Any,
+    member_labels: Any,
+    non_member_labels: Any,
+    *,
+    signal: str,
+    queries: str,
+    **options: Any,
 ) -> ClassAudit:
     """Measures what scores reveal about the members of each class.
 
@@ -120,24 +117,20 @@ def audit_classes(
     return ClassAudit(by_class, worst)
 
 
-def _histogram(shadow: ScoreSets, num_bins: int) -> _Histogram:
-    values = [np.maximum(-scores, _SMALLEST) for scores in shadow[:2]]
+def _posteriors(scores: np.ndarray, shadow: ScoreSets, num_bins: int) -> np.ndarray:
+    """Looks scores up in the histograms of a shadow's members and non-members, both equally likely beforehand."""
+    values = [np.maximum(-of_kind, _SMALLEST) for of_kind in shadow[:2]]
     finite = np.concatenate(values)
     finite = finite[np.isfinite(finite)]
-    ends = (finite.min(), finite.max()) if finite.size else (_SMALLEST, 1.0)
+    low, high = (finite.min(), finite.max()) if finite.size else (_SMALLEST, 1.0)
     # The logarithm and back may miss the ends by a rounding error.
-    edges = np.clip(np.logspace(*np.log10(ends), num_bins + 1), *ends)
-    edges[0], edges[-1] = ends
-    members, non_members = (np.histogram(np.minimum(v, ends[1]), edges)[0] / len(v) for v in values)
-    return _Histogram(edges, _nearest_filled(members, non_members))
-
-
-def _nearest_filled(members: np.ndarray, non_members: np.ndarray) -> np.ndarray:
-    """The share of members in each bin, or in the nearest bin that has anyone, the lower one of two."""
+    edges = np.clip(np.logspace(np.log10(low), np.log10(high), num_bins + 1), low, high)
+    edges[0], edges[-1] = low, high
+    members, non_members = (np.histogram(np.minimum(v, high), edges)[0] / len(v) for v in values)
+    bins = np.clip(np.searchsorted(edges, -scores, side="right") - 1, 0, num_bins - 1)
     filled = np.flatnonzero(members + non_members)
-    bins = np.arange(len(members))[:, np.newaxis]
-    nearest = filled[np.argmin(np.abs(bins - filled), axis=1)]
-    return members[nearest] / (members + non_members)[nearest]
+    nearest = filled[np.argmin(np.abs(bins[:, np.newaxis] - filled), axis=1)]  # the lower one of two
+    return np.asarray(members[nearest] / (members + non_members)[nearest])
 
 
 def _check_scored(scores: np.ndarray, shadow: ScoreSets) -> None:

@@ -1,27 +1,45 @@
 """What an attacker gains who says "member" where score >= threshold.
 
-All functions take the scores of members and of non-members (larger = more likely a member), sort
-them once, O(n log n), and treat equal scores as one: no threshold can part them. (Subnormals are
-0, as in TensorFlow: two scores that are nearer to 0 than 2.3e-308 count as equal.)
+All functions take the scores of members and of non-members, vectors of numbers below +inf (-inf is allowed), larger =
+more likely a member; they raise `ValueError` for anything else. They sort once, O(n log n), on the host, which sorts a
+million scores ten times as fast as `tf.argsort`. Equal scores count as one: no threshold can part them.
 """
 
 import dataclasses
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
+from scipy import integrate
 
 from pineat_tf.checks import check_count
 from pineat_tf.membership.scores import as_float64
+from pineat_tf.statistics import check_rate
+
+__all__ = [
+    "REPORTED_FPRS",
+    "BestThreshold",
+    "NoiseFloor",
+    "Ranked",
+    "Roc",
+    "TprAtFpr",
+    "auc",
+    "best_threshold",
+    "checked_scores",
+    "gap_attack",
+    "largest_rate",
+    "noise_floor",
+    "ranked",
+    "roc",
+    "tie_share",
+    "tpr_at_fpr",
+]
 
 REPORTED_FPRS = (0.01, 0.001, 0.0001)
 """The false positive rates at which the TPR is reported."""
 
-_SMALLEST_NORMAL = 2.2250738585072014e-308
-_ROUNDING = 1e-12
-"""The share by which a rate that was calculated, like 1 - 0.9, may fall short of the one that was meant."""
+_ROUNDING = 1e-12  # the share by which a calculated rate, like 1 - 0.9, may fall short of the one that was meant
 
 
 class BestThreshold(NamedTuple):
@@ -48,12 +66,13 @@ class Roc:
             curve that is known exactly.
     """
 
-    fpr: tf.Tensor
-    tpr: tf.Tensor
-    thresholds: tf.Tensor
+    fpr: np.ndarray
+    tpr: np.ndarray
+    thresholds: np.ndarray
     num_non_members: int | None = None
 
-    def __iter__(self) -> Iterator[tf.Tensor]:
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Iterates over FPRs, TPRs and thresholds."""
         return iter((self.fpr, self.tpr, self.thresholds))
 
 
@@ -87,22 +106,40 @@ class NoiseFloor(NamedTuple):
     upper_95: float
 
 
-def best_threshold(member_scores, non_member_scores) -> BestThreshold:
+class Ranked(NamedTuple):
+    """Scores as ranks, 0 for the highest; equal scores share a rank.
+
+    Attributes:
+        scores: the distinct scores, falling.
+        members: ranks, shape `(num_members,)`.
+        non_members: ranks, shape `(num_non_members,)`.
+    """
+
+    scores: np.ndarray
+    members: np.ndarray
+    non_members: np.ndarray
+
+    def accepted(self) -> tuple[np.ndarray, np.ndarray]:
+        """Counts members and non-members with this or a higher score, shape `(num_scores + 1,)`, from nobody up."""
+        members, non_members = (
+            np.concatenate([[0], np.cumsum(np.bincount(ranks, minlength=len(self.scores)))])
+            for ranks in (self.members, self.non_members)
+        )
+        return members, non_members
+
+
+def ranked(member_scores: Any, non_member_scores: Any) -> Ranked:
+    """Ranks scores; not by scikit-learn's `roc_curve`, which refuses -inf, the score of a probability of 0."""
+    members, non_members = checked_scores(member_scores, non_member_scores)
+    negated, ranks = np.unique(-np.concatenate([members, non_members]), return_inverse=True)
+    return Ranked(0.0 - negated, ranks[: len(members)], ranks[len(members) :])
+
+
+def best_threshold(member_scores: Any, non_member_scores: Any) -> BestThreshold:
     """Finds the threshold of largest balanced accuracy, on these same scores (in-sample).
 
-    Candidates are the union of both score sets, and `inf`, which accepts none and gives 0.5: so
-    the result is never below 0.5. Among equally good thresholds the largest is taken, decided in
-    whole numbers, so that rounding has no say.
-
-    Args:
-        member_scores: scores of training members, shape `(num_members,)`, larger = more member.
-        non_member_scores: scores of unseen examples, shape `(num_non_members,)`.
-
-    Returns:
-        The threshold and its balanced accuracy.
-
-    Raises:
-        ValueError: if scores are empty, not a vector, NaN or `+inf` (`-inf` is allowed).
+    Candidates are the union of both score sets, and `inf`, which accepts none and gives 0.5: so the result is never
+    below 0.5. Among equally good thresholds the largest is taken, decided in whole numbers, without rounding.
 
     Example:
         >>> best_threshold([0.9, 0.8, 0.3], [0.5, 0.2])
@@ -111,60 +148,47 @@ def best_threshold(member_scores, non_member_scores) -> BestThreshold:
     Reference:
         Song, Shokri, Mittal, CCS 2019, section 3: one threshold for all classes.
     """
-    thresholds, true_positives, false_positives = _accepted(member_scores, non_member_scores)
+    ranks = ranked(member_scores, non_member_scores)
+    true_positives, false_positives = ranks.accepted()
     num_members, num_non_members = true_positives[-1], false_positives[-1]
     best = np.argmax(true_positives * num_non_members - false_positives * num_members)  # the first of equal ones
     tpr, fpr = true_positives[best] / num_members, false_positives[best] / num_non_members
-    return BestThreshold(float(thresholds[best]), float(0.5 * (tpr + 1 - fpr)))
+    threshold = ranks.scores[best - 1] if best else math.inf
+    return BestThreshold(float(threshold), float(0.5 * (tpr + 1 - fpr)))
 
 
-def roc(member_scores, non_member_scores) -> Roc:
-    """Traces the receiver operating characteristic, one point per distinct score.
-
-    Args:
-        member_scores: scores of training members, shape `(num_members,)`, larger = more member.
-        non_member_scores: scores of unseen examples, shape `(num_non_members,)`.
-
-    Returns:
-        The curve from (0, 0) to (1, 1).
-
-    Raises:
-        ValueError: as `best_threshold`.
+def roc(member_scores: Any, non_member_scores: Any) -> Roc:
+    """Traces the receiver operating characteristic from (0, 0) to (1, 1), one point per distinct score.
 
     Example:
         >>> curve = roc([2, 1], [1, 0])
-        >>> curve.fpr.numpy(), curve.tpr.numpy()
+        >>> curve.fpr, curve.tpr
         (array([0. , 0. , 0.5, 1. ]), array([0. , 0.5, 1. , 1. ]))
     """
-    thresholds, true_positives, false_positives = _accepted(member_scores, non_member_scores)
+    ranks = ranked(member_scores, non_member_scores)
+    true_positives, false_positives = ranks.accepted()
     return Roc(
-        fpr=tf.convert_to_tensor(false_positives / false_positives[-1]),
-        tpr=tf.convert_to_tensor(true_positives / true_positives[-1]),
-        thresholds=tf.convert_to_tensor(thresholds),
-        num_non_members=int(false_positives[-1]),
+        fpr=false_positives / false_positives[-1],
+        tpr=true_positives / true_positives[-1],
+        thresholds=np.concatenate([[math.inf], ranks.scores]),
+        num_non_members=len(ranks.non_members),
     )
 
 
 def auc(curve: Roc) -> float:
-    """Measures the area under a ROC curve.
+    """Returns the area under a ROC curve.
 
-    Args:
-        curve: from `roc`.
-
-    Returns:
-        The chance that a random member outscores a random non-member, a tie counting one half.
+    It is the chance that a random member outscores a random non-member, a tie counting one half.
 
     Example:
         >>> auc(roc([2, 1], [1, 0]))
         0.875
     """
-    widths = curve.fpr[1:] - curve.fpr[:-1]
-    heights = (curve.tpr[1:] + curve.tpr[:-1]) / 2
-    return float(tf.reduce_sum(widths * heights))
+    return float(integrate.trapezoid(curve.tpr, curve.fpr))
 
 
 def tpr_at_fpr(curve: Roc, fpr: float) -> TprAtFpr:
-    """Reads the largest TPR among the points of a curve whose FPR is at most `fpr`.
+    """Returns the largest TPR among the points of a curve whose FPR is at most `fpr`.
 
     Points are not joined by lines: each is a threshold that exists.
 
@@ -189,10 +213,9 @@ def tpr_at_fpr(curve: Roc, fpr: float) -> TprAtFpr:
     Reference:
         Carlini et al., "Membership Inference Attacks From First Principles", S&P 2022.
     """
-    _check_rate("fpr", fpr)
-    false_rates, true_rates = np.asarray(curve.fpr)[1:], np.asarray(curve.tpr)[1:]  # the first point accepts nobody
-    finest = 1 / curve.num_non_members if curve.num_non_members else 0.0
-    smallest = max(finest, float(false_rates[0]))
+    check_rate("fpr", fpr)
+    false_rates, true_rates = curve.fpr[1:], curve.tpr[1:]  # the first point accepts nobody
+    smallest = max(1 / curve.num_non_members if curve.num_non_members else 0.0, float(false_rates[0]))
     if smallest > largest_rate(fpr):
         return TprAtFpr(fpr, None, None, smallest)
     largest = true_rates[false_rates <= largest_rate(fpr)].max()
@@ -200,7 +223,7 @@ def tpr_at_fpr(curve: Roc, fpr: float) -> TprAtFpr:
 
 
 def largest_rate(fpr: float) -> float:
-    """Gives the largest share that counts as no more than `fpr`: a rounding error above it.
+    """Returns the largest share that counts as no more than `fpr`: a rounding error above it.
 
     Example:
         >>> 1 / 10 <= 1 - 0.9, 1 / 10 <= largest_rate(1 - 0.9)
@@ -209,35 +232,24 @@ def largest_rate(fpr: float) -> float:
     return fpr * (1 + _ROUNDING)
 
 
-def tie_share(member_scores, non_member_scores) -> float:
-    """Measures how many scores are not unique.
-
-    Args:
-        member_scores: shape `(num_members,)`.
-        non_member_scores: shape `(num_non_members,)`.
-
-    Returns:
-        The share, in [0, 1], of all scores that equal at least one other score.
-
-    Raises:
-        ValueError: as `best_threshold`.
+def tie_share(member_scores: Any, non_member_scores: Any) -> float:
+    """Returns the share, in [0, 1], of all scores that equal at least one other score.
 
     Example:
         >>> tie_share([1.0, 1.0, 0.5], [1.0])
         0.75
     """
-    _, true_positives, false_positives = _accepted(member_scores, non_member_scores)
-    accepted = true_positives + false_positives
-    equal = np.diff(accepted)  # how many share each distinct score
-    return int(equal[equal > 1].sum()) / int(accepted[-1])
+    _, *ranks = ranked(member_scores, non_member_scores)
+    counts = np.bincount(np.concatenate(ranks))
+    return int(counts[counts > 1].sum()) / int(counts.sum())
 
 
 def noise_floor(num_members: int, num_non_members: int) -> NoiseFloor:
-    """Says what `best_threshold` finds where there is nothing to find.
+    """Returns what `best_threshold` finds where there is nothing to find.
 
-    A threshold tuned on the scores it is judged on beats 0.5 by luck: its balanced accuracy is
-    (1 + D+)/2, D+ the one-sided two-sample Kolmogorov-Smirnov statistic, and without leakage
-    P(D+ > d) ~ exp(-2 N d^2), N = n1 n2 / (n1 + n2). Ties only lower it.
+    A threshold tuned on the scores it is judged on beats 0.5 by luck: its balanced accuracy is (1 + D+)/2, D+ the
+    one-sided two-sample Kolmogorov-Smirnov statistic, and without leakage P(D+ > d) ~ exp(-2 N d^2),
+    N = n1 n2 / (n1 + n2). Ties only lower it.
 
     Args:
         num_members: n1, >= 1.
@@ -255,8 +267,8 @@ def noise_floor(num_members: int, num_non_members: int) -> NoiseFloor:
         (0.5034, 0.5066)
 
     Reference:
-        Smirnov, "Table for Estimating the Goodness of Fit of Empirical Distributions", Annals of
-        Mathematical Statistics 19(2), 1948.
+        Smirnov, "Table for Estimating the Goodness of Fit of Empirical Distributions", Annals of Mathematical
+        Statistics 19(2), 1948.
     """
     check_count("num_members", num_members, 1, "Give the number of examples that were scored.")
     check_count("num_non_members", num_non_members, 1, "Give the number of examples that were scored.")
@@ -268,7 +280,7 @@ def noise_floor(num_members: int, num_non_members: int) -> NoiseFloor:
 
 
 def gap_attack(train_accuracy: float, test_accuracy: float) -> float:
-    """Gives the balanced accuracy of saying "member" where the network is right.
+    """Returns the balanced accuracy of saying "member" where the network is right.
 
     Args:
         train_accuracy: share of members classified correctly, in [0, 1].
@@ -287,69 +299,36 @@ def gap_attack(train_accuracy: float, test_accuracy: float) -> float:
     Reference:
         Yeom et al., "Privacy Risk in Machine Learning", CSF 2018, section 3.
     """
-    _check_rate("train_accuracy", train_accuracy)
-    _check_rate("test_accuracy", test_accuracy)
+    check_rate("train_accuracy", train_accuracy)
+    check_rate("test_accuracy", test_accuracy)
     return (1 + train_accuracy - test_accuracy) / 2
 
 
-def _accepted(member_scores, non_member_scores) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct thresholds from `inf` down, with the members and non-members each accepts."""
-    members, non_members = checked_scores(member_scores, non_member_scores)
-    scores = np.concatenate([members, non_members])
-    order = np.argsort(-scores)  # on the host, which sorts a million scores ten times as fast as `tf.argsort`
-    scores, true_positives = scores[order], np.cumsum(order < len(members))
-    last_of_ties = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))
-    true_positives = true_positives[last_of_ties]
-    return (
-        np.concatenate([[np.inf], scores[last_of_ties]]),
-        np.concatenate([[0], true_positives]),
-        np.concatenate([[0], last_of_ties + 1 - true_positives]),
-    )
-
-
-def checked_scores(member_scores, non_member_scores, *, prefix: str = "") -> tuple[np.ndarray, np.ndarray]:
-    """Gives scores of members and non-members as float64 arrays of shape `(num,)`.
+def checked_scores(member_scores: Any, non_member_scores: Any, *, prefix: str = "") -> tuple[np.ndarray, np.ndarray]:
+    """Returns scores of members and of non-members as float64 arrays of shape `(num,)`.
 
     Args:
         member_scores: shape `(num_members,)`, larger = more member.
         non_member_scores: shape `(num_non_members,)`.
         prefix: what errors put before the two names, e.g. "shadow.".
 
-    Returns:
-        Both, with subnormal numbers as 0, so that whoever compares them finds the same ties.
-
     Raises:
         ValueError: if scores are empty, not a vector, NaN or `+inf` (`-inf` is allowed).
-
-    Example:
-        >>> [scores.tolist() for scores in checked_scores([1, 0], [5e-324])]
-        [[1.0, 0.0], [0.0]]
     """
-    named = {f"{prefix}member_scores": member_scores, f"{prefix}non_member_scores": non_member_scores}
-    return tuple(_checked(name, scores) for name, scores in named.items())
+    return _checked(f"{prefix}member_scores", member_scores), _checked(f"{prefix}non_member_scores", non_member_scores)
 
 
-def _checked(name: str, scores) -> np.ndarray:
-    scores = as_float64(name, scores).numpy()
-    _check_scores(name, scores)
-    return np.where(np.abs(scores) < _SMALLEST_NORMAL, 0.0, scores)
-
-
-def _check_scores(name: str, scores: np.ndarray) -> None:
-    if scores.ndim != 1 or not scores.size:
+def _checked(name: str, scores: Any) -> np.ndarray:
+    values: np.ndarray = as_float64(name, scores).numpy()
+    if values.ndim != 1 or not values.size:
         raise ValueError(
-            f"`{name}` must have shape (num,) with at least one score. "
-            f"Received: shape={scores.shape}. Give one score per example, e.g. from "
-            "`cross_entropy_score(labels, logits)`."
+            f"`{name}` must have shape (num,) with at least one score. Received: shape={values.shape}. Give one score "
+            "per example, e.g. from `cross_entropy_score(labels, logits)`."
         )
-    num_bad = int(np.sum(~(scores < np.inf)))  # not `scores >= inf`, which is false of NaN
+    num_bad = int(np.sum(~(values < np.inf)))  # not `values >= inf`, which is false of NaN
     if num_bad:
         raise ValueError(
-            f"`{name}` must be below +inf and not NaN. Received: {num_bad} such values of "
-            f"{len(scores)}. Score from logits in float64, where confidence does not overflow."
+            f"`{name}` must be below +inf and not NaN. Received: {num_bad} such values of {len(values)}. Score from "
+            "logits in float64, where confidence does not overflow."
         )
-
-
-def _check_rate(name: str, rate: float) -> None:
-    if not 0 <= rate <= 1:
-        raise ValueError(f"`{name}` must lie in [0, 1]. Received: {name}={rate!r}. Give a share, e.g. 0.01 for 1 %.")
+    return values

@@ -1,35 +1,24 @@
 """How sure the figures of an audit are: intervals, and p-values of "these scores do not depend on membership".
 
-Everything is counted at the distinct scores, from the highest down: these are sorted once, and a draw only weighs
-them anew. The host does it, a chunk of draws at a time.
+Everything is counted at the distinct scores, from the highest down: these are sorted once, and a draw only changes
+their weights. The host does it, a chunk of draws at a time.
 """
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from pineat_tf.checks import check_count, check_share
 from pineat_tf.membership.calibration import Decisions
-from pineat_tf.membership.thresholds import REPORTED_FPRS, checked_scores, largest_rate
-from pineat_tf.statistics import Interval, clopper_pearson
+from pineat_tf.membership.thresholds import REPORTED_FPRS, Ranked, checked_scores, largest_rate, ranked
+from pineat_tf.statistics import Interval, check_rate, clopper_pearson
+
+__all__ = ["fpr_metric", "leakage_p_values", "permutation_p_values", "score_intervals"]
 
 _CHUNK = 2**20  # scores weighed at once: some 50 MB
-
-
-class _Ranked(NamedTuple):
-    """Scores as ranks, 0 for the highest of `num` distinct ones; equal scores share a rank."""
-
-    members: np.ndarray
-    non_members: np.ndarray
-    num: int
-
-    def accepted(self) -> tuple[np.ndarray, np.ndarray]:
-        """Members and non-members with this rank or a higher score, shape `(num,)`."""
-        counts = (np.bincount(ranks, minlength=self.num) for ranks in (self.members, self.non_members))
-        return tuple(np.cumsum(count) for count in counts)
 
 
 def fpr_metric(fpr: float) -> str:
@@ -43,8 +32,8 @@ def fpr_metric(fpr: float) -> str:
 
 
 def score_intervals(
-    member_scores,
-    non_member_scores,
+    member_scores: Any,
+    non_member_scores: Any,
     *,
     decisions: Decisions | None = None,
     num_bootstrap: int = 1000,
@@ -93,31 +82,31 @@ def score_intervals(
     """
     _check_options("num_bootstrap", num_bootstrap, seed, fprs)
     check_share("confidence", confidence)
-    ranked = _ranked(member_scores, non_member_scores)
-    rng, tails = np.random.default_rng([seed, 1]), _tails(confidence)
-    areas, rises, falls = _resampled(ranked, num_bootstrap, rng)
+    ranks = ranked(member_scores, non_member_scores)
+    rng, tails = np.random.default_rng([seed, 1]), ((1 - confidence) / 2, (1 + confidence) / 2)
+    areas, rises, falls = _resampled(ranks, num_bootstrap, rng)
     if decisions is None:
-        tpr, fpr = (column / column[-1] for column in ranked.accepted())
-        best = max(0.0, float(np.max(tpr - fpr)))  # accepting nobody has 0
+        tpr, fpr = _rates(ranks)
+        best = float(np.max(tpr - fpr))
         advantage = Interval(max(0.0, best - _quantile(rises, tails[1])), min(1.0, best + _quantile(falls, tails[1])))
     else:
         advantage = _interval_of_decisions(decisions, num_bootstrap, tails, rng)
     return {
-        "balanced_accuracy": Interval(*(0.5 + 0.5 * end for end in advantage)),
+        "balanced_accuracy": Interval(0.5 + 0.5 * advantage.low, 0.5 + 0.5 * advantage.high),
         "advantage": advantage,
-        "auc": _exact_if_apart(ranked, confidence) or Interval(*(_quantile(areas, tail) for tail in tails)),
-        **{fpr_metric(fpr): _interval_of_tpr(ranked, fpr, num_bootstrap, tails, rng) for fpr in fprs},
+        "auc": _exact_if_apart(ranks, confidence) or _ends(areas, tails),
+        **{fpr_metric(fpr): _interval_of_tpr(ranks, fpr, num_bootstrap, tails, rng) for fpr in fprs},
     }
 
 
 def leakage_p_values(
-    member_scores,
-    non_member_scores,
+    member_scores: Any,
+    non_member_scores: Any,
     *,
     decisions: Decisions | None = None,
     fprs: Sequence[float] = REPORTED_FPRS,
 ) -> dict[str, float]:
-    """Gives the chance of figures at least as large where membership does not matter, without drawing.
+    """Returns the chance of figures at least as large where membership does not matter, without drawing.
 
     If members and non-members are exchangeable, the in-sample balanced accuracy is the one-sided two-sample
     Kolmogorov-Smirnov statistic (exact for equal or small numbers, else asymptotic), that of a threshold chosen
@@ -126,13 +115,7 @@ def leakage_p_values(
     non-member are hypergeometric (exact). Ties make all but the AUC's too large, never too small.
 
     Each is of one metric: who looks at several and takes the smallest must correct for it. At a rate below one over the
-    number of non-members the test is of the members above all of these.
-
-    Args:
-        member_scores: scores of training members, shape `(num_members,)`, larger = more member.
-        non_member_scores: scores of unseen examples, shape `(num_non_members,)`.
-        decisions: what a threshold that was chosen on other scores decided; None for an in-sample threshold.
-        fprs: false positive rates whose TPR is wanted, in [0, 1].
+    number of non-members the test is of the members above all of these. Arguments are those of `score_intervals`.
 
     Returns:
         Metric -> p-value in [0, 1]: "balanced_accuracy" (the advantage has the same), "auc", and `fpr_metric(fpr)`.
@@ -149,58 +132,40 @@ def leakage_p_values(
         Smirnov, Annals of Mathematical Statistics 1948; Mann and Whitney, ibid. 1947; Fisher, "The Design of
         Experiments", 1935.
     """
-    _check_fprs(fprs)
+    _check_options("num_bootstrap", 1, 0, fprs)
     members, non_members = checked_scores(member_scores, non_member_scores)
-    ranked = _ranked(members, non_members)
+    ranks = ranked(members, non_members)
     if decisions is None:
         exact = len(members) == len(non_members) or max(len(members), len(non_members)) <= 200
         method = "exact" if exact else "asymp"  # "auto" fails for some sizes, with a warning
         balanced_accuracy = stats.ks_2samp(members, non_members, alternative="less", method=method).pvalue
     else:
         balanced_accuracy = _fisher(*decisions)
-    found = {
-        "balanced_accuracy": balanced_accuracy,
-        "auc": _mann_whitney(members, non_members) if ranked.num > 1 else 1.0,
-    }
-    true_positives, false_positives = ranked.accepted()
+    area = _mann_whitney(members, non_members) if len(ranks.scores) > 1 else 1.0
+    found = {"balanced_accuracy": balanced_accuracy, "auc": area}
+    true_positives, false_positives = ranks.accepted()
     for fpr in fprs:
         budget = _budget(fpr, len(non_members))
-        hits = _hits(true_positives, false_positives, budget)
+        hits = int(
+            true_positives[np.searchsorted(false_positives, budget, side="right") - 1]
+        )  # of the lowest threshold
         found[fpr_metric(fpr)] = _fisher(hits, len(members), budget, len(non_members))
     return {metric: float(p_value) for metric, p_value in found.items()}
 
 
-def _mann_whitney(members: np.ndarray, non_members: np.ndarray) -> float:
-    sizes = sorted((len(members), len(non_members)))
-    ties = len(np.unique(np.concatenate([members, non_members]))) < sum(sizes)
-    exact = not ties and sizes[0] <= 8 and sizes[1] <= 200  # beyond, all orders take hours to count
-    method = "exact" if exact else "asymptotic"
-    return stats.mannwhitneyu(members, non_members, alternative="greater", method=method).pvalue
-
-
 def permutation_p_values(
-    member_scores,
-    non_member_scores,
+    member_scores: Any,
+    non_member_scores: Any,
     *,
     num_permutations: int = 1000,
     fprs: Sequence[float] = REPORTED_FPRS,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Estimates the chance of figures at least as large where membership does not matter, by dealing it out anew.
+    """Estimates the chance of figures at least as large where membership does not matter, by permuting it.
 
-    The test of `leakage_p_values` by its definition: slower, no smaller than 1 / (num_permutations + 1), but exact for
-    every metric, with any ties.
-
-    Args:
-        member_scores: scores of training members, shape `(num_members,)`, larger = more member.
-        non_member_scores: scores of unseen examples, shape `(num_non_members,)`.
-        num_permutations: draws, >= 1.
-        fprs: false positive rates whose TPR is wanted, in [0, 1].
-        seed: of the draws, >= 0.
-
-    Returns:
-        Metric -> p-value in (0, 1]: "balanced_accuracy" of an in-sample threshold (the advantage has the same), "auc",
-        and `fpr_metric(fpr)`.
+    The test of `leakage_p_values` for an in-sample threshold by its definition: slower, no smaller than
+    1 / (num_permutations + 1), but exact for every metric, with any ties. Arguments are those of `score_intervals`,
+    with `num_permutations` draws, >= 1.
 
     Raises:
         ValueError: if scores are no scores, or an option is out of range.
@@ -214,52 +179,52 @@ def permutation_p_values(
         Molecular Biology 2010.
     """
     _check_options("num_permutations", num_permutations, seed, fprs)
-    ranked = _ranked(member_scores, non_member_scores)
-    budgets = [_budget(fpr, len(ranked.non_members)) for fpr in fprs]
-    seen = _statistics(*(column[np.newaxis] for column in ranked.accepted()), budgets)
+    ranks = ranked(member_scores, non_member_scores)
+    budgets = [_budget(fpr, len(ranks.non_members)) for fpr in fprs]
+    true_positives, false_positives = ranks.accepted()
+    seen = _statistics(true_positives[np.newaxis], false_positives[np.newaxis], budgets)
     as_large = np.zeros(len(seen), int)
-    for true_positives, false_positives in _permuted(ranked, num_permutations, np.random.default_rng([seed, 2])):
-        as_large += np.sum(_statistics(true_positives, false_positives, budgets) >= seen, axis=1)
+    for drawn in _permuted(ranks, num_permutations, np.random.default_rng([seed, 2])):
+        as_large += np.sum(_statistics(*drawn, budgets) >= seen, axis=1)
     names = ("balanced_accuracy", "auc", *map(fpr_metric, fprs))
     return {name: (1 + int(count)) / (1 + num_permutations) for name, count in zip(names, as_large)}
 
 
-def _ranked(member_scores, non_member_scores) -> _Ranked:
-    members, non_members = checked_scores(member_scores, non_member_scores)
-    distinct, ranks = np.unique(-np.concatenate([members, non_members]), return_inverse=True)
-    return _Ranked(*np.split(ranks, [len(members)]), num=len(distinct))
+def _rates(ranks: Ranked) -> tuple[np.ndarray, np.ndarray]:
+    true_positives, false_positives = ranks.accepted()
+    return true_positives / true_positives[-1], false_positives / false_positives[-1]
 
 
-def _resampled(ranked: _Ranked, num_draws: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+def _resampled(ranks: Ranked, num_draws: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """AUC of each draw, and how far any threshold's advantage rose and fell against that of the scores."""
-    num_members, num_non_members = len(ranked.members), len(ranked.non_members)
-    tpr, fpr = (column / column[-1] for column in ranked.accepted())
+    num, num_members, num_non_members = (len(part) for part in ranks)
+    tpr, fpr = (rates[1:] for rates in _rates(ranks))
     areas, rises, falls = [], [], []
-    for num in _chunks(num_draws, ranked.num + num_members + num_non_members):
-        hits, alarms = (_redrawn(ranks, ranked.num, num, rng) for ranks in (ranked.members, ranked.non_members))
+    for size in _chunks(num_draws, num + num_members + num_non_members):
+        hits, alarms = (_redrawn(part, num, size, rng) for part in ranks[1:])
         hits_above = np.cumsum(hits, axis=1)
         areas.append(np.einsum("ij,ij->i", alarms, hits_above - 0.5 * hits) / num_members / num_non_members)
         change = hits_above / num_members - np.cumsum(alarms, axis=1) / num_non_members - (tpr - fpr)
         rises.append(np.maximum(change.max(axis=1), 0.0))
         falls.append(np.maximum(-change.min(axis=1), 0.0))
-    return tuple(map(np.concatenate, (areas, rises, falls)))
+    return np.concatenate(areas), np.concatenate(rises), np.concatenate(falls)
 
 
 def _redrawn(ranks: np.ndarray, num_ranks: int, num_draws: int, rng: np.random.Generator) -> np.ndarray:
-    """How often each rank occurs when as many examples are drawn with replacement, shape `(num_draws, num_ranks)`."""
+    """Counts each rank when as many examples are drawn with replacement, shape `(num_draws, num_ranks)`."""
     drawn = ranks[rng.integers(len(ranks), size=(num_draws, len(ranks)))]
     drawn += num_ranks * np.arange(num_draws)[:, np.newaxis]
     return np.bincount(drawn.ravel(), minlength=num_draws * num_ranks).reshape(num_draws, num_ranks)
 
 
-def _permuted(ranked: _Ranked, num_draws: int, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Members and non-members accepted at each rank when membership is dealt out anew, `(draws, num_ranks)` each."""
-    everyone = len(ranked.members) + len(ranked.non_members)
-    is_member = np.arange(everyone) < len(ranked.members)
-    accepted = sum(ranked.accepted())
+def _permuted(ranks: Ranked, num_draws: int, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Members and non-members accepted from nobody up when membership is permuted, a row a draw."""
+    everyone = len(ranks.members) + len(ranks.non_members)
+    is_member = np.arange(everyone) < len(ranks.members)
+    accepted = np.sum(ranks.accepted(), axis=0)
     for num in _chunks(num_draws, everyone):
         dealt = rng.permuted(np.broadcast_to(is_member, (num, everyone)), axis=1)
-        true_positives = np.cumsum(dealt, axis=1)[:, accepted - 1]
+        true_positives = np.pad(np.cumsum(dealt, axis=1), ((0, 0), (1, 0)))[:, accepted]
         yield true_positives, accepted - true_positives
 
 
@@ -267,12 +232,11 @@ def _statistics(true_positives: np.ndarray, false_positives: np.ndarray, budgets
     """Whole numbers that order draws as their metrics do, shape `(2 + len(budgets), draws)`."""
     num_members, num_non_members = true_positives[0, -1], false_positives[0, -1]
     advantages = true_positives * num_non_members - false_positives * num_members
-    alarms = np.diff(false_positives, axis=1, prepend=0)
-    twice_wins = 2 * true_positives - np.diff(true_positives, axis=1, prepend=0)
+    twice_wins = true_positives[:, 1:] + true_positives[:, :-1]
     return np.stack(
         [
-            np.maximum(advantages.max(axis=1), 0),
-            np.einsum("ij,ij->i", alarms, twice_wins),
+            advantages.max(axis=1),
+            np.einsum("ij,ij->i", np.diff(false_positives, axis=1), twice_wins),
             *(np.where(false_positives <= budget, true_positives, 0).max(axis=1) for budget in budgets),
         ]
     )
@@ -285,18 +249,18 @@ def _interval_of_decisions(
     hits, num_members, alarms, num_non_members = decisions
     tpr = rng.beta(hits + 0.5, num_members - hits + 0.5, num_draws)
     fpr = rng.beta(alarms + 0.5, num_non_members - alarms + 0.5, num_draws)
-    return Interval(*(_quantile(tpr - fpr, tail) for tail in tails))
+    return _ends(tpr - fpr, tails)
 
 
 def _interval_of_tpr(
-    ranked: _Ranked, fpr: float, num_draws: int, tails: tuple[float, float], rng: np.random.Generator
+    ranks: Ranked, fpr: float, num_draws: int, tails: tuple[float, float], rng: np.random.Generator
 ) -> Interval:
     """Of the TPR where the non-members' own rate, not the one seen, is `fpr`."""
-    num_members, num_non_members = len(ranked.members), len(ranked.non_members)
-    hits, alarms = (np.concatenate([[0], column]) for column in ranked.accepted())
+    num, num_members, num_non_members = (len(part) for part in ranks)
+    hits, alarms = ranks.accepted()
     above = rng.binomial(num_non_members, fpr, num_draws)
     # The rate is met somewhere below the last non-member of these and not below the next one.
-    most = np.where(above == num_non_members, ranked.num, np.searchsorted(alarms, above + 1) - 1)
+    most = np.where(above == num_non_members, num, np.searchsorted(alarms, above + 1) - 1)
     least = np.searchsorted(alarms, alarms[most])
     low = _beta(hits[least], num_members - hits[least] + 1, rng)
     high = _beta(hits[most] + 1, num_members - hits[most], rng)
@@ -309,21 +273,14 @@ def _beta(a: np.ndarray, b: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.where(a == 0, 0.0, np.where(b == 0, 1.0, drawn))
 
 
-def _exact_if_apart(ranked: _Ranked, confidence: float) -> Interval | None:
+def _exact_if_apart(ranks: Ranked, confidence: float) -> Interval | None:
     """An interval of the AUC where all members are above all non-members or below them; else None."""
     confidence = 1 - (1 - confidence) / 2  # half of the doubt for each of two rates
-    hits = clopper_pearson(len(ranked.members), len(ranked.members), confidence=confidence).low
-    rejected = clopper_pearson(len(ranked.non_members), len(ranked.non_members), confidence=confidence).low
+    hits, rejected = (clopper_pearson(len(part), len(part), confidence=confidence).low for part in ranks[1:])
     worst = hits * rejected  # of one threshold between them
-    if ranked.members.max() < ranked.non_members.min():
+    if ranks.members.max() < ranks.non_members.min():
         return Interval(worst, 1.0)
-    return Interval(0.0, 1 - worst) if ranked.non_members.max() < ranked.members.min() else None
-
-
-def _hits(true_positives: np.ndarray, false_positives: np.ndarray, budget: int) -> int:
-    """The members accepted by the lowest threshold that accepts at most `budget` non-members."""
-    num_points = np.searchsorted(false_positives, budget, side="right")
-    return int(true_positives[num_points - 1]) if num_points else 0
+    return Interval(0.0, 1 - worst) if ranks.non_members.max() < ranks.members.min() else None
 
 
 def _budget(fpr: float, num_non_members: int) -> int:
@@ -332,9 +289,17 @@ def _budget(fpr: float, num_non_members: int) -> int:
     return nearest - (nearest / num_non_members > largest_rate(fpr))
 
 
+def _mann_whitney(members: np.ndarray, non_members: np.ndarray) -> float:
+    sizes = sorted((len(members), len(non_members)))
+    ties = len(np.unique(np.concatenate([members, non_members]))) < sum(sizes)
+    exact = not ties and sizes[0] <= 8 and sizes[1] <= 200  # beyond, all orders take hours to count
+    method = "exact" if exact else "asymptotic"
+    return float(stats.mannwhitneyu(members, non_members, alternative="greater", method=method).pvalue)
+
+
 def _fisher(hits: int, num_members: int, alarms: int, num_non_members: int) -> float:
     """The chance of as many members or more among as many accepted examples."""
-    return stats.hypergeom.sf(hits - 1, num_members + num_non_members, num_members, hits + alarms)
+    return float(stats.hypergeom.sf(hits - 1, num_members + num_non_members, num_members, hits + alarms))
 
 
 def _chunks(num_draws: int, scores_each: int) -> Iterator[int]:
@@ -343,8 +308,8 @@ def _chunks(num_draws: int, scores_each: int) -> Iterator[int]:
         yield min(size, num_draws - first)
 
 
-def _tails(confidence: float) -> tuple[float, float]:
-    return (1 - confidence) / 2, (1 + confidence) / 2
+def _ends(values: np.ndarray, tails: tuple[float, float]) -> Interval:
+    return Interval(_quantile(values, tails[0]), _quantile(values, tails[1]))
 
 
 def _quantile(values: np.ndarray, share: float) -> float:
@@ -352,12 +317,7 @@ def _quantile(values: np.ndarray, share: float) -> float:
 
 
 def _check_options(name: str, num_draws: int, seed: int, fprs: Sequence[float]) -> None:
-    check_count(name, num_draws, 1, "It is how often examples are drawn anew, e.g. 1000.")
+    check_count(name, num_draws, 1, "It is how many draws are made, e.g. 1000.")
     check_count("seed", seed, 0, "It makes the draws repeatable.")
-    _check_fprs(fprs)
-
-
-def _check_fprs(fprs: Sequence[float]) -> None:
     for fpr in fprs:
-        if not 0 <= fpr <= 1:
-            raise ValueError(f"`fprs` must lie in [0, 1]. Received: {fpr!r}. Give shares, e.g. 0.01 for 1 %.")
+        check_rate("fprs", fpr)
