@@ -238,7 +238,7 @@ def test_bad_calibrations_teach():
         ({"per_class": True}, "`per_class` needs the class of every example"),
         ({"per_class": True, "calibration": "shadow", "shadow": shadow, **labels}, "of a shadow model too"),
         ({"member_labels": [0]}, "`member_labels` must have one label an example.*1 labels for 2 examples"),
-        ({"non_member_labels": [0.0, 1.5]}, "`non_member_labels` must be labels.*floating point"),
+        ({"non_member_labels": [0.0, 1.5]}, "`non_member_labels` must be labels.*be whole"),
         ({"seed": -1}, "`seed` must be a whole number >= 0"),
         ({"calibration": "shadow", "shadow": ([], [0.0])}, "`shadow.member_scores` must have shape"),
     ]:

@@ -64,7 +64,7 @@ def test_bad_risk_scores_teach():
         (([np.nan], [0], shadow), "at most 0, and not NaN"),
         (([-1.0], [0], membership.ScoreSets([1.0], [-2.0], [0], [0])), "at most 0.*up to 1"),
         (([-1.0], [0, 1], shadow), "2 labels for 1 examples"),
-        (([-1.0], [0.5], shadow), "`labels` must be labels.*floating point"),
+        (([-1.0], [0.5], shadow), "`labels` must be labels.*be whole"),
         (([-1.0], [0], shadow[:2]), "`shadow` must have the labels"),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -121,7 +121,7 @@ def test_bad_canaries_teach():
         (([0, 0], 1, 1), "`num_classes` must be a whole number >= 2"),
         (([0, 2], 1, 2), r"must lie in 0 \.\. 1"),
         (([[0, 2]], 1, 2), "must sum to 1"),
-        (([0.0, 1.5], 1, 2), "0. or 1."),
+        (([0.0, 1.5], 1, 2), "be whole"),
     ]:
         labels, num, num_classes = arguments
         with pytest.raises(ValueError, match=message):
