@@ -46,14 +46,14 @@ def test_features_are_those_of_their_definition():
             log_probs.argmax(axis=1) == seen.labels,
         ]
     )
-    found = membership.logit_features(seen)
+    found = learned.logit_features(seen)
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
 def test_features_of_sure_predictions_stay_apart_and_finite():
     logits = np.array([[40.0, 0.0], [50.0, 0.0], [0.0, 5000.0]])
-    found = membership.logit_features(SimpleNamespace(labels=[0, 0, 0], logits=logits))
+    found = learned.logit_features(SimpleNamespace(labels=[0, 0, 0], logits=logits))
     assert np.isfinite(found).all()
     np.testing.assert_allclose(found[:, 3], [40.0, 50.0, -5000.0])  # float64 probabilities of the first two are 1
 
@@ -62,7 +62,7 @@ def test_features_of_sure_predictions_stay_apart_and_finite():
 def test_scores_are_those_of_scikit_learn(kind):
     members, non_members = predictions(300, leak=1.0, seed=1), predictions(200, seed=2)
     audited = predictions(50, seed=3)
-    features = [membership.logit_features(part) for part in (members, non_members, audited)]
+    features = [learned.logit_features(part) for part in (members, non_members, audited)]
     classifiers = {
         "logistic": LogisticRegression(max_iter=1000),
         "mlp": MLPClassifier((64,), alpha=1.0, learning_rate_init=0.01, early_stopping=True, random_state=7),
