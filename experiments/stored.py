@@ -96,7 +96,7 @@ def _config_of_zip(path: str) -> Any:
         check_can_hold(f"config.json of {path!r}", archive.getinfo("config.json").file_size, 0, _MOST_CONFIG_BYTES)
         config = _parsed(archive.read("config.json"), path)
         if not isinstance(config, dict) or not isinstance(config.get("config"), dict):
-            raise ValueError(f"{path!r} is no network of Keras 3: its config.json describes none. Save the model again.")
+            raise ValueError(f"{path!r} is no network of Keras 3: its config.json describes none. Save it again.")
         weights = archive.read("model.weights.h5")
     _check_hdf5(io.BytesIO(weights), path)
     return config
