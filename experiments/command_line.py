@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 import textwrap
+import typing
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from typing import TextIO
@@ -17,50 +18,54 @@ import tensorflow as tf
 from absl import flags
 
 from experiments import files, signals
-from experiments.config import ExperimentConfig
+from experiments.config import ExperimentConfig, names
 from experiments.signals import InterruptedRun
 from pineat_tf.checks import data_errors_as_value_errors
 
 FLAGFILES = pathlib.Path(__file__).parent / "flagfiles"
-NOT_RECORDED = ("overwrite", "resume")
-"""Flags that say how a run begins, not what it is."""
 _HELP = ("help", "helpshort")
-_LONGEST_FLAGFILE = 1 << 16  # characters
-_MOST_FLAGFILES = 100  # a file that names two, each of which names two, ... has no end
+_LONGEST_FLAGFILE = 1 << 16  # bytes
+_DEEPEST_FLAGFILE = 8  # a file that names two, each of which names two, ... has no end
 
 
-def expand_flagfiles(argv: Sequence[str], _open: tuple[str, ...] = (), _read: list[str] | None = None) -> list[str]:
+def expand_flagfiles(argv: Sequence[str]) -> list[str]:
     """Puts the contents of every `--flagfile=NAME` in its place, so that what comes later wins.
 
     A name that is not in the working directory is looked up among the project's own flag files. Files may name
     further files. Lines that are empty or begin with `#` or `//` are comments.
 
     Raises:
-        ValueError: if a file is missing, unreadable or too long, names itself or too many others, or holds something
-            other than flags.
+        ValueError: if a file is missing, unreadable or too long, or names itself or files too deep in each other.
+        flags.Error: if --flagfile has no name.
     """
-    expanded, arguments, read = [], iter(argv), [] if _read is None else _read
-    for argument in arguments:
-        if argument == "--":
-            return [*expanded, argument, *arguments]
-        if argument in ("--flagfile", "-flagfile"):
-            argument = f"--flagfile={next(arguments, '')}"
-        name = argument.lstrip("-").partition("=")[2] if argument.startswith(("--flagfile=", "-flagfile=")) else None
-        if name is None:
-            expanded.append(argument)
-            continue
-        path = _find_flagfile(name)
-        if str(path) in _open:
-            raise ValueError(f"flag file {name!r} names itself, by way of {' -> '.join([*_open, str(path)])}")
-        read.append(str(path))
-        if len(read) > _MOST_FLAGFILES:
-            raise ValueError(f"more than {_MOST_FLAGFILES} flag files are named, the last one {name!r}")
-        expanded += expand_flagfiles(_lines_of(path), (*_open, str(path)), read)
-    return expanded
+    return _NamedFlagFiles().read_flags_from_files(list(argv))
+
+
+class _NamedFlagFiles(flags.FlagValues):
+    """absl's reader of flag files, which finds the project's own by name and refuses what would have no end."""
+
+    def _get_flag_file_lines(self, filename: str, parsed_file_stack: list[str] | None = None) -> list[str]:
+        path, around = str(_find_flagfile(filename)), parsed_file_stack or []
+        if path in around or len(around) >= _DEEPEST_FLAGFILE:
+            what = "itself" if path in around else "files too deep in each other"
+            raise ValueError(f"flag file {around[0]!r} names {what}: {' -> '.join([*around, path])}")
+        try:
+            if os.path.getsize(path) > _LONGEST_FLAGFILE:
+                raise ValueError(f"flag file {path!r} has more than {_LONGEST_FLAGFILE} bytes")
+            lines = [*filter(None, super()._get_flag_file_lines(path, around))]
+        except UnicodeDecodeError:
+            raise ValueError(f"flag file {path!r} is not a text file") from None
+        for line in lines:
+            if "\0" in line:
+                raise ValueError(f"flag file {path!r} is not a text file")
+            if not line.startswith("-") or line == "--" or line.startswith(("--flagfile", "-flagfile")):
+                raise ValueError(f"flag file {path!r} may hold only flags, one a line, but holds {line[:80]!r}")
+        return lines
 
 
 def define_flags(values: flags.FlagValues, *, several: Sequence[str] = ()) -> None:
     """Defines one flag for each field of `ExperimentConfig`; those in `several` take lists."""
+    types = typing.get_type_hints(ExperimentConfig)
     for field in dataclasses.fields(ExperimentConfig):
         default, help_text = field.default, field.metadata["help"]
         if field.metadata["choices"]:
@@ -68,7 +73,8 @@ def define_flags(values: flags.FlagValues, *, several: Sequence[str] = ()) -> No
         if field.name in several:
             help_text += " Several, with commas, are run one after the other."
             default = (default,)
-        define(values, field.name, default, help_text)
+        item = next(iter(typing.get_args(types[field.name])), str)
+        define(values, field.name, default, help_text, item)
 
 
 def configs_from(values: flags.FlagValues, *, several: str) -> list[ExperimentConfig]:
@@ -111,7 +117,7 @@ def to_flags(config: ExperimentConfig, *, without: Sequence[str] = ()) -> str:
 
 def recorded_flags(config: ExperimentConfig, *, without: Sequence[str] = ()) -> str:
     """The config as the flag file that stays with its results: all but how to begin, and the flags in `without`."""
-    return to_flags(config, without=(*NOT_RECORDED, *without))
+    return to_flags(config, without=(*names(recorded=False), *without))
 
 
 def usage(intro: str, values: flags.FlagValues) -> str:
@@ -277,11 +283,6 @@ class _TupleParser(flags.ArgumentParser):
         return "comma separated list"
 
 
-class _TupleSerializer(flags.ArgumentSerializer):
-    def serialize(self, value):
-        return ",".join(map(str, value))
-
-
 def _whole(text) -> int:
     try:
         return int(str(text).replace("_", ""))
@@ -289,11 +290,11 @@ def _whole(text) -> int:
         raise ValueError(f"must be whole numbers, not {text!r}") from None
 
 
-_TUPLES = {"learning_rates": _FractionParser().parse, "boundaries": _whole, "epsilons": _FractionParser().parse}
+_ITEMS = {float: _FractionParser().parse, int: _whole, str: str.strip}
 
 
-def define(values: flags.FlagValues, name: str, default, help_text: str) -> None:
-    """Defines one flag, whose type is that of its default."""
+def define(values: flags.FlagValues, name: str, default: typing.Any, help_text: str, item: type = str) -> None:
+    """Defines one flag, whose type is that of its default; a tuple has items of the type `item`."""
     if isinstance(default, bool):
         flags.DEFINE_bool(name, default, help_text, flag_values=values)
     elif isinstance(default, int):
@@ -301,8 +302,8 @@ def define(values: flags.FlagValues, name: str, default, help_text: str) -> None
     elif isinstance(default, float):
         flags.DEFINE(_FractionParser(), name, default, help_text, flag_values=values)
     elif isinstance(default, tuple):
-        parser = _TupleParser(_TUPLES.get(name, str.strip))
-        flags.DEFINE(parser, name, default, help_text, flag_values=values, serializer=_TupleSerializer())
+        serializer = flags.ListSerializer(",")
+        flags.DEFINE(_TupleParser(_ITEMS[item]), name, default, help_text, flag_values=values, serializer=serializer)
     else:
         flags.DEFINE_string(name, default, help_text, flag_values=values)
 
@@ -313,23 +314,3 @@ def _find_flagfile(name: str) -> pathlib.Path:
             return path.resolve()
     known = ", ".join(sorted(path.name for path in FLAGFILES.glob("*.flags")))
     raise ValueError(f"there is no flag file {name!r} here or among the project's own: {known}")
-
-
-def _lines_of(path: pathlib.Path) -> list[str]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read(_LONGEST_FLAGFILE + 1)
-    except UnicodeDecodeError:
-        raise ValueError(f"flag file {str(path)!r} is not a text file") from None
-    except OSError as error:
-        raise ValueError(f"flag file {str(path)!r} cannot be read: {error.strerror}") from error
-    if len(text) > _LONGEST_FLAGFILE:
-        raise ValueError(f"flag file {str(path)!r} has more than {_LONGEST_FLAGFILE} characters")
-    if "\0" in text:
-        raise ValueError(f"flag file {str(path)!r} is not a text file")
-    lines = [line.strip() for line in text.splitlines()]
-    lines = [line for line in lines if line and not line.startswith(("#", "//"))]
-    for line in lines:
-        if not line.startswith("-") or line == "--":
-            raise ValueError(f"flag file {str(path)!r} may hold only flags, one a line, but holds {line[:80]!r}")
-    return lines

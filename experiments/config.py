@@ -1,6 +1,8 @@
 """Everything that decides an experiment: one frozen record, a field a flag."""
 
 import dataclasses
+import functools
+import math
 import os
 import pathlib
 import re
@@ -19,37 +21,75 @@ STRATEGIES = ("none", "mirrored", "multi_worker")
 VARIANTS = ("natural", "original", "advnat", "advran", "advsign", "pineat")
 
 
-def option(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
-    """A field with the help text and the choices of its flag."""
-    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+def option(
+    default: Any,
+    help: str,
+    choices: tuple[str, ...] = (),
+    *,
+    least: int | None = None,
+    below: float = math.inf,
+    share: bool = False,
+    scope: str = "training",
+    recorded: bool = True,
+    needs_attack: bool = False,
+    paper: str = "",
+) -> Any:
+    """A field that says everything about itself.
+
+    Args:
+        default: its value if nothing else is said. The flag has its type; floats are above 0 unless `least` is 0.
+        help: of its flag, and how to mend a wrong value.
+        choices: the values, or items of the value, that it may have; any if empty.
+        least: the smallest value.
+        below: what the value is less than.
+        share: whether it is at least 0 and below 1.
+        scope: "training" or "evaluation" for what changes results, "run" for how and where they are made.
+        recorded: whether it stays with the results: all but how to begin.
+        needs_attack: whether it has no effect in free adversarial training, which perturbs while it updates.
+        paper: what the paper's methods have: the "default", or the setting of their "attack"; empty for any value.
+    """
+    metadata = {name: value for name, value in locals().items() if name != "default"}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExperimentConfig:
-    """One run: what is trained on what, how, and where its results go.
+    """One run: the data, the network, the method, and where results go.
 
     Raises:
-        ValueError: if a value is out of its range. Values that only data can refute are refuted where it is known.
+        ValueError: if a value is out of its range. Checks that need the data run after loading.
     """
 
     # Data
     dataset: str = option("fmnist", "Which images to train on.", datasets.NAMES)
-    data_dir: str = option("", "Folder of the data (for npz: the file). Empty: the usual places, then a download.")
-    paper_dataset: str = option(
-        "", "Whose figures of the paper to print beside, where a folder or file holds its images.", PAPER_DATASETS
+    data_dir: str = option(
+        "", "Folder of the data (for npz: the file). Empty: the usual places, then a download.", scope="run"
     )
-    train_size: int = option(0, "How many training images to use, a fixed subset; 0 for all.")
-    test_size: int = option(0, "How many test images to use, a fixed subset; 0 for all.")
-    canaries: int = option(0, "How many training images get a wrong label: the worst case of leakage.")
-    half: int = option(-1, "Which random half of the training images to train on, by number (shadow models); -1: all.")
-    augment_pad: int = option(0, "Random crops after padding by this many pixels a side; 0 for none.")
+    paper_dataset: str = option(
+        "",
+        "Whose figures of the paper to print beside, where a folder or file holds its images.",
+        PAPER_DATASETS,
+        scope="run",
+    )
+    train_size: int = option(0, "How many training images to use, a fixed subset; 0 for all.", least=0)
+    test_size: int = option(0, "How many test images to use, a fixed subset; 0 for all.", least=0)
+    canaries: int = option(
+        0, "How many training images get a wrong label: the worst case of leakage.", least=0, paper="default"
+    )
+    half: int = option(
+        -1,
+        "Which random half of the training images to train on, by number (shadow models); -1: all.",
+        least=-1,
+        paper="default",
+    )
+    augment_pad: int = option(0, "Random crops after padding by this many pixels a side; 0 for none.", least=0)
     augment_flip: bool = option(False, "Random horizontal flips.")
 
     # Network
     network: str = option("fmnist_vgg", "Which classifier to train.", networks.NAMES)
-    width: int = option(0, "Its width multiplier; 0 for that of the paper.")
+    width: int = option(0, "Its width multiplier; 0 for that of the paper.", least=0)
     activation: str = option("relu", "Its activation (slope 0.1 if leaky).", networks.ACTIVATIONS)
-    weight_decay: float = option(0.0, "Adds this times ||w||^2 / 2 to the mean loss.")
+    weight_decay: float = option(0.0, "Adds this times ||w||^2 / 2 to the mean loss.", least=0)
     decay_all: bool = option(False, "Weight decay on biases and batch normalisation too, not on kernels only.")
     precision: str = option("float32", "Of the layers; logits and losses are float32.", networks.PRECISIONS)
 
@@ -59,54 +99,106 @@ class ExperimentConfig:
     )
     variant: str = option("pineat", "What stands beside adversarial examples.", VARIANTS)
     ratio: str = option("1/1", "n/m of all variants but two (natural is 0/1, original 1/0, or n+m/0 for free).")
-    epsilon: float = option(0.1, "Radius of the ball, of companions as well, for pixels in [0, 1]; 8/255 will do.")
-    step_size: float = option(0.02, "Length of an attack step (pgd, pgd_l2, diff).")
-    num_steps: int = option(8, "Attack steps.")
-    random_start: bool = option(True, "Start pgd and pgd_l2 randomly in the ball.")
-    dist_coefficient: float = option(1.0, "Factor on the gradient in dist, for pixels in [0, 1].")
-    wrm_gamma: float = option(0.5 / 1.3, "Price of moving a pixel in wrm_l2.")
-    trades_beta: float = option(1.0, "Weight of the divergence in diff.")
-    trades_detach: bool = option(True, "Keep diff's divergence from changing the natural prediction, as in [20].")
-    rs_bounds: str = option(
-        "paper", "Keep reverse-symmetry examples in the ball, or in the pixel range too (valid).", ("paper", "valid")
+    epsilon: float = option(
+        0.1, "Radius of the ball, of companions as well, for pixels in [0, 1]; 8/255 will do.", paper="attack"
     )
-    rs_decomposition: str = option("random", "How m >= 2 of them share the noise.", ("random", "split"))
-    rs_clip: bool = option(True, "Clip them to the ball at all.")
-    generation: str = option("round", "Weights that generate: of the round's start or current.", ("round", "update"))
-    order: str = option("adversarial", "Which updates of a round come first.", ("adversarial", "companions"))
-    teacher_share: float = option(0.0, "Share of a label that the averaged network predicts; 0 for no teacher.")
-    teacher_momentum: float = option(0.99, "Momentum of the teacher's weights a round.")
-    label_smoothing: float = option(0.0, "Share of a label that is spread over all classes.")
+    step_size: float = option(0.02, "Length of an attack step (pgd, pgd_l2, diff).", paper="attack")
+    num_steps: int = option(8, "Attack steps.", least=1, paper="attack")
+    random_start: bool = option(True, "Start pgd and pgd_l2 randomly in the ball.", paper="attack")
+    dist_coefficient: float = option(1.0, "Factor on the gradient in dist, for pixels in [0, 1].", paper="attack")
+    wrm_gamma: float = option(0.5 / 1.3, "Price of moving a pixel in wrm_l2.")
+    trades_beta: float = option(1.0, "Weight of the divergence in diff.", paper="attack")
+    trades_detach: bool = option(
+        True, "Keep diff's divergence from changing the natural prediction, as in [20].", paper="attack"
+    )
+    rs_bounds: str = option(
+        "paper",
+        "Keep reverse-symmetry examples in the ball, or in the pixel range too (valid).",
+        ("paper", "valid"),
+        paper="default",
+    )
+    rs_decomposition: str = option(
+        "random", "How m >= 2 of them share the noise.", ("random", "split"), paper="default"
+    )
+    rs_clip: bool = option(True, "Clip them to the ball at all.", paper="default")
+    generation: str = option(
+        "round",
+        "Weights that generate: of the round's start or current.",
+        ("round", "update"),
+        needs_attack=True,
+        paper="default",
+    )
+    order: str = option(
+        "adversarial",
+        "Which updates of a round come first.",
+        ("adversarial", "companions"),
+        needs_attack=True,
+        paper="default",
+    )
+    teacher_share: float = option(
+        0.0,
+        "Share of a label that the averaged network predicts; 0 for no teacher.",
+        share=True,
+        needs_attack=True,
+        paper="default",
+    )
+    teacher_momentum: float = option(0.99, "Momentum of the teacher's weights a round.", share=True)
+    label_smoothing: float = option(
+        0.0, "Share of a label that is spread over all classes.", share=True, paper="default"
+    )
 
     # Training
-    updates: int = option(80_000, "Updates of the weights; a round of ratio n/m is n + m of them.")
-    schedule_scale: float = option(1.0, "Factor on updates and boundaries: 0.5 stops training early, at half of it.")
-    batch_size: int = option(100, "Images a batch, of all devices together; an incomplete last one is dropped.")
+    updates: int = option(80_000, "Updates of the weights; a round of ratio n/m is n + m of them.", least=1)
+    schedule_scale: float = option(
+        1.0, "Factor on updates and boundaries: 0.5 stops training early, at half of it.", paper="default"
+    )
+    batch_size: int = option(
+        100, "Images a batch, of all devices together; an incomplete last one is dropped.", least=1
+    )
     strategy: str = option("none", "Devices: one, all of this machine, or those of TF_CONFIG's workers.", STRATEGIES)
     optimizer: str = option("adam", "Adam, or SGD with momentum.", ("adam", "sgd"))
     learning_rates: tuple[float, ...] = option((1e-4,), "Learning rates, one more than boundaries.")
     boundaries: tuple[int, ...] = option((), "Updates after which the next learning rate holds.")
     adam_epsilon: float = option(1e-7, "Epsilon of Adam.")
-    momentum: float = option(0.9, "Momentum of SGD.")
-    ema_momentum: float = option(0.0, "Momentum of the averaged weights that the network has at the end; 0 for none.")
-    seed: int = option(0, "Of the initial weights, the order of the data, the attack and the companions.")
+    momentum: float = option(0.9, "Momentum of SGD.", least=0)
+    ema_momentum: float = option(
+        0.0,
+        "Momentum of the averaged weights that the network has at the end; 0 for none.",
+        share=True,
+        paper="default",
+    )
+    seed: int = option(
+        0, "Of the initial weights, the order of the data, the attack and the companions.", least=0, below=1 << 32
+    )
 
     deterministic: bool = option(True, "The same numbers in every run of the same flags on the same machine.")
 
     # Evaluation
-    eval_epsilon: float = option(0.0, "Radius of the evaluation's PGD; 0 for that of training.")
-    eval_steps: int = option(20, "Its steps, each 2.5 * radius / steps long, without random start.")
-    eval_batch_size: int = option(250, "Images predicted at once.")
-    eval_precision: str = option("", "Of the layers; empty for that of training.", ("", *networks.PRECISIONS))
+    eval_epsilon: float = option(
+        0.0, "Radius of the evaluation's PGD; 0 for that of training.", least=0, scope="evaluation"
+    )
+    eval_steps: int = option(
+        20, "Its steps, each 2.5 * radius / steps long, without random start.", least=1, scope="evaluation"
+    )
+    eval_batch_size: int = option(250, "Images predicted at once.", least=1, scope="evaluation")
+    eval_precision: str = option(
+        "", "Of the layers; empty for that of training.", ("", *networks.PRECISIONS), scope="evaluation"
+    )
 
     # Results
     output_dir: str = option(
-        "runs/{dataset}-{attack}-{variant}-{ratio}-seed{seed}", "Run directory; names of flags in braces are filled in."
+        "runs/{dataset}-{attack}-{variant}-{ratio}-seed{seed}",
+        "Run directory; names of flags in braces are filled in.",
+        scope="run",
     )
-    overwrite: bool = option(False, "Replace earlier results, once the new ones are whole.")
-    resume: bool = option(False, "Go on with an unfinished run.")
-    export: tuple[str, ...] = option(("keras", "saved_model"), "Formats to export the network in.", export.FORMATS)
-    checkpoint_seconds: int = option(60, "Keep a checkpoint about this often.")
+    overwrite: bool = option(
+        False, "Replace earlier results, once the new ones are whole.", scope="run", recorded=False
+    )
+    resume: bool = option(False, "Go on with an unfinished run.", scope="run", recorded=False)
+    export: tuple[str, ...] = option(
+        ("keras", "saved_model"), "Formats to export the network in.", export.FORMATS, scope="run"
+    )
+    checkpoint_seconds: int = option(60, "Keep a checkpoint about this often.", least=0, scope="run")
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -124,11 +216,12 @@ class ExperimentConfig:
             )
 
     def _check_free(self) -> None:
-        for name in ("generation", "order", "teacher_share"):
-            if getattr(self, name) != getattr(ExperimentConfig, name):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.metadata["needs_attack"] and value != field.default:
                 raise ValueError(
-                    f"`{name}` says nothing to free adversarial training, which perturbs while it updates. Received: "
-                    f"{name}={getattr(self, name)!r}. Leave it out, or choose another attack."
+                    f"`{field.name}` has no effect with attack='free', which perturbs while it updates. Received: "
+                    f"{field.name}={value!r}. Leave it out, or choose another attack."
                 )
 
     @property
@@ -141,17 +234,17 @@ class ExperimentConfig:
 
     @property
     def scaled_updates(self) -> int:
-        """How many updates the training has."""
+        """Updates of the training."""
         return round(self.updates * self.schedule_scale)
 
     @property
     def rounds(self) -> int:
-        """How many rounds the training has."""
+        """Rounds of the training."""
         return schedules.rounds_for(self.scaled_updates, self.round_ratio)
 
     @property
     def scaled_boundaries(self) -> tuple[int, ...]:
-        """After how many updates the next learning rate holds."""
+        """Updates after which the next learning rate holds."""
         return tuple(round(boundary * self.schedule_scale) for boundary in self.boundaries)
 
     @property
@@ -165,15 +258,10 @@ class ExperimentConfig:
                     raise ValueError("no name: longer than a name can be, or what Python holds behind a value")
             return os.path.expanduser(self.output_dir.format(**values))
         except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
-            names = (
-                [name for _, name, _, _ in string.Formatter().parse(self.output_dir) if name]
-                if (isinstance(error, KeyError))
-                else []
-            )
-            unknown = [name for name in names if name not in values]
+            unknown = f", which names {error}" if isinstance(error, KeyError) else ""
             raise ValueError(
                 "`output_dir` may hold names of flags in braces, as in 'runs/{dataset}-{seed}'. "
-                f"Received: output_dir={self.output_dir!r}{f', which names {unknown}' if unknown else ''}."
+                f"Received: output_dir={self.output_dir!r}{unknown}."
             ) from None
 
     @property
@@ -185,25 +273,31 @@ class ExperimentConfig:
         """The fields as plain values, but for those named in `without`."""
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in without}
 
+    def results(self) -> dict:
+        """The fields that change results, as plain values: two configs with the same ones are the same run."""
+        return self.to_dict(without=names(scope="run"))
 
-_MAY_BE_ZERO = ("weight_decay", "momentum", "eval_epsilon")
-_SHARES = ("label_smoothing", "ema_momentum", "teacher_share", "teacher_momentum")
-_AT_LEAST = {
-    "train_size": 0, "test_size": 0, "half": -1, "canaries": 0, "augment_pad": 0, "width": 0, "num_steps": 1,
-    "updates": 1, "batch_size": 1, "eval_steps": 1, "eval_batch_size": 1, "checkpoint_seconds": 0, "seed": 0,
-}  # fmt: skip
+
+@functools.cache
+def names(**says: Any) -> tuple[str, ...]:
+    """The names of the fields that say so of themselves, as in `names(scope="run")`."""
+    fields = dataclasses.fields(ExperimentConfig)
+    return tuple(field.name for field in fields if says.items() <= field.metadata.items())
 
 
 def _check_field(field: dataclasses.Field, value: Any) -> None:
-    name, hint = field.name, field.metadata["help"]
-    if field.metadata["choices"]:
+    name, says = field.name, field.metadata
+    if says["choices"]:
         for item in value if isinstance(value, tuple) else (value,):
-            check_choice(name, item, field.metadata["choices"])
-    elif name in _AT_LEAST:
-        check_count(name, value, _AT_LEAST[name], hint)
-        if name == "seed" and value >= 1 << 32:  # what NumPy takes, which draws the initial weights
-            raise ValueError(f"`seed` must be less than 2 ** 32. Received: seed={value!r}. {hint}")
-    elif name in _SHARES:
+            check_choice(name, item, says["choices"])
+    elif says["share"]:
         check_share(name, value)
-    elif isinstance(field.default, float) and not (name in _MAY_BE_ZERO and value == 0):
-        check_positive(name, value, hint)
+    elif isinstance(field.default, float):
+        if says["least"] is None or value != says["least"]:
+            check_positive(name, value, says["help"])
+    elif says["least"] is not None:
+        check_count(name, value, says["least"], says["help"])
+        if value >= says["below"]:
+            raise ValueError(
+                f"`{name}` must be less than {says['below']:,}. Received: {name}={value!r}. {says['help']}"
+            )

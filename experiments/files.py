@@ -8,7 +8,7 @@ import pathlib
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 import filelock
@@ -109,6 +109,7 @@ def check_same_flags(
     directory: pathlib.Path,
     flags: str,
     *,
+    may_differ: Container[str] = (),
     hint: str = "Give its flags to --resume it, or --overwrite to begin anew.",
 ) -> None:
     """Raises `ValueError` unless the run in `directory` has these flags.
@@ -116,6 +117,7 @@ def check_same_flags(
     Args:
         directory: of a run, finished or not; nothing need be there.
         flags: what the run should have, one a line.
+        may_differ: names of flags that change nothing of a run.
         hint: how to mend it, for the end of the message.
     """
     recorded = _recorded(directory / RunDirectory.FLAGS)
@@ -126,9 +128,10 @@ def check_same_flags(
                 f"{hint}"
             )
         return
-    differing = set(recorded.splitlines()) ^ set(flags.splitlines())
+    differing = {line.split("=")[0][:80] for line in set(recorded.splitlines()) ^ set(flags.splitlines())}
+    differing = sorted(name for name in differing if name.removeprefix("--") not in may_differ)
     if differing:
-        names = ", ".join(sorted({line.split("=")[0][:80] for line in differing}))
+        names = ", ".join(differing)
         raise ValueError(f"{str(directory)!r} holds a run with other flags: {names} differ. {hint}")
 
 
@@ -175,6 +178,7 @@ class RunDirectory:
         path: the name of the finished directory.
         flags: the run's flags, one a line: a resumed run must have the same.
         data: what tells its data from others by content: a resumed run must have the same.
+        may_differ: names of flags in which a resumed run may differ.
         overwrite: replace an earlier run, finished or not.
         resume: go on with an unfinished run.
 
@@ -187,11 +191,18 @@ class RunDirectory:
     FLAGS, DATA, LOCK = "run.flags", "run.data", "lock"
 
     def __init__(
-        self, path: str | os.PathLike, *, flags: str, data: str = "", overwrite: bool = False, resume: bool = False
+        self,
+        path: str | os.PathLike,
+        *,
+        flags: str,
+        data: str = "",
+        may_differ: Container[str] = (),
+        overwrite: bool = False,
+        resume: bool = False,
     ):
         self.path = pathlib.Path(path)
         self.unfinished = unfinished(self.path)
-        self._lock = None
+        self._lock, self._may_differ = None, may_differ
         if overwrite and resume:
             raise ValueError("--overwrite begins anew and --resume goes on: give one of them, not both.")
         self._check_free(overwrite)
@@ -256,7 +267,7 @@ class RunDirectory:
         if overwrite:
             self._clear()
         if resume:
-            check_same_flags(self.unfinished, flags)
+            check_same_flags(self.unfinished, flags, may_differ=self._may_differ)
             check_same_data(self.unfinished, data)
         self._clear_halves()
         if data:

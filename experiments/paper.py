@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Sequence
 
 from experiments import command_line
-from experiments.config import ExperimentConfig
+from experiments.config import ExperimentConfig, names
 from pineat_tf.membership import thresholds
 
 COLUMNS = {
@@ -21,13 +21,6 @@ COLUMNS = {
 }
 """Names of figures in metrics.json and the paper's table -> what the table calls them."""
 
-_OF_THE_METHOD = (
-    "schedule_scale", "order", "generation", "rs_bounds", "label_smoothing", "rs_decomposition", "rs_clip",
-    "ema_momentum", "teacher_share", "canaries", "half",
-)  # fmt: skip
-_OF_THE_ATTACK = (
-    "epsilon", "step_size", "num_steps", "random_start", "dist_coefficient", "trades_beta", "trades_detach",
-)  # fmt: skip
 _WITHOUT_RATIO = ("natural", "original")
 _NUM_IMAGES = {"fmnist": (60_000, 10_000), "cifar10": (50_000, 10_000)}  # members and non-members
 
@@ -45,15 +38,15 @@ def is_its_method(config: ExperimentConfig) -> bool:
 
     On the paper's data sets its attack has the paper's settings, and images of Fashion-MNIST are not augmented.
     """
-    if any(getattr(config, name) != getattr(ExperimentConfig, name) for name in _OF_THE_METHOD):
+    if any(getattr(config, name) != getattr(ExperimentConfig, name) for name in names(paper="default")):
         return False
     settings = _settings(dataset_of(config), config.attack)
     if settings is None:
         return True
     if dataset_of(config) == "fmnist" and (config.augment_pad or config.augment_flip):
         return False
-    names = _OF_THE_ATTACK if config.variant != "natural" else ()
-    return all(getattr(config, name) == getattr(settings, name) for name in names)
+    fixed = names(paper="attack") if config.variant != "natural" else ()
+    return all(getattr(config, name) == getattr(settings, name) for name in fixed)
 
 
 def dataset_of(config: ExperimentConfig) -> str:

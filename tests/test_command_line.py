@@ -198,7 +198,7 @@ def test_every_way_to_name_a_file_puts_its_flags_in_place(tmp_path, form):
 
 
 def test_comments_blank_lines_and_space_around_flags_are_left_out(tmp_path):
-    path = write(tmp_path, "a.flags", "# --seed=1", "", "  // --seed=2", "   --width=3  ", "\t# --width=4", "\r")
+    path = write(tmp_path, "a.flags", "# --seed=1", "", "// --seed=2", "   --width=3  ", " ", "\r")
     assert expand_flagfiles([f"--flagfile={path}"]) == ["--width=3"]
 
 
@@ -223,7 +223,7 @@ def test_files_that_name_each_other_are_refused_with_the_way_round(tmp_path):
     a, b = tmp_path / "a.flags", tmp_path / "b.flags"
     write(tmp_path, "a.flags", f"--flagfile={b}")
     write(tmp_path, "b.flags", f"--flagfile={a}")
-    with pytest.raises(ValueError, match="names itself, by way of .*a.flags -> .*b.flags -> .*a.flags"):
+    with pytest.raises(ValueError, match="names itself: .*a.flags -> .*b.flags -> .*a.flags"):
         expand_flagfiles([f"--flagfile={a}"])
 
 
@@ -243,7 +243,7 @@ def test_a_missing_file_is_refused_with_the_known_names(name):
 
 
 def test_a_flagfile_flag_without_a_name_is_refused():
-    with pytest.raises(ValueError, match="no flag file ''"):
+    with pytest.raises(flags.Error, match="with no argument"):
         expand_flagfiles(["run", "--flagfile"])
 
 
@@ -260,12 +260,12 @@ def test_a_binary_file_is_refused(tmp_path, content):
         expand_flagfiles([f"--flagfile={path}"])
 
 
-@pytest.mark.parametrize("line", ["seed=1", "--", "epsilon 0.1", "x" * 500])
+@pytest.mark.parametrize("line", ["seed=1", "--", "epsilon 0.1", "x" * 500, " --flagfile=b"])
 def test_a_line_that_is_no_flag_is_refused_by_its_beginning(tmp_path, line):
     path = write(tmp_path, "a.flags", "--seed=1", line)
     with pytest.raises(ValueError, match="may hold only flags, one a line") as error:
         expand_flagfiles([f"--flagfile={path}"])
-    assert repr(line[:80]) in str(error.value) and len(str(error.value)) < 500
+    assert repr(line.strip()[:80]) in str(error.value) and len(str(error.value)) < 500
 
 
 NESTED = st.text(max_size=300).map("--flagfile={}".format)
@@ -281,7 +281,7 @@ def test_any_content_of_a_flag_file_gives_arguments_or_a_value_error(content):
         path.write_bytes(content)
         try:
             expanded = expand_flagfiles([f"--flagfile={path}"])
-        except ValueError:
+        except (ValueError, flags.Error):
             return
         assert all(argument.startswith("-") for argument in expanded)
         try:

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from experiments import paper, pipeline
-from experiments.command_line import NOT_RECORDED
-from experiments.config import ExperimentConfig
+from experiments import cost, examples, paper
+from experiments.config import ExperimentConfig, names
 from experiments.datasets import load
-from experiments.figures import examples
+from experiments.run import experiment
 from experiments.sweep import records
 from pineat_tf import Predictor
 
@@ -139,7 +138,7 @@ def run(tmp_path_factory):
             for calls in asked_for.values():
                 calls.clear()
             placed = dataclasses.replace(config, output_dir=fields.get("output_dir", f"run{len(done)}"))
-            pipeline.run(placed)
+            experiment(placed)
             done[config] = _left_by(placed, asked_for)
         return done[config]
 
@@ -170,7 +169,7 @@ def _watch(patch, asked_for):
     patch.setattr(Predictor, "__call__", watched)
     # Asked for once, it would hold for all tests to come.
     patch.setattr(tf.config.experimental, "enable_op_determinism", lambda: asked_for["deterministic"].append(True))
-    patch.setattr(pipeline, "_print_estimate", lambda *_: None)
+    patch.setattr(cost, "estimate", lambda *_: "")
     patch.setattr(examples, "write", lambda *_: None)
 
 
@@ -204,7 +203,7 @@ def test_changing_a_field_alone_changes_what_it_is_to_change(run, name):
         assert alike(before.weights, after.weights, row.atol) and before.leaves_what(after, atol=row.atol)
 
 
-@pytest.mark.parametrize("name", [name for name in ROWS if name not in (*NOT_RECORDED, "output_dir")])
+@pytest.mark.parametrize("name", [name for name in ROWS if name not in (*names(recorded=False), "output_dir")])
 def test_the_record_says_what_a_field_was(run, name):
     value = ROWS[name].value
     recorded = run(**{**ROWS[name].needs, name: value}).metrics["flags"][name]
@@ -241,10 +240,10 @@ def test_a_finished_run_is_run_again_only_to_overwrite_it(run):
     config = ExperimentConfig(**TINY, output_dir=folder.name)
     written = (folder / "metrics.json").stat().st_mtime_ns
     with pytest.raises(ValueError, match="--overwrite"):
-        pipeline.run(config)
-    pipeline.run(dataclasses.replace(config, resume=True))
+        experiment(config)
+    experiment(dataclasses.replace(config, resume=True))
     assert (folder / "metrics.json").stat().st_mtime_ns == written
-    pipeline.run(dataclasses.replace(config, overwrite=True))
+    experiment(dataclasses.replace(config, overwrite=True))
     assert (folder / "metrics.json").stat().st_mtime_ns > written
 
 

@@ -16,6 +16,7 @@ import zlib
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import flags
 from dataset_files import Bomb, bare_machine, idx, labels, pixels, write_cifar10, write_fmnist  # noqa: F401 (a fixture)
 from memory import peak_below
 
@@ -419,24 +420,24 @@ def test_flag_files_that_double(tmp_path):
     write_flags(tmp_path / "30")
     for n in reversed(range(30)):
         first = write_flags(tmp_path / str(n), *2 * [f"--flagfile={tmp_path / str(n + 1)}"])
-    with pytest.raises(ValueError, match="more than 100 flag files are named"):
+    with pytest.raises(ValueError, match="names files too deep in each other"):
         finished(lambda: command_line.expand_flagfiles([first]))
 
 
 def test_flag_files_in_a_long_chain(tmp_path):
     for n in range(2000):
         write_flags(tmp_path / str(n), f"--flagfile={tmp_path / str(n + 1)}")
-    with pytest.raises(ValueError, match="more than 100 flag files are named"):
+    with pytest.raises(ValueError, match="names files too deep in each other"):
         command_line.expand_flagfiles([f"--flagfile={tmp_path / '0'}"])
 
 
 def test_a_flag_file_that_is_too_long_is_not_cut(tmp_path):
     lines = ["# " + 100 * "-"] * 640
     assert command_line.expand_flagfiles([write_flags(tmp_path / "a", "--seed=1", *lines[:630], "--seed=2")])
-    with pytest.raises(ValueError, match="'.*a' has more than 65536 characters"):
+    with pytest.raises(ValueError, match="'.*a' has more than 65536 bytes"):
         command_line.expand_flagfiles([write_flags(tmp_path / "a", "--seed=1", *lines, "--seed=2")])
     os.truncate(tmp_path / "a", 1 << 40)
-    with peak_below(100 << 20), pytest.raises(ValueError, match="characters"):
+    with peak_below(100 << 20), pytest.raises(ValueError, match="bytes"):
         command_line.expand_flagfiles([f"--flagfile={tmp_path / 'a'}"])
 
 
@@ -444,5 +445,5 @@ def test_a_flag_file_that_is_too_long_is_not_cut(tmp_path):
 def test_a_flag_file_without_permission(tmp_path):
     name = write_flags(tmp_path / "a", "--seed=1")
     (tmp_path / "a").chmod(0)
-    with pytest.raises(ValueError, match="cannot be read: Permission denied"):
+    with pytest.raises(flags.Error, match="Permission denied"):
         command_line.expand_flagfiles([name])

@@ -20,9 +20,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from experiments import audit, datasets, method, networks, paper, pipeline, run, tracking
+from experiments import audit, cost, datasets, examples, method, networks, paper, pipeline, run, session, tracking
 from experiments.config import ATTACKS, ExperimentConfig
-from experiments.figures import examples
 
 ROOT = Path(__file__).resolve().parents[1]
 VARIANTS = ("natural", "original", "advnat", "advran", "pineat")
@@ -438,10 +437,10 @@ def crash(*arguments, **keywords):
     raise OSError(28, "No space left on device", "runs")
 
 
-@pytest.mark.parametrize("step", ["_predict", "_write_predictions"])
+@pytest.mark.parametrize("step", [(pipeline, "evaluate"), (pipeline, "_write_predictions")], ids=lambda step: step[1])
 def test_an_interrupted_evaluation_is_resumed_without_training_again(step, finished, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, step, interrupt)
+        patch.setattr(*step, interrupt)
         code, printed = execute(tmp_path, *SMOKE)
     assert (code, printed.splitlines()[-1]) == (130, "interrupted")
     assert not (tmp_path / "runs" / "pineat").exists()
@@ -470,7 +469,7 @@ def test_a_mistake_of_the_program_lets_go_of_the_directory(tmp_path, monkeypatch
     def fail(*arguments, **keywords):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(pipeline, "_train", fail)
+    monkeypatch.setattr(pipeline, "train", fail)
     with pytest.raises(RuntimeError) as first:
         execute(tmp_path, *TINY)
     with pytest.raises(RuntimeError) as second:  # and not: the directory is in use
@@ -480,7 +479,7 @@ def test_a_mistake_of_the_program_lets_go_of_the_directory(tmp_path, monkeypatch
 
 def test_a_run_that_ended_before_its_first_checkpoint_begins_anew_on_resume(finished, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "_print_estimate", interrupt)
+        patch.setattr(cost, "estimate", interrupt)
         assert execute(tmp_path, *SMOKE)[0] == 130
     code, printed = execute(tmp_path, *SMOKE, "--resume")
     assert code == 0 and "Going on" not in printed
@@ -502,13 +501,13 @@ def test_a_run_that_ended_before_its_first_checkpoint_begins_anew_on_resume(fini
     ],
 )
 def test_what_is_left_of_training_is_cut_into_epochs_of_equal_length(first, expected):
-    plan = pipeline._Plan(rounds=23, rounds_per_pass=10, updates_per_round=2)
+    plan = session.Plan(rounds=23, rounds_per_pass=10, updates_per_round=2)
     assert plan.segments(first) == expected
     assert sum(rounds * alike for _, rounds, alike in expected) == 23 - first
 
 
 def test_less_than_a_pass_is_one_short_epoch():
-    assert pipeline._Plan(rounds=3, rounds_per_pass=10, updates_per_round=1).segments(0) == [(0, 3, 1)]
+    assert session.Plan(rounds=3, rounds_per_pass=10, updates_per_round=1).segments(0) == [(0, 3, 1)]
 
 
 def test_averaged_weights_are_put_in_place_once_at_the_end_of_all_passes(tmp_path):
@@ -528,8 +527,8 @@ def test_averaged_weights_are_put_in_place_once_at_the_end_of_all_passes(tmp_pat
 
 def test_the_estimate_says_where_bfloat16_is_slow(monkeypatch):
     config = ExperimentConfig(precision="mixed_bfloat16")
-    monkeypatch.setattr(pipeline.machine, "emulates_bfloat16", lambda: True)
-    assert "--precision=float32 is several times as fast here" in pipeline.precision_note(config)
-    assert pipeline.precision_note(ExperimentConfig(precision="float32")) == ""
-    monkeypatch.setattr(pipeline.machine, "emulates_bfloat16", lambda: False)
-    assert pipeline.precision_note(config) == ""
+    monkeypatch.setattr(cost.machine, "emulates_bfloat16", lambda: True)
+    assert "--precision=float32 is several times as fast here" in cost.precision_note(config)
+    assert cost.precision_note(ExperimentConfig(precision="float32")) == ""
+    monkeypatch.setattr(cost.machine, "emulates_bfloat16", lambda: False)
+    assert cost.precision_note(config) == ""

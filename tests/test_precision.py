@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import pineat_tf as pt
-from experiments import datasets, networks, pipeline
+from experiments import datasets, networks, run
 from experiments.config import ExperimentConfig
 
 SEEDS = range(3)
@@ -54,7 +54,7 @@ def test_the_runner_judges_in_the_precision_that_it_is_told(precision, tmp_path)
         eval_steps=2, eval_batch_size=20, precision="mixed_bfloat16", eval_precision=precision, export=("keras",),
         output_dir=str(tmp_path / "run"),
     )  # fmt: skip
-    pipeline.run(config)
+    run.experiment(config)
     shipped = keras.models.load_model(tmp_path / "run" / "network.keras")
     judged = build(precision)
     judged.set_weights(shipped.get_weights())

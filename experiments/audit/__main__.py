@@ -201,7 +201,7 @@ def _parse(argv: list[str]) -> tuple[flags.FlagValues, list[str]]:
     flags.DEFINE_integer("steps", 20, "Of PGD.", **own)
     flags.DEFINE_integer("num_attacked", 1000, "How many non-members the ensemble attacks.", **own)
     command_line.define(values, "epsilon", 0.0, "Radius of PGD.")
-    command_line.define(values, "epsilons", (), "Radii of the ensemble.")
+    command_line.define(values, "epsilons", (), "Radii of the ensemble.", float)
     flags.DEFINE_bool("attackers", False, "Ask further attackers.", **own)
     flags.DEFINE_bool("help", False, "Print this text.", short_name="h", **own)
     flags.DEFINE_bool("helpshort", False, "Print this text.", **own)

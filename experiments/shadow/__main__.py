@@ -18,6 +18,7 @@ import sys
 from absl import flags
 
 from experiments import command_line
+from experiments.config import names
 from experiments.shadow import attackers, outputs
 from experiments.shadow.models import Shadows, fingerprint
 from experiments.sweep import plan, records, training
@@ -94,7 +95,7 @@ def _same(stored: dict[str, outputs.Study], shadows: Shadows) -> outputs.Study |
 
 def _flags(shadows: Shadows) -> dict:
     """The flags of a row's models, as they read back from a file, and the content of data that have no name."""
-    config, without = shadows.configs[0], (*command_line.NOT_RECORDED, "output_dir", "data_dir", "half", "seed")
+    config, without = shadows.configs[0], (*names(recorded=False), "output_dir", "data_dir", "half", "seed")
     content = fingerprint(config)
     return json.loads(json.dumps(config.to_dict(without=without))) | ({"fingerprint": content} if content else {})
 

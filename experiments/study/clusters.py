@@ -179,7 +179,7 @@ def _train(config: ExperimentConfig) -> dict[str, np.ndarray]:
         kept.append(Recorder(config, data.train.images[:NUM_IMAGES], data.train.labels[:NUM_IMAGES]))
         return list(kept)
 
-    pipeline.train(config, recorder)
+    pipeline.watch(config, recorder)
     (found,) = kept
     adversarial = np.stack(found.adversarial).astype(np.float16)  # to 0.0005, a thousandth of the range
     return {"natural": found.images.numpy(), "labels": found.labels.numpy(), "adversarial": adversarial}

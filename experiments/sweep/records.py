@@ -10,10 +10,10 @@ import pathlib
 from collections.abc import Iterator, Sequence
 
 from experiments import files, method
-from experiments.config import ExperimentConfig
+from experiments.config import ExperimentConfig, names
 from pineat_tf.report import SCHEMA_VERSION
 
-WITHOUT_EFFECT = ("output_dir", "overwrite", "resume", "data_dir", "paper_dataset", "export", "checkpoint_seconds")
+WITHOUT_EFFECT = names(scope="run")
 """Flags that change no figure: a run is known by the others."""
 _FIGURES = (
     "a_train", "a_test", "r_train", "r_test", "p_e_nat", "p_e_adv", "p_max", "gap_nat", "gap_adv", "noise_floor.mean",

@@ -18,7 +18,7 @@ def print_estimate(configs: Sequence[ExperimentConfig]) -> None:
     """Says what runs will cost, of which there is at least one."""
     for gpu in tf.config.list_physical_devices("GPU"):  # else the estimate would leave the runs no memory
         tf.config.experimental.set_memory_growth(gpu, True)
-    print(cost.estimate(configs), flush=True)
+    print(cost.estimate_all(configs), flush=True)
 
 
 def train(

@@ -7,9 +7,8 @@ import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from experiments import datasets, method
+from experiments import datasets, files, method
 from experiments.config import ExperimentConfig
-from experiments.figures import style
 from pineat_tf.seeds import fold
 
 _NUM_EXAMPLES = 8
@@ -50,4 +49,5 @@ def _write_grid(path: pathlib.Path, rows: dict[str, np.ndarray]) -> None:
             axis.imshow(shown, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
             axis.set(xticks=[], yticks=[])
         row[0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize=10)
-    style.save(figure, path)
+    with files.replacing(path) as temporary:
+        figure.savefig(temporary, format="png")
