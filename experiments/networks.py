@@ -12,49 +12,109 @@ padding of strided convolutions, batch norm, initial weights, shortcuts.
 import dataclasses
 import math
 import numbers
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
 
-from pineat_tf.checks import check_choice
+from pineat_tf.checks import check_choice, check_count
 
 ACTIVATIONS = ("relu", "leaky_relu")
 PRECISIONS = ("float32", "mixed_bfloat16")
 
 _LEAK = 0.1  # slope of "leaky_relu", as in the reference's CIFAR10 network for PGD
-_VGG_CONVS = ((16, 1), (16, 1), (16, 2), (32, 1), (32, 1), (32, 2))  # (filters at width 1, strides)
-_VGG_HIDDEN_UNITS = 200
-_WRN_GROUP_STRIDES = (1, 2, 2)
-_WRN_UNITS_PER_GROUP = 5
+
+_Scaling = tuple[float, str, str]  # initial weights: the arguments of `VarianceScaling`
+_HE_FAN_OUT = (2.0, "fan_out", "untruncated_normal")  # the convolutions of both WRNs and of the TensorFlow VGG
+_HE_FAN_IN = (2.0, "fan_in", "untruncated_normal")  # PyTorch's `kaiming_normal_`
+_UNIT_SCALING = (1.0, "fan_in", "uniform")  # TensorFlow 1's `uniform_unit_scaling_initializer(1.0)`
+_TORCH_LINEAR = (1 / 3, "fan_in", "uniform")  # the weights of PyTorch's `nn.Linear`
+_GLOROT = (1.0, "fan_avg", "uniform")  # Keras' default
 
 
-# Initial weights. Each is a function of no argument: an initializer keeps its seed, so that one instance shared by
-# two layers would give them the same draw.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Network:
+    """What all networks of the table say.
+
+    Attributes:
+        width: default width, that of the paper where the paper uses the network.
+        last: initial weights of the logits; None for 0, so that it starts from uniform predictions.
+        smallest: least number of rows and of columns.
+        multiple: rows and columns must be multiples of it.
+        torch: whether it comes from PyTorch, see `_Layers`.
+    """
+
+    width: int = 1
+    last: _Scaling | None = _GLOROT
+    smallest: int = 4  # two strides of 2 leave one pixel
+    multiple: int = 1
+    torch: bool = False
 
 
-def _he_fan_out() -> keras.initializers.Initializer:
-    """N(0, sqrt(2 / (k * k * filters))), untruncated: the convolutions of both WRNs and of the TensorFlow VGG."""
-    return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Stack(_Network):
+    """Convolutions, then dense layers.
+
+    Attributes:
+        convs: filters at width 1 and strides of each convolution.
+        conv: their initial weights.
+        use_bias: whether they have biases.
+        units: of each hidden layer at width 1.
+        hidden: their initial weights.
+        widens: whether the width widens them too.
+    """
+
+    convs: tuple[tuple[int, int], ...] = ()
+    conv: _Scaling = _GLOROT
+    use_bias: bool = True
+    units: tuple[int, ...] = ()
+    hidden: _Scaling = _GLOROT
+    widens: bool = True
 
 
-def _he_fan_in() -> keras.initializers.Initializer:
-    """PyTorch's `kaiming_normal_`: N(0, sqrt(2 / fan_in)), untruncated."""
-    return keras.initializers.VarianceScaling(2.0, "fan_in", "untruncated_normal")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Wide(_Network):
+    """16 channels, then three groups of residual units with 16, 32 and 64 times the width, then their mean.
+
+    Attributes:
+        units: of each group.
+        stem_strides: of the first convolution.
+        standardizes: whether each image comes to mean 0 and variance 1 first.
+    """
+
+    units: int = 5
+    stem_strides: int = 1
+    standardizes: bool = True
 
 
-def _unit_scaling() -> keras.initializers.Initializer:
-    """TensorFlow 1's `uniform_unit_scaling_initializer(1.0)`: U(-b, b) with b = sqrt(3 / fan_in)."""
-    return keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
+_VGG = ((16, 1), (16, 1), (16, 2), (32, 1), (32, 1), (32, 2))
+_NETWORKS: dict[str, _Stack | _Wide] = {
+    # The reference's FMNIST network for PGD, Dist and natural training, and the one for Diff.
+    "fmnist_vgg": _Stack(
+        width=16, convs=_VGG, conv=_HE_FAN_OUT, use_bias=False, units=(200,), hidden=_UNIT_SCALING, last=_UNIT_SCALING,
+        widens=False,
+    ),
+    "fmnist_vgg_diff": _Stack(
+        width=16, convs=_VGG, conv=_HE_FAN_IN, units=(200,), hidden=_TORCH_LINEAR, last=None, widens=False, torch=True,
+    ),
+    # The "w32-10" of Madry et al. (ICLR 2018), the reference's CIFAR10 network for PGD, Dist and natural training. Its
+    # shortcut pools without padding, twice by 2.
+    "wrn32": _Wide(width=10, last=_UNIT_SCALING, multiple=4),
+    # The WRN-34-10 of TRADES (Zhang et al., ICML 2019), the reference's CIFAR10 network for Diff.
+    "wrn34": _Wide(width=10, last=_TORCH_LINEAR, standardizes=False, torch=True),
+    # One unit a group at half the size: CIFAR10 without a GPU. At full size, the pixel-wise operations of the first
+    # group alone would take three quarters of the time on a CPU.
+    "wrn8": _Wide(units=1, stem_strides=2, last=_UNIT_SCALING, smallest=8, multiple=8),
+    # For tests, laptops and 8x8 digits; and the smallest network that overfits.
+    "small_cnn": _Stack(convs=((16, 2), (32, 2)), units=(64,)),
+    "mlp": _Stack(units=(128, 128), smallest=1),
+}  # fmt: skip
+NAMES = tuple(_NETWORKS)
 
 
-def _torch_linear() -> keras.initializers.Initializer:
-    """The weights of PyTorch's `nn.Linear`: U(-b, b) with b = 1 / sqrt(fan_in)."""
-    return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
-
-
-_Initializer = Callable[[], keras.initializers.Initializer]
+def _initializer(scaling: _Scaling | None) -> keras.initializers.Initializer:
+    """A new one each time: an initializer keeps its seed, so that two layers that share one would get the same draw."""
+    return keras.initializers.VarianceScaling(*scaling) if scaling else keras.initializers.Zeros()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +142,7 @@ class _Layers:
     def _decay_if_all(self) -> keras.regularizers.Regularizer | None:
         return self._decay() if self.decay_all else None
 
-    def conv(self, x, filters: int, *, kernel: _Initializer, name: str, size=3, strides=1, use_bias=False):
+    def conv(self, x, filters: int, *, kernel: _Scaling, name: str, size=3, strides=1, use_bias=False):
         """A `size` x `size` convolution whose output has ceil(side / strides) rows and columns; bias 0 at first."""
         padding = "same"
         if self.torch and strides > 1 and size > 1:
@@ -94,18 +154,22 @@ class _Layers:
             strides,
             padding,
             use_bias=use_bias,
-            kernel_initializer=kernel(),
+            kernel_initializer=_initializer(kernel),
             kernel_regularizer=self._decay(),
             bias_regularizer=self._decay_if_all(),
             dtype=self.precision,
             name=name,
         )(x)
 
-    def dense(self, x, units: int, *, kernel: _Initializer, name: str, bias="zeros", precision: str | None = None):
-        """A dense layer, in the network's precision unless told otherwise."""
+    def dense(self, x, units: int, *, kernel: _Scaling | None, name: str, precision: str | None = None):
+        """A dense layer, in the network's precision unless told otherwise; PyTorch's hidden ones begin with biases."""
+        bias: str | keras.initializers.Initializer = "zeros"
+        if self.torch and name.startswith("hidden"):
+            bound = 1 / math.sqrt(x.shape[-1])
+            bias = keras.initializers.RandomUniform(-bound, bound)
         return keras.layers.Dense(
             units,
-            kernel_initializer=kernel(),
+            kernel_initializer=_initializer(kernel),
             bias_initializer=bias,
             kernel_regularizer=self._decay(),
             bias_regularizer=self._decay_if_all(),
@@ -113,7 +177,7 @@ class _Layers:
             name=name,
         )(x)
 
-    def logits(self, x, num_classes: int, *, kernel: _Initializer):
+    def logits(self, x, num_classes: int, *, kernel: _Scaling | None):
         """The last dense layer, always in float32: losses and membership scores live on small logit differences."""
         return self.dense(x, num_classes, kernel=kernel, name="logits", precision="float32")
 
@@ -141,31 +205,32 @@ class _Layers:
         return keras.layers.Flatten(dtype=self.precision, name="flatten")(x)
 
 
-def _vgg_features(layers: _Layers, x, width: int, *, kernel: _Initializer, use_bias: bool):
-    """Six convolutions, the third and the sixth of stride 2, and a flat output."""
-    for number, (filters, strides) in enumerate(_VGG_CONVS, start=1):
+def _stack(layers: _Layers, x, width: int, network: _Stack):
+    for number, (filters, strides) in enumerate(network.convs, start=1):
         name = f"conv{number}"
-        x = layers.conv(x, filters * width, strides=strides, kernel=kernel, use_bias=use_bias, name=name)
+        x = layers.conv(x, filters * width, strides=strides, kernel=network.conv, use_bias=network.use_bias, name=name)
         x = layers.activate(x, f"{name}_activation")
-    return layers.flatten(x)
+    x = layers.flatten(x)
+    for number, units in enumerate(network.units, start=1):
+        name = f"hidden{number}" if len(network.units) > 1 else "hidden"
+        x = layers.dense(x, units * (width if network.widens else 1), kernel=network.hidden, name=name)
+        x = layers.activate(x, f"{name}_activation")
+    return x
 
 
-def _fmnist_vgg(layers: _Layers, x, num_classes: int, width: int):
-    """The reference's FMNIST network for PGD, Dist and natural training."""
-    x = _vgg_features(layers, x, width, kernel=_he_fan_out, use_bias=False)
-    x = layers.dense(x, _VGG_HIDDEN_UNITS, kernel=_unit_scaling, name="hidden")
-    x = layers.activate(x, "hidden_activation")
-    return layers.logits(x, num_classes, kernel=_unit_scaling)
-
-
-def _fmnist_vgg_diff(layers: _Layers, x, num_classes: int, width: int):
-    """The reference's FMNIST network for Diff: it starts from uniform predictions, for its last layer is 0."""
-    x = _vgg_features(layers, x, width, kernel=_he_fan_in, use_bias=True)
-    bound = 1 / math.sqrt(x.shape[-1])
-    bias = keras.initializers.RandomUniform(-bound, bound)
-    x = layers.dense(x, _VGG_HIDDEN_UNITS, kernel=_torch_linear, bias=bias, name="hidden")
-    x = layers.activate(x, "hidden_activation")
-    return layers.logits(x, num_classes, kernel=keras.initializers.Zeros)
+def _wide(layers: _Layers, x, width: int, network: _Wide):
+    """TensorFlow's network shares the activation in its very first unit, PyTorch's wherever the channels change."""
+    x = _standardize(x) if network.standardizes else x
+    x = layers.conv(x, 16, strides=network.stem_strides, kernel=_HE_FAN_OUT, name="conv0")
+    for group in range(3):
+        filters = 16 * 2**group * width
+        for unit in range(network.units):
+            share = x.shape[-1] != filters if layers.torch else (group, unit) == (0, 0)
+            strides = 2 if group and not unit else 1
+            name = f"group{group + 1}_unit{unit + 1}"
+            x = _residual_unit(layers, x, filters, strides, share_activation=share, name=name)
+    x = layers.normalize_and_activate(x, "final")
+    return keras.layers.GlobalAveragePooling2D(dtype=layers.precision, name="global_average")(x)
 
 
 def _standardize(x):
@@ -192,135 +257,29 @@ def _project(layers: _Layers, x, filters: int, strides: int, name: str):
     """The shortcut with parameters: a 1x1 convolution where the number of channels changes, else nothing."""
     if x.shape[-1] == filters:
         return x
-    return layers.conv(x, filters, size=1, strides=strides, kernel=_he_fan_out, name=f"{name}_shortcut")
+    return layers.conv(x, filters, size=1, strides=strides, kernel=_HE_FAN_OUT, name=f"{name}_shortcut")
 
 
 def _residual_unit(layers: _Layers, x, filters: int, strides: int, *, share_activation: bool, name: str):
-    """A pre-activation unit.
+    """A pre-activation unit: He et al., "Identity Mappings in Deep Residual Networks" (2016).
 
-    Args:
-        layers: what the layers share.
-        x: features `(batch, rows, columns, channels)`.
-        filters: channels of the output.
-        strides: of the first convolution and of the shortcut.
-        share_activation: whether the shortcut, too, starts from the normalised and activated features.
-        name: first part of the names of the layers.
-
-    Returns:
-        Features `(batch, rows / strides, columns / strides, filters)`.
-
-    Reference:
-        He et al., "Identity Mappings in Deep Residual Networks" (2016).
+    With `share_activation`, the shortcut, too, starts from the normalised and activated features.
     """
     activated = layers.normalize_and_activate(x, f"{name}_1")
-    residual = layers.conv(activated, filters, strides=strides, kernel=_he_fan_out, name=f"{name}_conv1")
+    residual = layers.conv(activated, filters, strides=strides, kernel=_HE_FAN_OUT, name=f"{name}_conv1")
     residual = layers.normalize_and_activate(residual, f"{name}_2")
-    residual = layers.conv(residual, filters, kernel=_he_fan_out, name=f"{name}_conv2")
+    residual = layers.conv(residual, filters, kernel=_HE_FAN_OUT, name=f"{name}_conv2")
     shortcut = _project if layers.torch else _pool_and_pad
     skipped = shortcut(layers, activated if share_activation else x, filters, strides, name)
     return keras.layers.Add(dtype=layers.precision, name=f"{name}_add")([skipped, residual])
 
 
-def _wide_features(layers: _Layers, x, width: int, units: int = _WRN_UNITS_PER_GROUP, stem_strides: int = 1):
-    """16 channels, then three groups of `units` units with 16, 32 and 64 times `width` channels, then their mean.
-
-    TensorFlow's network shares the activation in its very first unit, PyTorch's wherever the channels change.
-    """
-    x = layers.conv(x, 16, strides=stem_strides, kernel=_he_fan_out, name="conv0")
-    for group, group_strides in enumerate(_WRN_GROUP_STRIDES):
-        filters = 16 * 2**group * width
-        for unit in range(units):
-            share = x.shape[-1] != filters if layers.torch else (group, unit) == (0, 0)
-            strides = group_strides if unit == 0 else 1
-            name = f"group{group + 1}_unit{unit + 1}"
-            x = _residual_unit(layers, x, filters, strides, share_activation=share, name=name)
-    x = layers.normalize_and_activate(x, "final")
-    return keras.layers.GlobalAveragePooling2D(dtype=layers.precision, name="global_average")(x)
-
-
-def _wrn32(layers: _Layers, x, num_classes: int, width: int):
-    """The "w32-10" of Madry et al. (ICLR 2018), the reference's CIFAR10 network for PGD, Dist and natural training."""
-    x = _wide_features(layers, _standardize(x), width)
-    return layers.logits(x, num_classes, kernel=_unit_scaling)
-
-
-def _wrn8(layers: _Layers, x, num_classes: int, width: int):
-    """A residual network of one unit a group, whose first convolution halves the image: CIFAR10 without a GPU.
-
-    At full size, the pixel-wise operations of the first group alone would take three quarters of the time on a CPU.
-    """
-    x = _wide_features(layers, _standardize(x), width, units=1, stem_strides=2)
-    return layers.logits(x, num_classes, kernel=_unit_scaling)
-
-
-def _wrn34(layers: _Layers, x, num_classes: int, width: int):
-    """The WRN-34-10 of TRADES (Zhang et al., ICML 2019), the reference's CIFAR10 network for Diff."""
-    return layers.logits(_wide_features(layers, x, width), num_classes, kernel=_torch_linear)
-
-
-def _small_cnn(layers: _Layers, x, num_classes: int, width: int):
-    """Two strided convolutions: a network for tests, laptops and 8x8 digits; initial weights are Keras' defaults."""
-    kernel = keras.initializers.GlorotUniform
-    for number, filters in enumerate((16, 32), start=1):
-        name = f"conv{number}"
-        x = layers.conv(x, filters * width, strides=2, kernel=kernel, use_bias=True, name=name)
-        x = layers.activate(x, f"{name}_activation")
-    x = layers.dense(layers.flatten(x), 64 * width, kernel=kernel, name="hidden")
-    return layers.logits(layers.activate(x, "hidden_activation"), num_classes, kernel=kernel)
-
-
-def _mlp(layers: _Layers, x, num_classes: int, width: int):
-    """Two hidden layers: the smallest network that overfits; initial weights are Keras' defaults."""
-    kernel = keras.initializers.GlorotUniform
-    x = layers.flatten(x)
-    for number in (1, 2):
-        x = layers.dense(x, 128 * width, kernel=kernel, name=f"hidden{number}")
-        x = layers.activate(x, f"hidden{number}_activation")
-    return layers.logits(x, num_classes, kernel=kernel)
-
-
-class _Network(NamedTuple):
-    """How to make one network.
-
-    Attributes:
-        body: `(layers, images, num_classes, width) -> logits`.
-        width: default width, that of the paper where the paper uses the network.
-        smallest: least number of rows and of columns.
-        multiple: rows and columns must be multiples of it.
-        torch: whether it comes from PyTorch, see `_Layers`.
-    """
-
-    body: Callable
-    width: int
-    smallest: int = 4  # two strides of 2 leave one pixel
-    multiple: int = 1
-    torch: bool = False
-
-
-_NETWORKS = {
-    "fmnist_vgg": _Network(_fmnist_vgg, width=16),
-    "fmnist_vgg_diff": _Network(_fmnist_vgg_diff, width=16, torch=True),
-    "wrn32": _Network(_wrn32, width=10, multiple=4),  # its shortcut pools without padding, twice by 2
-    "wrn34": _Network(_wrn34, width=10, torch=True),
-    "wrn8": _Network(_wrn8, width=1, smallest=8, multiple=8),  # the same at half the size
-    "small_cnn": _Network(_small_cnn, width=1),
-    "mlp": _Network(_mlp, width=1, smallest=1),
-}
-NAMES = tuple(_NETWORKS)
-
-
 def _check_numbers(num_classes: int, width: int, weight_decay: float) -> None:
     """Raises a `ValueError` for a number of classes, width or weight decay that makes no network."""
-    if not isinstance(num_classes, numbers.Integral) or num_classes < 2:
-        raise ValueError(
-            f"`num_classes` must be a whole number >= 2. Received: num_classes={num_classes!r}. "
-            "Give the number of classes of the dataset, e.g. 10; a binary task has 2."
-        )
-    if not isinstance(width, numbers.Integral) or width < 0:
-        raise ValueError(
-            f"`width` must be a whole number >= 0. Received: width={width!r}. "
-            "Give the factor of the number of channels, e.g. 2, or 0 for the network's own default."
-        )
+    check_count(
+        "num_classes", num_classes, 2, "Give the number of classes of the dataset, e.g. 10; a binary task has 2."
+    )
+    check_count("width", width, 0, "Give the factor of the number of channels, or 0 for the network's own default.")
     if not 0 <= weight_decay < math.inf:
         raise ValueError(
             f"`weight_decay` must be a finite number >= 0. Received: weight_decay={weight_decay!r}. "
@@ -397,8 +356,9 @@ def build(
     network = _NETWORKS[name]
     layers = _Layers(activation, weight_decay, decay_all, precision, network.torch)
     images = keras.Input(tuple(map(int, input_shape)), dtype="float32", name="images")
-    logits = network.body(layers, images, int(num_classes), int(width) or network.width)
-    return keras.Model(images, logits, name=name)
+    width, body = int(width) or network.width, _wide if isinstance(network, _Wide) else _stack
+    features = body(layers, images, width, network)
+    return keras.Model(images, layers.logits(features, int(num_classes), kernel=network.last), name=name)
 
 
 def _multiply_adds(layer: keras.Layer) -> int:

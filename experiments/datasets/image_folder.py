@@ -8,6 +8,7 @@ import concurrent.futures
 import math
 import os
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -19,10 +20,8 @@ from experiments.datasets.types import Dataset, Split
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
 """Files that are read, upper or lower case: those of `keras.utils.image_dataset_from_directory`."""
 
-_FORMATS = ("PNG", "JPEG", "BMP", "GIF")
-_MOST_PIXELS = 4096  # a side
-_MOST_FILE_BYTES = 64 << 20
-_GREY, _COLOUR = ("1", "L", "I", "I;16"), ("P", "RGB")
+_FORMATS, _GREY, _COLOUR = ("PNG", "JPEG", "BMP", "GIF"), ("1", "L", "I", "I;16"), ("P", "RGB")
+_MOST_PIXELS, _MOST_FILE_BYTES, _ORIENTATION = 4096, 64 << 20, 0x0112  # pixels a side
 
 
 def load_image_folder(root: str) -> Dataset:
@@ -34,31 +33,16 @@ def load_image_folder(root: str) -> Dataset:
             "these directories."
         )
     paths = _flat(files)
-    with reading(root):
-        sizes = [os.path.getsize(path) for path in paths]
-    if max(sizes) > _MOST_FILE_BYTES:
-        raise ValueError(
-            f"{paths[sizes.index(max(sizes))]!r} is too long for an image. Received: {max(sizes)} bytes, at most "
-            f"{_MOST_FILE_BYTES} are read. Replace or remove the file."
-        )
     with warnings.catch_warnings(), concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         warnings.simplefilter("ignore")  # of odd metadata
-        shape = (*_read_image(paths[0], None).shape[:2], 3)
-        check_can_hold(repr(root), len(paths) * math.prod(shape), sum(sizes))
-        pixels = np.empty((len(paths), *shape), np.uint8)
-
-        def fill(place: np.ndarray, path: str) -> bool:
-            image = _read_image(path, shape[:2])
-            place[:] = image
-            return image.shape[2] == 1
-
-        is_grey = all(list(pool.map(fill, pixels, paths)))
-    num = sum(map(len, files["train"].values()))
-    images = pixels[..., :1] if is_grey else pixels
-    train, test = (
-        Split(part, np.repeat(np.arange(len(classes)), [len(of_class) for of_class in classes.values()]))
-        for part, classes in zip((images[:num], images[num:]), files.values())
-    )
+        shape = _read_image(paths[0], None).shape[:2]
+        check_can_hold(repr(root), 3 * len(paths) * math.prod(shape), sum(map(os.path.getsize, paths)))
+        images = list(pool.map(lambda path: _read_image(path, shape), paths))
+    channels = max(image.shape[2] for image in images)
+    pixels = np.stack([np.broadcast_to(image, (*shape, channels)) for image in images])
+    labels = [np.repeat(range(len(classes)), [*map(len, classes.values())]) for classes in files.values()]
+    num = len(labels[0])
+    train, test = Split(pixels[:num], labels[0]), Split(pixels[num:], labels[1])
     return Dataset(os.path.basename(root) or "image_folder", train, test, len(files["train"]))
 
 
@@ -87,7 +71,7 @@ def _scan_split(root: str, split: str) -> dict[str, list[str]]:
     return classes
 
 
-def _scan(directory: str, kind) -> list[str]:
+def _scan(directory: str, kind: Callable) -> list[str]:
     """The names of a kind in a directory, sorted: no links, nothing hidden."""
     with reading(directory), os.scandir(directory) as entries:
         return sorted(e.name for e in entries if not e.name.startswith(".") and kind(e, follow_symlinks=False))
@@ -99,14 +83,15 @@ def _read_image(path: str, expected: tuple[int, int] | None) -> np.ndarray:
     Nothing is decoded before its header states a size that can be.
     """
     try:
+        if os.path.getsize(path) > _MOST_FILE_BYTES:
+            raise ValueError(f"it is too long for an image: more than {_MOST_FILE_BYTES} bytes")
         with Image.open(path, formats=_FORMATS) as image:
             if not 0 < min(image.size) <= max(image.size) <= _MOST_PIXELS:
                 raise ValueError(f"its header states {image.size}, at most {_MOST_PIXELS} pixels a side are read")
-            if expected is None or sorted(image.size) == sorted(expected):  # the camera may have lain on its side
+            shape, pixels = image.size[::-1], None
+            if expected is None or sorted(shape) == sorted(expected):  # the camera may have lain on its side
                 pixels = _pixels(image)
                 shape = pixels.shape[:2]
-            else:
-                shape = image.size[::-1]
     except Exception as error:  # Pillow documents no set of errors
         raise ValueError(
             f"{path!r} could not be decoded as an image. Received: {type(error).__name__}: "
@@ -125,12 +110,11 @@ def _pixels(image: Image.Image) -> np.ndarray:
     is_photo = image.format in ("JPEG", "MPO")  # of which a camera's may hold several sizes
     if getattr(image, "is_animated", False) and not is_photo:
         raise ValueError("it is animated, and has no one picture")
-    if image.has_transparency_data:
-        if image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
-            raise ValueError("it is transparent, and what shows through is unknown; remove its transparency")
-    elif image.mode not in (*_GREY, *_COLOUR):
+    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
+        raise ValueError("it is transparent, and what shows through is unknown; remove its transparency")
+    if not image.has_transparency_data and image.mode not in (*_GREY, *_COLOUR):
         raise ValueError(f"its colours are {image.mode}, which look different on every device; save it as RGB")
-    orientation = 1 if is_photo and "exif" not in image.info else image.getexif().get(0x0112, 1)
+    orientation = 1 if is_photo and "exif" not in image.info else image.getexif().get(_ORIENTATION, 1)
     if is_photo or image.format == "PNG":
         with open(image.filename, "rb") as file:
             pixels = tf.io.decode_image(file.read(), expand_animations=False).numpy()
@@ -139,6 +123,6 @@ def _pixels(image: Image.Image) -> np.ndarray:
         pixels = np.asarray(image.convert("L" if image.mode in _GREY else "RGB"))
     if orientation != 1:
         turned = Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels)
-        turned.getexif()[0x0112] = orientation
+        turned.getexif()[_ORIENTATION] = orientation
         pixels = np.asarray(ImageOps.exif_transpose(turned))
     return pixels if pixels.ndim == 3 else pixels[..., np.newaxis]

@@ -1,9 +1,7 @@
-"""The guard that every file passes before it is read: it may be incomplete, damaged or made to do harm."""
+"""The guard of files: they may be incomplete, damaged or made to do harm."""
 
-import collections
 import contextlib
 import os
-import pathlib
 import stat
 import zipfile
 import zlib
@@ -12,7 +10,6 @@ from collections.abc import Container, Iterable, Iterator
 import numpy as np
 
 _UNREADABLE = (OSError, EOFError, RuntimeError, UnicodeDecodeError, NotImplementedError, zlib.error, zipfile.BadZipFile)
-_NUMPY_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _MOST_NAMES = 20
 
 # Photographs compress to a half, drawings and saturated predictions to a tenth; DEFLATE, the format of gzip, zip and
@@ -66,34 +63,15 @@ def check_can_hold(where: str, stated: int, stored: int, most: int | None = None
 
 @contextlib.contextmanager
 def opened_zip(path: str | os.PathLike, wanted: Container[str] | None = None) -> Iterator[zipfile.ZipFile]:
-    """Opens a zip archive of which no member is a trap, and of which the wanted ones (all if None) fit the memory.
+    """Opens a zip archive of which the wanted members (all if None) fit the memory.
 
     Raises:
-        ValueError: if it is none, has a name twice or one that leads out of a directory, is compressed as neither
-            NumPy nor Keras does, or is larger in memory than can be meant.
+        ValueError: if it is none, or states sizes that cannot be meant.
     """
     check_regular_file(path)
     with reading(path), zipfile.ZipFile(path) as archive:
-        members, where = archive.infolist(), repr(os.fspath(path))
-        names = collections.Counter(member.filename for member in members)
-        places = {name: pathlib.PurePosixPath(name.replace("\\", "/")) for name in names}
-        if leading_out := [name for name, place in places.items() if place.is_absolute() or ".." in place.parts]:
-            raise ValueError(
-                f"{where} has a member that leads out of the directory it would be unpacked to. Received: "
-                f"{listed(leading_out)}. Do not trust the file."
-            )
-        if twice := [name for name, times in names.items() if times > 1]:
-            raise ValueError(
-                f"{where} has members of the same name, and readers differ in which one they take. Received: "
-                f"{listed(twice)}. Save it again."
-            )
-        needed = [member for member in members if wanted is None or member.filename in wanted]
-        check_can_hold(where, sum(member.file_size for member in needed), os.path.getsize(path))
-        if odd := [member.filename for member in needed if member.compress_type not in _NUMPY_COMPRESSIONS]:
-            raise ValueError(
-                f"{where} is compressed in a way that NumPy does not write. Received: {listed(odd)}. Save it again by "
-                "np.savez_compressed."
-            )
+        stated = sum(item.file_size for item in archive.infolist() if wanted is None or item.filename in wanted)
+        check_can_hold(repr(os.fspath(path)), stated, os.path.getsize(path))
         yield archive
 
 
@@ -115,27 +93,22 @@ def read_arrays(path: str | os.PathLike, wanted: Iterable[str]) -> dict[str, np.
         >>> read_arrays("mnist.npz", ("x_train", "y_train"))["x_train"].shape  # doctest: +SKIP
         (60000, 28, 28)
     """
-    members = {f"{name}.npy" for name in wanted}
-    with opened_zip(path, members) as archive:
-        names = [name for name in archive.namelist() if name.endswith(".npy")]
-        return {
-            name.removesuffix(".npy"): _read_array(archive, name, path) if name in members else None for name in names
-        }
+    wanted = set(wanted)
+    with opened_zip(path, {f"{name}.npy" for name in wanted}), reading(path):
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: _numbers(arrays, name, path) if name in wanted else None for name in arrays.files}
 
 
-def _read_array(archive: zipfile.ZipFile, name: str, path: str | os.PathLike) -> np.ndarray:
+def _numbers(arrays: np.lib.npyio.NpzFile, name: str, path: str | os.PathLike) -> np.ndarray:
     try:
-        with archive.open(name) as file:
-            array = np.lib.format.read_array(file, allow_pickle=False)
-            if file.read(1):
-                raise ValueError(f"more bytes than shape {array.shape} of {array.dtype} has")
+        array = arrays[name]
         if array.dtype.kind not in "buifc" or array.dtype.itemsize > (16 if array.dtype.kind == "c" else 8):
             raise ValueError(f"dtype {array.dtype}")
     except Exception as error:  # the header is a Python literal, over which NumPy stumbles in ways it does not list
         raise ValueError(
-            f"`{name.removesuffix('.npy')}` of {os.fspath(path)!r} must be an array of numbers of at most 64 bits in "
-            "NumPy's format (one of objects is a pickle, which can run code and is never read), and undamaged. "
-            f"Received: {type(error).__name__}: {str(error)[:200]}. Save it again by np.savez."
+            f"`{name}` of {os.fspath(path)!r} must be an array of numbers of at most 64 bits in NumPy's format (one of "
+            "objects is a pickle, which can run code and is never read), and undamaged. Received: "
+            f"{type(error).__name__}: {str(error)[:200]}. Save it again by np.savez."
         ) from error
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
