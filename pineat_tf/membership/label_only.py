@@ -3,27 +3,35 @@
 These attackers see which class is predicted and nothing else. What they ask is `bool` answers of shape
 `(num, num_copies)`: is that copy of the image classified as its true class? Copy 0 is the image itself. Scores are
 shares of copies, float64 in [0, 1], larger = more likely a member; 0 where the image itself is misclassified.
+
+All take a network that gives logits, data as `pineat_tf.data` serves it (a dataset in a fixed order), and `batch_size`,
+how many images are predicted at once where the data is arrays. They raise `ValueError` where network, data or options
+are not as they must be.
 """
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from pineat_tf.checks import check_batch, check_count, check_positive
-from pineat_tf.predictions import Data, Predictions, Predictor
+from pineat_tf.data import Data
+from pineat_tf.predictions import Predictions, Predictor
 from pineat_tf.queries import check_same_order
 from pineat_tf.seeds import fold
 from pineat_tf.types import LogitsFn, Seed
+
+__all__ = ["augmentation_answers", "augmentation_scores", "boundary_distance_scores", "noise_scores"]
 
 
 def noise_scores(
     network: keras.Model,
     data: Data,
     *,
-    noise: Callable,
+    noise: Callable[..., tf.Tensor],
     num_draws: int = 32,
     seed: Seed = 0,
     batch_size: int = 256,
@@ -34,18 +42,12 @@ def noise_scores(
     should fool the network about every other time; the attacker tunes it on a network of his own.
 
     Args:
-        network: gives logits of shape `(batch, num_classes)`, of which only the largest is used.
-        data: two arrays (images, labels), or a finite dataset of batches in a fixed order.
+        network: gives logits, of which only the largest is used.
+        data: images and labels.
         noise: makes a noisy copy, e.g. `queries.GaussianNoise(stddev=0.1)` or `queries.RandomInBall(epsilon=0.1)`.
         num_draws: noisy copies an image, >= 1; each is one pass over the data.
         seed: randomness of the noise.
-        batch_size: images predicted at once, where the data is arrays.
-
-    Returns:
-        Scores in [0, 1] of shape `(num,)`, float64: the share over the image and its copies.
-
-    Raises:
-        ValueError: if `num_draws` is no whole number >= 1, or network or data are not as they must be.
+        batch_size: images predicted at once.
 
     Example:
         >>> members = noise_scores(network, train, noise=GaussianNoise(stddev=0.1))
@@ -65,7 +67,7 @@ def boundary_distance_scores(
     network: keras.Model,
     data: Data,
     *,
-    attack_at: Callable[[float], Callable],
+    attack_at: Callable[[float], Callable[..., tf.Tensor]],
     radii: Sequence[float],
     seed: Seed = 0,
     batch_size: int = 256,
@@ -76,19 +78,16 @@ def boundary_distance_scores(
     what attackers by labels alone can learn from it; with random noise it is label-only itself.
 
     Args:
-        network: gives logits of shape `(batch, num_classes)`.
-        data: two arrays (images, labels), or a finite dataset of batches in a fixed order.
+        network: gives logits.
+        data: images and labels.
         attack_at: makes the attack of a radius.
         radii: rising, each > 0, on the scale of the pixels. Each is one graph and one pass over the data.
         seed: randomness of the attacks.
-        batch_size: images predicted at once, where the data is arrays.
+        batch_size: images predicted at once.
 
     Returns:
-        Scores in [0, 1] of shape `(num,)`, float64: of the image itself and the radii, the share that come before the
-        first one that fools the network. So `round(score * (len(radii) + 1)) - 1` radii are withstood.
-
-    Raises:
-        ValueError: if radii are none, not positive or not rising, or network or data are not as they must be.
+        Scores of shape `(num,)`: of the image itself and the radii, the share that come before the first one that fools
+        the network. So `round(score * (len(radii) + 1)) - 1` radii are withstood.
 
     Example:
         >>> def attack_at(radius):
@@ -98,10 +97,14 @@ def boundary_distance_scores(
     Reference:
         Choquette-Choo et al., ICML 2021: distance to the decision boundary.
     """
-    radii = _checked_radii(radii)
+    radii = list(radii)
+    for radius in radii:
+        check_positive("radii", radius, "Give radii on the scale of the pixels, e.g. [0.01, 0.02, 0.05].")
+    if not radii or not all(np.diff(radii) > 0):
+        raise ValueError(f"`radii` must be rising, at least one. Received: radii={radii}. Sort them.")
     attacks = [None, *map(attack_at, radii)]
     attacked = (Predictor(network, attack)(data, seed=seed, batch_size=batch_size) for attack in attacks)
-    return np.logical_and.accumulate(_answers(attacked), axis=1).mean(axis=1)
+    return np.asarray(np.logical_and.accumulate(_answers(attacked), axis=1).mean(axis=1))
 
 
 def augmentation_scores(
@@ -112,18 +115,11 @@ def augmentation_scores(
     Networks trained with augmentation were fitted to such copies of their members; others generalise to them less.
 
     Args:
-        network: gives logits of shape `(batch, num_classes)`, of which only the largest is used.
-        data: two arrays (images of shape `(height, width, channels)`, labels), or a finite dataset of batches in a
-            fixed order.
+        network: gives logits, of which only the largest is used.
+        data: images of shape `(height, width, channels)` and labels.
         max_shift: d, how many pixels to shift at most, down and across together, >= 0.
         flip: show every copy mirrored left to right as well.
-        batch_size: images predicted at once, where the data is arrays.
-
-    Returns:
-        Scores in [0, 1] of shape `(num,)`, float64: the share over the image and its copies.
-
-    Raises:
-        ValueError: if there is nothing to change, or network or data are not as they must be.
+        batch_size: images predicted at once.
 
     Example:
         >>> augmentation_scores(network, train, max_shift=1)  # of 10 copies: 5 shifts, each also mirrored
@@ -140,20 +136,11 @@ def augmentation_answers(
     """Asks which shifted and flipped copies of each image are classified as its true class.
 
     Shifts are all by i pixels down and j across with |i| + |j| <= d (the paper: = d, and none; the same for d = 1);
-    pixels at the edge are repeated where the shift leaves a gap, as in the authors' code.
-
-    Args:
-        network: as of `augmentation_scores`, like the other arguments.
-        data: as there.
-        max_shift: as there.
-        flip: as there.
-        batch_size: as there.
+    pixels at the edge are repeated where the shift leaves a gap, as in the authors' code. Arguments are those of
+    `augmentation_scores`.
 
     Returns:
         Booleans of shape `(num, num_copies)`, copy 0 the image itself: what the authors train a classifier on.
-
-    Raises:
-        ValueError: as `augmentation_scores`.
     """
     check_count("max_shift", max_shift, 0, "It is how many pixels the images are shifted at most.")
     copies = _copies(max_shift, flip)
@@ -164,7 +151,9 @@ def augmentation_answers(
     return _answers(_each_copy(network, data, copies, batch_size))
 
 
-def _each_copy(network, data: Data, copies: Sequence, batch_size: int) -> Iterator[Predictions]:
+def _each_copy(
+    network: keras.Model, data: Data, copies: Sequence[tuple[int, int, int]], batch_size: int
+) -> Iterator[Predictions]:
     query = _Augmented()
     predict = Predictor(network, query)
     for copy in copies:
@@ -175,7 +164,7 @@ def _each_copy(network, data: Data, copies: Sequence, batch_size: int) -> Iterat
 class _Augmented:
     """Shows a shifted copy. Which one is a variable, so that one graph serves all of them."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.copy = tf.Variable([0, 0, 0], dtype=tf.int32, trainable=False)
 
     def __call__(self, logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor, *, seed: Seed = 0) -> tf.Tensor:
@@ -192,7 +181,7 @@ class _Augmented:
 
 
 def _shifted(length: int, shift: tf.Tensor) -> tf.Tensor:
-    """Which row stands where after the shift; the first or last one in the gap."""
+    """The row that stands at each place after the shift; the first or last one in the gap."""
     return tf.clip_by_value(tf.range(length) - shift, 0, length - 1)
 
 
@@ -205,8 +194,9 @@ def _copies(max_shift: int, flip: bool) -> list[tuple[int, int, int]]:
 
 
 def _answers(copies: Iterable[Predictions]) -> np.ndarray:
-    """Which copies are classified as the true class, `(num, num_copies)`. One copy's logits are there at a time."""
-    columns, labels = [], None
+    """The copies that are classified as the true class. One copy's logits are there at a time."""
+    columns: list[Any] = []
+    labels = None
     for predictions in copies:
         labels = check_same_order(predictions.labels, labels)
         columns.append(np.argmax(predictions.logits, axis=1) == labels)
@@ -215,12 +205,3 @@ def _answers(copies: Iterable[Predictions]) -> np.ndarray:
 
 def _share_of_copies(answers: np.ndarray) -> np.ndarray:
     return np.where(answers[:, 0], answers.mean(axis=1), 0.0)
-
-
-def _checked_radii(radii: Sequence[float]) -> list[float]:
-    radii = list(radii)
-    for radius in radii:
-        check_positive("radii", radius, "Give radii on the scale of the pixels, e.g. [0.01, 0.02, 0.05].")
-    if not radii or not all(np.diff(radii) > 0):
-        raise ValueError(f"`radii` must be rising, at least one. Received: radii={radii}. Sort them.")
-    return radii

@@ -1,8 +1,9 @@
 """Membership scores of attack models: classifiers that learn from examples what members look like.
 
 Larger = more likely a member. No example is scored by a model that was fitted on it: models learn from examples of a
-shadow model, or from the other folds. scikit-learn is imported by the functions that need it, as most uses of the
-library do without them.
+shadow model, or from the other folds. Examples are predictions, any object with `.logits` of shape `(num, num_classes)`
+and `.labels` of shape `(num,)`, or features of your own of shape `(num, dim)`. scikit-learn is imported by the
+functions that need it, as most uses of the library do without them.
 """
 
 import dataclasses
@@ -20,17 +21,16 @@ from pineat_tf.membership.scores import (
     logit_score,
 )
 
+__all__ = ["KINDS", "AttackModel", "attack_model_scores", "cross_fitted_scores", "logit_features"]
+
 KINDS = ("logistic", "mlp")
 """Attack models that there are: logistic regression, and a network with one hidden layer of 64 units."""
 
 _FEWEST_EXAMPLES = 10  # of each kind: a network holds a tenth back, in which both must occur
 
 
-def logit_features(predictions) -> np.ndarray:
+def logit_features(predictions: Any) -> np.ndarray:
     """Describes each prediction by what membership may show in.
-
-    Args:
-        predictions: any object with `.logits` of shape `(num, num_classes)` and `.labels` of shape `(num,)`.
 
     Returns:
         Features of shape `(num, num_classes + 4)`, float64: the log-probabilities of all classes in falling order, then
@@ -46,8 +46,7 @@ def logit_features(predictions) -> np.ndarray:
     """
     labels, logits = checked_predictions(predictions.labels, predictions.logits)
     of_label = [score(labels, logits) for score in (cross_entropy_score, logit_score, entropy_score, correctness_score)]
-    log_probs = tf.sort(tf.nn.log_softmax(logits), direction="DESCENDING")
-    return np.column_stack([log_probs, *of_label])
+    return np.column_stack([tf.sort(tf.nn.log_softmax(logits), direction="DESCENDING"), *of_label])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,21 +64,17 @@ class AttackModel:
     pipeline: Any
 
     @classmethod
-    def fit(cls, members, non_members, *, kind: str = "logistic", seed: int = 0) -> "AttackModel":
+    def fit(cls, members: Any, non_members: Any, *, kind: str = "logistic", seed: int = 0) -> "AttackModel":
         """Fits a model on examples whose membership is known, both kinds weighing the same.
 
         Args:
-            members: predictions (see `logit_features`), or features of your own of shape `(num, dim)`, e.g. of
-                `label_only.augmentation_answers`.
-            non_members: the same.
+            members: at least 10 examples.
+            non_members: at least 10 examples.
             kind: "logistic" or "mlp".
             seed: randomness of "mlp", a whole number >= 0.
 
-        Returns:
-            The fitted model.
-
         Raises:
-            ValueError: if there are fewer than 10 of a kind, or an argument does not fit.
+            ValueError: if there are fewer of a kind, or an argument does not fit.
         """
         return cls._fit(*_known(members, non_members), kind, seed)
 
@@ -91,17 +86,14 @@ class AttackModel:
         weights = {f"{pipeline.steps[-1][0]}__sample_weight": compute_sample_weight("balanced", is_member)}
         return cls(pipeline.fit(features, is_member, **weights))
 
-    def scores(self, examples) -> np.ndarray:
+    def scores(self, examples: Any) -> np.ndarray:
         """Scores examples by the log-odds that they are members, which do not saturate as probabilities do.
-
-        Args:
-            examples: predictions or features, like those that it was fitted on.
 
         Returns:
             Scores of shape `(num,)`, float64; 0 where both are equally likely, if they are equally many.
 
         Raises:
-            ValueError: if they are not like those that it was fitted on.
+            ValueError: if they are not like those that the model was fitted on.
         """
         features, wanted = _features("examples", examples), self.pipeline.n_features_in_
         if features.shape[1] != wanted:
@@ -114,23 +106,22 @@ class AttackModel:
     def _log_odds(self, features: np.ndarray) -> np.ndarray:
         classifier = self.pipeline.steps[-1][1]
         if hasattr(classifier, "decision_function"):
-            return self.pipeline.decision_function(features)
+            return np.asarray(self.pipeline.decision_function(features))
         # A network gives probabilities only, which tie at 1: what they are the logistic function of is what is wanted.
         outputs = self.pipeline[:-1].transform(features)
         for weights, bias in zip(classifier.coefs_[:-1], classifier.intercepts_[:-1]):
             outputs = np.maximum(outputs @ weights + bias, 0.0)
-        return (outputs @ classifier.coefs_[-1] + classifier.intercepts_[-1])[:, 0]
+        return np.asarray((outputs @ classifier.coefs_[-1] + classifier.intercepts_[-1])[:, 0])
 
 
 def attack_model_scores(
-    train_members, train_non_members, members, non_members, *, kind: str = "logistic", seed: int = 0
+    train_members: Any, train_non_members: Any, members: Any, non_members: Any, *, kind: str = "logistic", seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores examples by an attack model that was fitted on others, e.g. on those of a shadow model.
 
     Args:
-        train_members: examples known to be members of a network like the one under audit: predictions with `.logits`
-            and `.labels`, or features of shape `(num, dim)`.
-        train_non_members: examples known not to be.
+        train_members: at least 10 examples known to be members of a network like the one under audit.
+        train_non_members: at least 10 examples known not to be.
         members: members of the network under audit, none of which the attacker knows.
         non_members: unseen examples.
         kind: "logistic" or "mlp".
@@ -140,7 +131,7 @@ def attack_model_scores(
         Log-odds of the members and of the non-members, each of shape `(num,)`, float64.
 
     Raises:
-        ValueError: if there are fewer than 10 of a kind to learn from, or an argument does not fit.
+        ValueError: if there are fewer of a kind to learn from, or an argument does not fit.
 
     Example:
         >>> scores = attack_model_scores(shadow_members, shadow_non_members, members, non_members, kind="mlp")
@@ -155,7 +146,7 @@ def attack_model_scores(
 
 
 def cross_fitted_scores(
-    members, non_members, *, kind: str = "logistic", num_folds: int = 5, seed: int = 0
+    members: Any, non_members: Any, *, kind: str = "logistic", num_folds: int = 5, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores each example by an attack model that was fitted on the other folds, so held out.
 
@@ -163,8 +154,7 @@ def cross_fitted_scores(
     with a shadow model can do by the same features. Call the calibration of its record "held-out" in what you write.
 
     Args:
-        members: members of the network under audit: predictions with `.logits` and `.labels`, or features of shape
-            `(num, dim)`.
+        members: members of the network under audit.
         non_members: unseen examples.
         kind: "logistic" or "mlp".
         num_folds: parts, >= 2, each with its share of members and non-members.
@@ -175,9 +165,6 @@ def cross_fitted_scores(
 
     Raises:
         ValueError: if there are too few of a kind to learn from, or an argument does not fit.
-
-    Example:
-        >>> member_scores, non_member_scores = cross_fitted_scores(members, non_members, kind="mlp")
 
     Reference:
         Nasr, Shokri and Houmansadr, "Comprehensive privacy analysis of deep learning", S&P 2019
@@ -196,7 +183,7 @@ def cross_fitted_scores(
     return scores[is_member], scores[~is_member]
 
 
-def _pipeline(kind: str, seed: int):
+def _pipeline(kind: str, seed: int) -> Any:
     from sklearn.linear_model import LogisticRegression
     from sklearn.neural_network import MLPClassifier
     from sklearn.pipeline import make_pipeline
@@ -211,7 +198,7 @@ def _pipeline(kind: str, seed: int):
     return make_pipeline(StandardScaler(), MLPClassifier((64,), **options, random_state=seed))
 
 
-def _known(members, non_members, fewest: int = _FEWEST_EXAMPLES) -> tuple[np.ndarray, np.ndarray]:
+def _known(members: Any, non_members: Any, fewest: int = _FEWEST_EXAMPLES) -> tuple[np.ndarray, np.ndarray]:
     """Features of both, and which of them are members."""
     parts = _features("members", members), _features("non_members", non_members)
     dims, sizes = [part.shape[1] for part in parts], [len(part) for part in parts]
@@ -228,22 +215,16 @@ def _known(members, non_members, fewest: int = _FEWEST_EXAMPLES) -> tuple[np.nda
     return np.concatenate(parts), np.arange(sum(sizes)) < sizes[0]
 
 
-def _features(name: str, examples) -> np.ndarray:
+def _features(name: str, examples: Any) -> np.ndarray:
     """Those of predictions, or the array itself."""
     if hasattr(examples, "logits") and hasattr(examples, "labels"):
         return logit_features(examples)
-    return _finite_rows(name, examples)
-
-
-def _finite_rows(name: str, values) -> np.ndarray:
     try:
-        rows = np.asarray(values, np.float64)
+        rows = np.asarray(examples, np.float64)
+        received = f"shape {rows.shape}, all finite: {np.isfinite(rows).all()}"
     except (TypeError, ValueError):
-        rows = None
-    if rows is None or rows.ndim != 2 or not rows.size or not np.isfinite(rows).all():
-        received = (
-            type(values).__name__ if rows is None else f"shape {rows.shape}, all finite: {np.isfinite(rows).all()}"
-        )
+        rows, received = np.empty(0), type(examples).__name__
+    if rows.ndim != 2 or not rows.size or not np.isfinite(rows).all():
         raise ValueError(
             f"`{name}` must be predictions with `.logits` and `.labels`, or features: finite numbers of shape "
             f"(num, dim). Received: {received}. Give e.g. the result of `predict_logits`."

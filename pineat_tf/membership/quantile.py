@@ -5,11 +5,14 @@ model. scikit-learn is imported by the functions that need it, as most uses of t
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from pineat_tf.checks import check_count
 from pineat_tf.membership.scores import as_class_numbers, logit_score
+
+__all__ = ["image_features", "quantile_regression_scores"]
 
 _FEWEST_IN_POPULATION = 50
 _NUM_FOLDS = 5  # of the residuals from which deviations are learned
@@ -17,16 +20,15 @@ _SMALLEST_VARIANCE = 1e-24  # the regression takes its logarithm
 
 
 def quantile_regression_scores(
-    population, members, non_members, *, features: Sequence, seed: int = 0
+    population: Any, members: Any, non_members: Any, *, features: Sequence[Any], seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores each example by how far the network's logit score lies above what it would be, were it no member.
+    """Scores each example by how many deviations its logit score lies above what a non-member's would be.
 
-    What it would be is learned, without any shadow model, from public examples that are no members: the mean and the
-    deviation of the logit score given the features of the image. The score is how many deviations it lies above the
-    mean. This is the paper's Gaussian variant, which its authors fit by boosted trees as well: it has the quantiles of
-    all false positive rates at once, where one regression a quantile would cross and tie. The logit score is chosen as
-    it is spread nearly normally (see `scores.logit_score`). The squared residuals, from which the deviation is
-    learned, are those of held-out folds, as residuals of the fit itself are too small.
+    The mean and the deviation of the logit score given the features of the image are learned from public examples that
+    are no members. This is the paper's Gaussian variant, which its authors fit by boosted trees as well: it has the
+    quantiles of all false positive rates at once, where one regression a quantile would cross and tie. The logit score
+    is spread nearly normally (see `scores.logit_score`). The deviation is learned from the squared residuals of
+    held-out folds, as residuals of the fit itself are too small.
 
     Args:
         population: predictions (`.logits`, `.labels`) of the network under audit for public examples that are neither
@@ -55,28 +57,37 @@ def quantile_regression_scores(
     """
     check_count("seed", seed, 0, "scikit-learn takes a whole number of 32 bits.")
     examples = {"population": population, "members": members, "non_members": non_members}
-    known = _checked_image_features(features, [_num_examples(name, part) for name, part in examples.items()])
+    for name, part in examples.items():
+        if not (hasattr(part, "logits") and hasattr(part, "labels")):
+            raise ValueError(
+                f"`{name}` must have `.logits` and `.labels`. Received: {type(part).__name__}. Give e.g. the result of "
+                "`predict_logits`."
+            )
+    known = _checked_features(features, [len(part.labels) for part in examples.values()])
     scores = [logit_score(part.labels, part.logits).numpy() for part in examples.values()]
     centre, variance = _conditional_normal(known[0], scores[0], seed)
-    return tuple(
+    of_members, of_non_members = (
         (values - centre.predict(of_image)) / np.sqrt(variance.predict(of_image))
         for values, of_image in zip(scores[1:], known[1:])
     )
+    return of_members, of_non_members
 
 
-def image_features(population, *others, num_components: int = 50) -> tuple[np.ndarray, ...]:
+def image_features(
+    population: tuple[Any, Any], *others: tuple[Any, Any], num_components: int = 50
+) -> tuple[np.ndarray, ...]:
     """Describes images by their principal components and class, for `quantile_regression_scores`.
 
     Args:
-        population: images `(num, ...)` and their class numbers `(num,)`, by which the components are found.
-        others: further pairs of images and class numbers, described by the same components.
+        population: images `(num, ...)` and their labels, by which the components are found.
+        *others: further pairs of images and labels, described by the same components.
         num_components: how many, >= 1; at most as many as there are pixels or images in the population.
 
     Returns:
         One array a pair, of shape `(num, num_components + num_classes)`, float64: components, then the one-hot class.
 
     Raises:
-        ValueError: if images and class numbers do not fit.
+        ValueError: if images and labels do not fit.
 
     Example:
         >>> features = image_features((x_public, y_public), (x_train, y_train), (x_test, y_test))
@@ -93,34 +104,23 @@ def image_features(population, *others, num_components: int = 50) -> tuple[np.nd
     return tuple(np.hstack([pca.transform(pixels), np.eye(num_classes)[classes]]) for pixels, classes in pairs)
 
 
-def _conditional_normal(features: np.ndarray, scores: np.ndarray, seed: int):
+def _conditional_normal(features: np.ndarray, scores: np.ndarray, seed: int) -> tuple[Any, Any]:
     """Regressions of the mean and of the variance of the scores given the features."""
     from sklearn.ensemble import HistGradientBoostingRegressor
     from sklearn.model_selection import KFold, cross_val_predict
 
-    def trees(loss: str, **limits: int) -> HistGradientBoostingRegressor:
-        return HistGradientBoostingRegressor(loss=loss, early_stopping=True, random_state=seed, **limits)
-
-    centre = trees("squared_error", max_leaf_nodes=8)
+    trees = {"early_stopping": True, "random_state": seed}
+    centre = HistGradientBoostingRegressor(loss="squared_error", max_leaf_nodes=8, **trees)
     folds = KFold(_NUM_FOLDS, shuffle=True, random_state=seed)
     residuals = scores - cross_val_predict(centre, features, scores, cv=folds)
     # The deviance of the gamma distribution has its minimum at the mean, like the square, and keeps it above 0. A
     # squared residual says little of the variance: larger trees would fit its noise, and false alarms be too many.
-    variance = trees("gamma", max_leaf_nodes=4, min_samples_leaf=50)
+    variance = HistGradientBoostingRegressor(loss="gamma", max_leaf_nodes=4, min_samples_leaf=50, **trees)
     variance.fit(features, np.maximum(residuals**2, _SMALLEST_VARIANCE))
     return centre.fit(features, scores), variance
 
 
-def _num_examples(name: str, predictions) -> int:
-    if not (hasattr(predictions, "logits") and hasattr(predictions, "labels")):
-        raise ValueError(
-            f"`{name}` must have `.logits` and `.labels`. Received: {type(predictions).__name__}. Give e.g. the "
-            "result of `predict_logits`."
-        )
-    return len(predictions.labels)
-
-
-def _checked_image_features(features: Sequence, sizes: list[int]) -> list[np.ndarray]:
+def _checked_features(features: Sequence[Any], sizes: list[int]) -> list[np.ndarray]:
     arrays = [np.asarray(part, np.float64) for part in features]
     shapes = [array.shape for array in arrays]
     lengths, dims = [shape[:1] for shape in shapes], {shape[1:] for shape in shapes}
@@ -137,9 +137,8 @@ def _checked_image_features(features: Sequence, sizes: list[int]) -> list[np.nda
     return arrays
 
 
-def _flat(images, labels) -> tuple[np.ndarray, np.ndarray]:
-    images = np.asarray(images)
+def _flat(given: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+    images = np.asarray(given)
     if images.ndim < 2 or not len(images):
         raise ValueError(f"Images must have shape (num, ...), at least one. Received: shape {images.shape}.")
-    classes = as_class_numbers("labels", labels, len(images)).numpy()
-    return images.reshape(len(images), -1).astype(np.float64), classes
+    return images.reshape(len(images), -1).astype(np.float64), as_class_numbers("labels", labels, len(images)).numpy()

@@ -5,12 +5,17 @@ trained like the network, each on a random part of the data. float64, on the hos
 passes through them.
 """
 
-from typing import NamedTuple
+import warnings
+from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import special
 
 from pineat_tf.checks import check_choice, check_positive
 from pineat_tf.membership.scores import as_float64
+from pineat_tf.statistics import check_rate
+
+__all__ = ["lira_scores", "relative_likelihood_scores", "rmia_scores"]
 
 _SMALLEST_DEVIATION = 1e-12  # keeps a ratio of equal observations finite
 _ROUNDING = 1e-9  # of logarithms: a ratio that is gamma is seldom log(gamma) to the last bit
@@ -23,14 +28,17 @@ class _Normal(NamedTuple):
     deviation: np.ndarray
 
     def standardised(self, values: np.ndarray) -> np.ndarray:
-        return (values - self.centre) / self.deviation
+        """Returns how many deviations values lie above the centre."""
+        return np.asarray((values - self.centre) / self.deviation)
 
     def log_density(self, values: np.ndarray) -> np.ndarray:
-        """Without the constant, which cancels in a ratio."""
-        return -np.log(self.deviation) - 0.5 * self.standardised(values) ** 2
+        """Returns the logarithm without the constant, which cancels in a ratio."""
+        return np.asarray(-np.log(self.deviation) - 0.5 * self.standardised(values) ** 2)
 
 
-def lira_scores(target, shadows, in_mask, *, mode: str = "online", variance: str = "per_example") -> np.ndarray:
+def lira_scores(
+    target: Any, shadows: Any, in_mask: Any, *, mode: str = "online", variance: str = "per_example"
+) -> np.ndarray:
     """Scores each example by how much better "trained on it" explains the network than "trained without it".
 
     Online, the score is the log-likelihood ratio of two normal distributions, fitted to the shadow models with and
@@ -68,12 +76,14 @@ def lira_scores(target, shadows, in_mask, *, mode: str = "online", variance: str
     target, shadows, in_mask = _checked(target, shadows, in_mask)
     without = _fitted(shadows, ~in_mask, variance, "without")
     if mode == "offline":
-        return without.standardised(target).mean(axis=1)
+        return np.asarray(without.standardised(target).mean(axis=1))
     trained_on_it = _fitted(shadows, in_mask, variance, "with")
-    return (trained_on_it.log_density(target) - without.log_density(target)).mean(axis=1)
+    return np.asarray((trained_on_it.log_density(target) - without.log_density(target)).mean(axis=1))
 
 
-def relative_likelihood_scores(target, shadows, in_mask, *, offline_a: float | None = None) -> np.ndarray:
+def relative_likelihood_scores(
+    target: Any, shadows: Any, in_mask: Any, *, offline_a: float | None = None
+) -> np.ndarray:
     """Scores each example by log(p(x | network) / p(x)), the likelihood ratio that RMIA compares.
 
     p(x) is the mean probability by the shadow models: online, of those with and those without the example in equal
@@ -108,17 +118,18 @@ def relative_likelihood_scores(target, shadows, in_mask, *, offline_a: float | N
             "`target` and `shadows` must be log-probabilities, at most 0. "
             f"Received: values up to {max(target.max(), shadows.max()):g}. Give `cross_entropy_score(labels, logits)`."
         )
-    log_target, log_shadows = _log_mean_exp(target, axis=1), _log_mean_exp(shadows, axis=2)
+    log_target, log_shadows = (_log_mean_exp(log_probs, axis=-1) for log_probs in (target, shadows))
     out = _log_masked_mean(log_shadows, ~in_mask, "without")
     if offline_a is None:
-        return log_target - np.logaddexp(out, _log_masked_mean(log_shadows, in_mask, "with")) + np.log(2)
-    if not 0 <= offline_a <= 1:
-        raise ValueError(f"`offline_a` must lie in [0, 1]. Received: offline_a={offline_a!r}. Give e.g. 0.3.")
-    with np.errstate(divide="ignore"):  # a = 1: the second term is exp(-inf)
-        return log_target - np.logaddexp(np.log1p(offline_a) + out, np.log1p(-offline_a)) + np.log(2)
+        log_sum = np.logaddexp(out, _log_masked_mean(log_shadows, in_mask, "with"))
+    else:
+        check_rate("offline_a", offline_a)
+        with np.errstate(divide="ignore"):  # a = 1: the second term is exp(-inf)
+            log_sum = np.logaddexp(np.log1p(offline_a) + out, np.log1p(-offline_a))
+    return np.asarray(log_target - log_sum + np.log(2))
 
 
-def rmia_scores(ratios, population_ratios, *, gamma: float = 2.0) -> np.ndarray:
+def rmia_scores(ratios: Any, population_ratios: Any, *, gamma: float = 2.0) -> np.ndarray:
     """Scores each example by the share of the population that it dominates.
 
     An example dominates another one if its likelihood ratio is at least gamma times as large, whose logarithms
@@ -145,12 +156,10 @@ def rmia_scores(ratios, population_ratios, *, gamma: float = 2.0) -> np.ndarray:
         Zarifzadeh, Liu and Shokri, ICML 2024, eq. (2) and (4).
     """
     check_positive("gamma", gamma, "It is a factor; the authors take 1 or 2.")
-    ratios, population = (
-        _finite(name, values, ranks=(1,))
-        for name, values in (("ratios", ratios), ("population_ratios", population_ratios))
-    )
+    ratios = _finite("ratios", ratios, ranks=(1,))
+    population = _finite("population_ratios", population_ratios, ranks=(1,))
     dominated = ratios - np.log(gamma) + _ROUNDING
-    return np.searchsorted(np.sort(population), dominated, side="right") / len(population)
+    return np.asarray(np.searchsorted(np.sort(population), dominated, side="right") / len(population))
 
 
 def _fitted(shadows: np.ndarray, mask: np.ndarray, variance: str, kind: str) -> _Normal:
@@ -161,38 +170,24 @@ def _fitted(shadows: np.ndarray, mask: np.ndarray, variance: str, kind: str) -> 
             f"No example has two shadow models {kind} it. Received: {len(mask)} shadow models. Train more of them, "
             "each on a random half of the data."
         )
-    chosen = mask[:, :, np.newaxis]
-    centre = _masked_median(shadows, chosen, counts)
-    centre = np.where(counts > 0, centre, _mean(centre, counts > 0))
-    squares = np.where(chosen, (shadows - _masked_mean(shadows, chosen, counts)) ** 2, 0.0).sum(axis=0)
+    seen = np.where(mask[:, :, np.newaxis], shadows, np.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of examples that no such model saw
+        centre, deviation = np.nanmedian(seen, axis=0), np.nanstd(seen, axis=0)
+    deviation = np.where(counts >= 2, deviation, np.nan)
     if variance == "fixed":  # pooled within the examples that tell something of it
-        several = counts >= 2
-        deviation = np.sqrt(np.where(several, squares, 0.0).sum(axis=0) / np.where(several, counts, 0).sum())
-    else:
-        deviation = np.sqrt(squares / np.maximum(counts, 1))
-        deviation = np.where(counts >= 2, deviation, _mean(deviation, counts >= 2))
-    return _Normal(centre, np.maximum(deviation, _SMALLEST_DEVIATION))
+        weights = np.where(counts >= 2, counts, 0)
+        deviation = np.sqrt(np.nansum(weights * deviation**2, axis=0) / weights.sum())
+    return _Normal(_filled(centre), np.maximum(_filled(deviation), _SMALLEST_DEVIATION))
 
 
-def _masked_mean(values: np.ndarray, chosen: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    return np.where(chosen, values, 0.0).sum(axis=0) / np.maximum(counts, 1)
-
-
-def _masked_median(values: np.ndarray, chosen: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The median over models; anything where there are none."""
-    ordered = np.sort(np.where(chosen, values, np.inf), axis=0)
-    middle = (np.broadcast_to(rank, values.shape[1:])[np.newaxis] for rank in ((counts - 1) // 2, counts // 2))
-    low, high = (np.take_along_axis(ordered, rank, axis=0)[0] for rank in middle)
-    return 0.5 * (low + high)
-
-
-def _mean(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """The mean over those examples where it is known, one a query."""
-    return np.where(known, values, 0.0).sum(axis=0) / known.sum()
+def _filled(values: np.ndarray) -> np.ndarray:
+    """Values with the mean of the examples that have one, query by query, where they are NaN."""
+    return np.where(np.isnan(values), np.nanmean(values, axis=0), values)
 
 
 def _log_mean_exp(values: np.ndarray, axis: int) -> np.ndarray:
-    return np.logaddexp.reduce(values, axis=axis) - np.log(values.shape[axis])
+    return np.asarray(special.logsumexp(values, axis=axis) - np.log(values.shape[axis]))
 
 
 def _log_masked_mean(log_probs: np.ndarray, mask: np.ndarray, kind: str) -> np.ndarray:
@@ -204,11 +199,11 @@ def _log_masked_mean(log_probs: np.ndarray, mask: np.ndarray, kind: str) -> np.n
             f"No example has a shadow model {kind} it. Received: {len(mask)} shadow models. Train more of them, each "
             "on a random half of the data, or attack offline."
         )
-    means = np.logaddexp.reduce(np.where(mask, log_probs, -np.inf), axis=0) - np.log(np.maximum(counts, 1))
+    means = special.logsumexp(log_probs, axis=0, b=mask) - np.log(np.maximum(counts, 1))
     return np.where(known, means, _log_mean_exp(means[known], axis=0))
 
 
-def _checked(target, shadows, in_mask) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _checked(target: Any, shadows: Any, in_mask: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Values with an axis of queries, once they fit each other."""
     target, shadows = _finite("target", target, ranks=(1, 2)), _finite("shadows", shadows, ranks=(2, 3))
     in_mask = np.asarray(in_mask)
@@ -223,8 +218,8 @@ def _checked(target, shadows, in_mask) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return target, shadows, in_mask
 
 
-def _finite(name: str, values, ranks: tuple[int, ...]) -> np.ndarray:
-    values = as_float64(name, values).numpy()
+def _finite(name: str, given: Any, ranks: tuple[int, ...]) -> np.ndarray:
+    values: np.ndarray = as_float64(name, given).numpy()
     if values.ndim not in ranks or not values.size or not np.isfinite(values).all():
         raise ValueError(
             f"`{name}` must be finite, of rank {' or '.join(map(str, ranks))}, and not empty. Received: shape "
