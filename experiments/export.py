@@ -2,80 +2,19 @@
 
 import os
 import pathlib
-import tempfile
 from collections.abc import Sequence
 
 import keras
 
+from experiments import files
+
 FORMATS = ("keras", "saved_model")
-
-_FILE_NAMES = {"keras": "network.keras", "saved_model": "saved_model"}
-
-
-def _check_formats(formats: Sequence[str]) -> None:
-    """Raises a `ValueError` unless `formats` is a sequence of known formats."""
-    unknown = [formats] if isinstance(formats, str) else [name for name in formats if name not in FORMATS]
-    if unknown:
-        raise ValueError(
-            f"`formats` must be a sequence of names out of {FORMATS}. Received: formats={formats!r}. "
-            "Give e.g. ('keras',) for Keras, ('keras', 'saved_model') for TensorFlow Serving too."
-        )
-
-
-def _check_plain(network: keras.Model) -> None:
-    """Raises a `ValueError` if plain Keras in safe mode could not load the network."""
-    for part in (network, *network.layers):
-        standard = type(part).__module__.split(".")[0] == "keras"
-        if not standard or isinstance(part, keras.layers.Lambda):
-            raise ValueError(
-                "A network exported as 'keras' must consist of standard Keras layers, without Lambda: whoever loads "
-                f"it may not have your code. Received: {part.name!r} of type {type(part).__name__}. "
-                "If it wraps the network for training, give its `.network`; else export as 'saved_model' only."
-            )
-
-
-def _without_compilation(network: keras.Model) -> keras.Model:
-    """The network itself, or an uncompiled copy: the file of a compiled one would ask for its loss and optimizer."""
-    if not network.compiled:
-        return network
-    copy = type(network).from_config(network.get_config())  # `clone_model` would compile the copy
-    copy.set_weights(network.get_weights())
-    return copy
-
-
-def _write(network: keras.Model, path: pathlib.Path, file_format: str) -> None:
-    """Writes the network in one format to a path that does not exist."""
-    if file_format == "keras":
-        _without_compilation(network).save(path)
-    else:
-        network.export(path, format="tf_saved_model", verbose=False)
-
-
-def _put(fresh: pathlib.Path, target: pathlib.Path, attic: pathlib.Path) -> None:
-    """Renames `fresh` to `target`; a directory in the way goes to `attic` first, and comes back if that fails."""
-    if fresh.is_dir() and target.exists():
-        os.replace(target, attic)  # unlike a file, a full directory cannot be renamed over
-    try:
-        os.replace(fresh, target)
-    except OSError:
-        if attic.exists():
-            os.replace(attic, target)
-        raise
-
-
-def _write_whole(network: keras.Model, target: pathlib.Path, file_format: str) -> None:
-    """Writes the network beside `target`, then puts it there."""
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as workshop:
-        fresh = pathlib.Path(workshop, target.name)
-        _write(network, fresh, file_format)
-        _put(fresh, target, fresh.with_name("previous"))
 
 
 def export(network: keras.Model, directory: str | os.PathLike, formats: Sequence[str]) -> list[pathlib.Path]:
     """Writes a network as `network.keras`, as `saved_model/`, or both.
 
-    Each is written under a temporary name in `directory` and then renamed: an earlier export is replaced only by a
-    whole one, and survives when writing fails. What is written is the network for inference, never an optimizer.
+    What is written is the network for inference, never an optimizer. A file is whole or absent; a folder is replaced.
 
     Args:
         network: a functional or sequential model from images `(batch, rows, columns, channels)` in [0, 1] to logits.
@@ -94,12 +33,44 @@ def export(network: keras.Model, directory: str | os.PathLike, formats: Sequence
         >>> export(network, "models", ("keras", "saved_model"))
         [PosixPath('models/network.keras'), PosixPath('models/saved_model')]
     """
-    _check_formats(formats)
+    if isinstance(formats, str) or not set(formats) <= set(FORMATS):
+        raise ValueError(
+            f"`formats` must be a sequence of names out of {FORMATS}. Received: formats={formats!r}. "
+            "Give e.g. ('keras',) for Keras, ('keras', 'saved_model') for TensorFlow Serving too."
+        )
     if "keras" in formats:
         _check_plain(network)
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    targets = {file_format: directory / _FILE_NAMES[file_format] for file_format in formats}
-    for file_format, target in targets.items():
-        _write_whole(network, target, file_format)
-    return list(targets.values())
+    return [(_write_keras if name == "keras" else _write_saved_model)(network, directory) for name in formats]
+
+
+def _check_plain(network: keras.Model) -> None:
+    """Raises a `ValueError` if plain Keras in safe mode could not load the network."""
+    for part in (network, *network.layers):
+        standard = type(part).__module__.split(".")[0] == "keras"
+        if not standard or isinstance(part, keras.layers.Lambda):
+            raise ValueError(
+                "A network exported as 'keras' must consist of standard Keras layers, without Lambda: whoever loads "
+                f"it may not have your code. Received: {part.name!r} of type {type(part).__name__}. "
+                "If it wraps the network for training, give its `.network`; else export as 'saved_model' only."
+            )
+
+
+def _write_keras(network: keras.Model, directory: pathlib.Path) -> pathlib.Path:
+    path = directory / "network.keras"
+    if network.compiled:  # its file would ask for its loss and optimizer; `clone_model` would compile the copy
+        copy = type(network).from_config(network.get_config())
+        copy.set_weights(network.get_weights())
+        network = copy
+    with files.replacing(path) as temporary:
+        network.save(temporary)
+    return path
+
+
+def _write_saved_model(network: keras.Model, directory: pathlib.Path) -> pathlib.Path:
+    path = directory / "saved_model"
+    if path.exists():  # of an evaluation that was interrupted: TensorFlow would leave what it does not write
+        files.remove(path)
+    network.export(path, format="tf_saved_model", verbose=False)
+    return path

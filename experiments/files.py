@@ -110,7 +110,7 @@ def check_same_flags(
     flags: str,
     *,
     may_differ: Container[str] = (),
-    hint: str = "Give its flags to --resume it, or --overwrite to begin anew.",
+    hint: str = "Give its flags to --resume it, or --overwrite to start over.",
 ) -> None:
     """Raises `ValueError` unless the run in `directory` has these flags.
 
@@ -148,7 +148,7 @@ def check_same_data(directory: pathlib.Path, data: str) -> None:
     if recorded is None or recorded.strip() != data:
         raise ValueError(
             f"{str(directory)!r} holds a run on other data: the images or labels are not what they were. Give its "
-            "data to --resume it, or --overwrite to begin anew."
+            "data to --resume it, or --overwrite to start over."
         )
 
 
@@ -204,7 +204,7 @@ class RunDirectory:
         self.unfinished = unfinished(self.path)
         self._lock, self._may_differ = None, may_differ
         if overwrite and resume:
-            raise ValueError("--overwrite begins anew and --resume goes on: give one of them, not both.")
+            raise ValueError("--overwrite starts over and --resume goes on: give one of them, not both.")
         self._check_free(overwrite)
         try:
             self._claim(flags, data, overwrite, resume)
@@ -259,7 +259,7 @@ class RunDirectory:
         if not is_new and not overwrite and not resume:
             raise ValueError(
                 f"{str(self.unfinished)!r} holds an unfinished run. Give --resume to go on with it, --overwrite to "
-                "begin anew, or name another --output_dir."
+                "start over, or name another --output_dir."
             )
         self.unfinished.mkdir(parents=True, exist_ok=True)
         _new_attic(self.path.parent).rmdir()  # what `commit` will do there is possible
@@ -292,7 +292,7 @@ class RunDirectory:
     def _clear_halves(self) -> None:
         """Removes what a process that was killed had not written to its end."""
         for item in self.unfinished.iterdir():
-            if is_temporary(item) or item.name.startswith(".export-"):
+            if is_temporary(item):
                 remove(item)
 
 

@@ -179,7 +179,7 @@ class Checkpoints(keras.callbacks.Callback):
         if not kept and damaged:
             (path, error), *_ = damaged
             raise ValueError(
-                f"the checkpoint {path!r} is damaged or of another version; --overwrite begins anew. ({error})"
+                f"the checkpoint {path!r} is damaged or of another version; --overwrite starts over. ({error})"
             ) from error
         if damaged:
             told = " and ".join(repr(path) for path, _ in damaged)
@@ -291,7 +291,7 @@ def _read_rows(path: pathlib.Path, updates_done: int) -> list[dict[str, str]]:
             return [row for row in csv.DictReader(file, strict=True) if int(row["updates"] or "") <= updates_done]
     except (ValueError, KeyError, csv.Error) as error:
         why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"the history {str(path)!r} is damaged: {why}. --overwrite begins anew.") from None
+        raise ValueError(f"the history {str(path)!r} is damaged: {why}. --overwrite starts over.") from None
 
 
 @contextlib.contextmanager

@@ -273,7 +273,7 @@ FLAGS = st.builds("--{}={}".format, st.sampled_from([*FIELDS]), st.text(max_size
 LINES = st.text(max_size=40) | NESTED | FLAGS
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=60)
 @given(content=st.binary(max_size=200) | st.lists(LINES, max_size=8).map(lambda lines: "\n".join(lines).encode()))
 def test_any_content_of_a_flag_file_gives_arguments_or_a_value_error(content):
     with tempfile.TemporaryDirectory() as folder:
@@ -378,7 +378,7 @@ def test_a_number_out_of_range_is_refused_at_once(name, text):
         parse(f"--{name}={text}")
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=60)
 @given(name=st.sampled_from([*FIELDS]), text=st.text(max_size=12) | st.sampled_from(["{", "{seed[0]}", "0/0", "1/"]))
 def test_any_text_as_a_value_gives_a_config_or_an_error_for_the_user(name, text):
     try:

@@ -242,8 +242,6 @@ def test_what_a_killed_process_had_half_written_does_not_become_a_result(tmp_pat
     leave_unfinished(tmp_path / "run", "half")
     unfinished = files.unfinished(tmp_path / "run")
     (unfinished / ".0123456789abcdef.tmp.csv").write_text("epo")
-    (unfinished / ".export-abc").mkdir()
-    (unfinished / ".export-abc" / "network.keras").write_text("PK")
     finish(tmp_path / "run", "new", resume=True)
     assert tree(tmp_path) == {"run/checkpoint": "half", "run/result": "new", "run/run.flags": FLAGS}
 

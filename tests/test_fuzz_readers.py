@@ -121,7 +121,7 @@ HEADERS = st.builds(
 )
 
 
-@fuzz(250)
+@fuzz(100)
 @given(
     name=st.sampled_from(published.FMNIST_FILES),
     content=damaged([IMAGES, LABELS]) | HEADERS | st.binary(max_size=64),
@@ -135,7 +135,7 @@ def test_idx(name, content, zipped):
         keeps_or_refuses(lambda path: datasets.load("fmnist", data_dir=path), is_dataset, folder)
 
 
-@fuzz(250)
+@fuzz(100)
 @given(
     name=st.sampled_from(published.FMNIST_FILES),
     content=damaged([gzip.compress(IMAGES), gzip.compress(LABELS), gzip.compress(IMAGES + bytes(1 << 20))]),
@@ -219,7 +219,7 @@ def archives(draw, arrays):
     return archive(members, draw(COMPRESSIONS))
 
 
-@fuzz(250)
+@fuzz(100)
 @given(content=archives(SETS) | st.binary(max_size=64))
 def test_npz(content):
     with tempfile.TemporaryDirectory() as folder:
@@ -235,7 +235,7 @@ def is_audit(figures):
         assert figures[name] is None or 0 <= figures[name] <= 1
 
 
-@fuzz(50)
+@fuzz(25)
 @given(content=archives(LOGITS) | archives(PROBS) | st.binary(max_size=64))
 def test_prediction_files(content):
     with tempfile.TemporaryDirectory() as folder:
@@ -313,7 +313,7 @@ def is_image(pixels):
     assert 1 <= min(pixels.shape) and max(pixels.shape) <= 4096
 
 
-@fuzz(150)
+@fuzz(60)
 @example(content=b"\x89PNG")  # TensorFlow put the bytes of the file in its message, and failed to read it as UTF-8
 @given(content=damaged(PICTURES) | st.binary(max_size=64))
 def test_image_files(content):
@@ -342,7 +342,7 @@ FLAGS = st.sampled_from(["--seed=1", "--epsilon=8/255", "# a comment", "--flagfi
 TEXTS = st.lists(FLAGS | st.text(max_size=20), max_size=8).map("\n".join).map(lambda text: text.encode())
 
 
-@fuzz(250)
+@fuzz(100)
 @given(first=TEXTS | damaged([b"--seed=1\n--flagfile=b\n# end\n"]) | st.binary(max_size=64), second=TEXTS)
 def test_flag_files(tmp_path, monkeypatch, first, second):
     monkeypatch.chdir(tmp_path)

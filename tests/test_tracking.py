@@ -257,7 +257,7 @@ def test_a_damaged_checkpoint_is_refused_by_name_if_there_is_no_other(ending, ho
     checkpoints_of(model, tmp_path).save()
     damage(tmp_path / f"ckpt-0.{ending}", how)
     with pytest.raises(
-        ValueError, match="checkpoint '.*ckpt-0' is damaged or of another version; --overwrite begins anew"
+        ValueError, match="checkpoint '.*ckpt-0' is damaged or of another version; --overwrite starts over"
     ):
         checkpoints_of(make_model(), tmp_path).restore()
     assert names_of_checkpoints(tmp_path) == ["ckpt-0"] and capsys.readouterr().err == ""
@@ -338,7 +338,7 @@ def send(number):
 def test_a_damaged_history_is_told(tmp_path, content):
     path = tmp_path / "history.csv"
     os.mkfifo(path) if content is None else path.write_bytes(content)
-    with pytest.raises(ValueError, match="history.csv' is damaged: .* --overwrite begins anew"):
+    with pytest.raises(ValueError, match="history.csv' is damaged: .* --overwrite starts over"):
         tracking.History(path, 100, tracking.Clock())
 
 

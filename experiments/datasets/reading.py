@@ -95,7 +95,7 @@ def read_arrays(path: str | os.PathLike, wanted: Iterable[str]) -> dict[str, np.
     """
     wanted = set(wanted)
     with opened_zip(path, {f"{name}.npy" for name in wanted}), reading(path):
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.lib.npyio.NpzFile(path, allow_pickle=False) as arrays:  # np.load may see something else in it
             return {name: _numbers(arrays, name, path) if name in wanted else None for name in arrays.files}
 
 
