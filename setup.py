@@ -74,7 +74,7 @@ setup(
     extras_require={
         "experiments": EXPERIMENTS,
         "test": EXPERIMENTS + TEST,
-        "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
+        "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27", "mkdocs-jupyter>=0.25", "nbmake>=1.5", "ipykernel"],
         "lint": ["ruff>=0.8", "mypy>=1.13", "vulture>=2.11"],
         "ray": ["ray"],
     },

@@ -7,9 +7,11 @@ import numbers
 import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 
+from pineat_tf import presentation
 from pineat_tf.checks import check_attack, check_network
 from pineat_tf.data import Data, as_batches
 from pineat_tf.membership.audit import audit_predictions
@@ -121,9 +123,25 @@ class Report:
         """A Markdown table, natural and adversarial inputs side by side."""
         return markdown_table(self._rows())
 
+    def verdict(self) -> str:
+        """Says in two sentences what the figures come to, with exact 95 % intervals."""
+        return presentation.verdict(self)
+
     def to_text(self) -> str:
-        """The same table in aligned plain text, for a terminal."""
-        return _aligned(self._rows())
+        """Writes the verdict, the table and what was not tested in plain text, for a terminal."""
+        missing = [f"Not tested: {text}." for text in presentation.untested(self)]
+        return "\n".join([self.verdict(), "", presentation.aligned(self._rows()), "", *missing])
+
+    def plot(self, axes: Any = None) -> Any:
+        """Draws accuracies and leakage, by Matplotlib; `axes` are two of its axes, or None for a new figure.
+
+        Returns:
+            The figure.
+        """
+        return presentation.plot_report(self, axes)
+
+    def _repr_html_(self) -> str:
+        return presentation.report_html(self, self._rows())
 
     def _queries(self) -> list[QueryFigures]:
         return [figures for figures in (self.natural, self.adversarial) if figures]
@@ -269,8 +287,3 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
     """Rows of cells, the titles first, as a Markdown table; cells are quoted unless they are `Markdown`."""
     lines = ["| " + " | ".join(map(quoted, row)) + " |" for row in rows]
     return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

@@ -5,12 +5,13 @@ import hashlib
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from pineat_tf import masking
+from pineat_tf import masking, presentation
 from pineat_tf.checks import check_batch, check_count, check_network, data_errors_as_value_errors
 from pineat_tf.data import Data, as_batches
 from pineat_tf.ensembles import AttackAt, Ensemble, make_ensemble
@@ -98,6 +99,21 @@ class Robustness:
             "after_each_attack": [self.after_each_attack(epsilon) for epsilon in self.epsilons],
             "warnings": list(self.warnings),
         }
+
+    def to_text(self) -> str:
+        """Writes the robust accuracy at the largest radius in a sentence, then the table, for a terminal."""
+        return presentation.robustness_text(self)
+
+    def plot(self, axes: Any = None) -> Any:
+        """Draws robust accuracy by radius, by Matplotlib; `axes` is a list of one of its axes, or None.
+
+        Returns:
+            The figure.
+        """
+        return presentation.plot_robustness(self, axes)
+
+    def _repr_html_(self) -> str:
+        return presentation.robustness_html(self)
 
     def _fooled_by_then(self, index: int) -> np.ndarray:
         return (self.fooled_at != _NEVER) & (self.fooled_at <= index)

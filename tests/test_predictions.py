@@ -124,7 +124,7 @@ def test_without_an_attack_there_are_no_adversarial_figures(network, images, lab
     figures = report.to_dict()
     assert [figures[name] for name in ("r_train", "r_test", "p_e_adv", "gap_adv")] == [None] * 4
     assert figures["p_max"] == figures["p_e_nat"]
-    assert report.to_text().splitlines()[1].endswith("-")
+    assert report.to_text().splitlines()[3].endswith("-")
 
 
 def test_tables_show_the_figures_and_say_what_is_in_sample(network, images, labels):
