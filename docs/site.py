@@ -1,8 +1,10 @@
-"""A hook of mkdocs: pages and pictures that live elsewhere in the repository, and links to them."""
+"""Hooks of the documentation site: pages and pictures from elsewhere in the repository; examples in docstrings."""
 
 import pathlib
 import re
+from typing import Any
 
+import griffe
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
@@ -26,3 +28,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     if page.file.src_uri == "BUILD_NOTES.md":
         return re.sub(r"\]\((?:README\.md)", "](index.md", markdown.replace("](docs/", "]("))
     return re.sub(r"\]\(\.\./experiments/study/results(?=/)", "](results", markdown)
+
+
+class Examples(griffe.Extension):
+    """Shows the section that Keras calls "Example" as what Google's style calls "Examples": code and its output."""
+
+    def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
+        if obj.docstring:
+            obj.docstring.value = re.sub(r"^( *)Example:$", r"\1Examples:", obj.docstring.value, flags=re.MULTILINE)
