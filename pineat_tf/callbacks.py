@@ -5,13 +5,16 @@ What they measure goes into the logs of the epoch, where the callbacks after the
 after the first epoch and after every k-th: so `CSVLogger`, which fixes its columns at the first row, has them all.
 Epochs in between have no such key, which `CSVLogger` writes as NA and `EarlyStopping` passes over with a warning.
 A network that has come to give NaN or infinity scores NaN.
+
+All take data that can be passed over at every measurement (see `pineat_tf.data`), and raise `ValueError` if an argument
+is out of its range.
 """
 
 import abc
 import math
 import os
 import pathlib
-from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -23,13 +26,17 @@ from pineat_tf.membership.audit import audit_predictions
 from pineat_tf.predictions import Predictions, Predictor
 from pineat_tf.seeds import as_seed
 from pineat_tf.training import AdversarialTraining
-from pineat_tf.types import Seed
+from pineat_tf.types import Attack, Seed
+
+__all__ = ["LeakageMonitor", "RobustCheckpoint", "RobustValidation"]
 
 
-class _Measurement(keras.callbacks.Callback, abc.ABC):
-    """What measuring callbacks share: when they measure, and predictors compiled once for all epochs."""
+class _Measurement(keras.callbacks.Callback, abc.ABC):  # type: ignore[misc]
+    """Measures after some epochs, by predictors compiled once for all of them."""
 
-    def __init__(self, attack: Callable | None, every: int, max_examples: int | None, batch_size: int, seed: Seed):
+    def __init__(
+        self, attack: Attack | None, every: int, max_examples: int | None, batch_size: int, seed: Seed
+    ) -> None:
         super().__init__()
         check_count("every", every, 1, "It is how many epochs lie between two measurements.")
         check_count("batch_size", batch_size, 1, "It is how many images are predicted at once.")
@@ -39,21 +46,22 @@ class _Measurement(keras.callbacks.Callback, abc.ABC):
         self.max_examples = max_examples
         self.batch_size = batch_size
         self.seed = seed
-        self._network = None
+        self._network: keras.Model | None = None
 
     @property
     def network(self) -> keras.Model:
         """The classifier in training."""
         return self.model.network if isinstance(self.model, AdversarialTraining) else self.model
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Compiles the predictors of a network that was not seen before."""
         self._is_first = True
         if self._network is not self.network:
             self._network = self.network
-            self._natural = Predictor(self.network)
-            self._adversarial = Predictor(self.network, self.attack) if self.attack else None
+            self._natural, self._adversarial = Predictor(self.network), Predictor(self.network, self.attack)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Measures, if this epoch's turn has come."""
         if self._is_first or (epoch + 1) % self.every == 0:
             logs = {} if logs is None else logs
             logs.update(self._measure())
@@ -62,16 +70,15 @@ class _Measurement(keras.callbacks.Callback, abc.ABC):
 
     @abc.abstractmethod
     def _measure(self) -> dict[str, float]:
-        """What goes into the logs, by its name there."""
+        """Returns what goes into the logs, by its name there."""
 
     def _after(self, epoch: int, logs: dict[str, float]) -> None:
-        """What is done with a measurement."""
+        """Uses a measurement."""
 
     def _predict(self, predictor: Predictor, data: Data) -> Predictions:
         return predictor(data, seed=self.seed, batch_size=self.batch_size, max_examples=self.max_examples)
 
     def _checked(self, name: str, data: Data) -> Data:
-        """The data, if it can be passed over at every measurement."""
         as_batches(data, self.batch_size, max_examples=self.max_examples, several_passes=True, name=name)
         return data
 
@@ -80,15 +87,12 @@ class RobustValidation(_Measurement):
     """Puts `val_robust_accuracy` and `val_natural_accuracy` into the logs.
 
     Args:
-        data: images and labels that are not trained on: arrays, or a finite dataset; see `pineat_tf.data`.
+        data: images and labels that are not trained on.
         attack: perturbs the images, called as `attack(logits_fn, x, y, seed=...)`.
         every: epochs from one measurement to the next.
         max_examples: how many of the images to use, the first ones; None for all.
         batch_size: images a batch, where `data` is two arrays.
         seed: the attack's randomness, the same in every epoch.
-
-    Raises:
-        ValueError: if an argument is out of its range.
 
     Example:
         >>> callbacks = [
@@ -100,12 +104,12 @@ class RobustValidation(_Measurement):
     def __init__(
         self,
         data: Data,
-        attack: Callable,
+        attack: Attack,
         every: int = 1,
         max_examples: int | None = None,
         batch_size: int = 256,
         seed: Seed = 0,
-    ):
+    ) -> None:
         check_attack("attack", attack)
         super().__init__(attack, every, max_examples, batch_size, seed)
         self.data = self._checked("data", data)
@@ -134,9 +138,6 @@ class RobustCheckpoint(RobustValidation):
         best: the best robust accuracy so far, or None.
         best_epoch: its epoch, counted from 0 as in Keras, or None.
 
-    Raises:
-        ValueError: if an argument is out of its range.
-
     Reference:
         Rice, Wong and Kolter, "Overfitting in adversarially robust deep learning", ICML 2020: robust accuracy falls
         again well before training ends.
@@ -144,26 +145,28 @@ class RobustCheckpoint(RobustValidation):
 
     def __init__(
         self,
-        filepath: str | os.PathLike,
+        filepath: str | os.PathLike[str],
         data: Data,
-        attack: Callable,
+        attack: Attack,
         every: int = 1,
         max_examples: int | None = None,
         batch_size: int = 256,
         seed: Seed = 0,
         initial_best: float | None = None,
-    ):
+    ) -> None:
         super().__init__(data, attack, every, max_examples, batch_size, seed)
         self.filepath = pathlib.Path(filepath)
         if self.filepath.suffix != ".keras":
             raise ValueError(f"`filepath` must end in '.keras'. Received: filepath={str(filepath)!r}.")
         self.best = initial_best
-        self.best_epoch = None
+        self.best_epoch: int | None = None
 
     def _after(self, epoch: int, logs: dict[str, float]) -> None:
         accuracy = logs["val_robust_accuracy"]
         if not math.isnan(accuracy) and (self.best is None or accuracy > self.best):
-            _save_whole(self.network, self.filepath)
+            self.filepath.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(self.filepath) as temporary:
+                self.network.save(temporary)
             self.best, self.best_epoch = accuracy, epoch
 
 
@@ -175,16 +178,10 @@ class LeakageMonitor(_Measurement):
     leaks. With an attack, `membership_accuracy_adversarial` is the same on adversarial examples.
 
     Args:
-        members: images and labels that are trained on: arrays, or a finite dataset; see `pineat_tf.data`.
+        members: images and labels that are trained on.
         non_members: images and labels that are not.
         attack: perturbs the images, or None for natural ones only.
-        every: epochs from one measurement to the next.
-        max_examples: how many members and how many non-members to use, the first ones; None for all.
-        batch_size: images a batch, where the data is two arrays.
-        seed: the attack's randomness, the same in every epoch.
-
-    Raises:
-        ValueError: if an argument is out of its range.
+        every: as for `RobustValidation`, like the further arguments; `max_examples` of each kind.
 
     Example:
         >>> model.fit(x_train, y_train, callbacks=[LeakageMonitor((x_train, y_train), (x_test, y_test), every=5)])
@@ -197,12 +194,12 @@ class LeakageMonitor(_Measurement):
         self,
         members: Data,
         non_members: Data,
-        attack: Callable | None = None,
+        attack: Attack | None = None,
         every: int = 1,
         max_examples: int | None = None,
         batch_size: int = 256,
         seed: Seed = 0,
-    ):
+    ) -> None:
         if attack is not None:
             check_attack("attack", attack)
         super().__init__(attack, every, max_examples, batch_size, seed)
@@ -212,7 +209,7 @@ class LeakageMonitor(_Measurement):
     def _measure(self) -> dict[str, float]:
         accuracy, noise_floor = self._audit(self._natural, "natural")
         logs = {"membership_accuracy": accuracy, "membership_noise_floor": noise_floor}
-        if self._adversarial:
+        if self.attack:
             logs["membership_accuracy_adversarial"], _ = self._audit(self._adversarial, "adversarial")
         return logs
 
@@ -230,10 +227,3 @@ def _is_finite(predictions: Predictions) -> bool:
 
 def _accuracy(predictions: Predictions) -> float:
     return predictions.accuracy if _is_finite(predictions) else math.nan
-
-
-def _save_whole(network: keras.Model, path: pathlib.Path) -> None:
-    """Saves a network, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        network.save(temporary)

@@ -1,4 +1,4 @@
-"""Attacks as `robustness` takes them: one, several, or what makes them of a radius; all made before any runs."""
+"""Attacks as `robustness` takes them: one, several, or what makes one of a radius; all are made before any runs."""
 
 import dataclasses
 import functools
@@ -10,9 +10,11 @@ import numpy as np
 
 from pineat_tf.checks import briefly, can_be_called, check_bounds, check_choice, check_positive
 from pineat_tf.threat import FROM_ATTACK, ThreatModel
-from pineat_tf.types import Bounds
+from pineat_tf.types import Attack, Bounds
 
-AttackAt = Callable[[float], Callable]
+__all__ = ["AttackAt", "Ensemble", "make_ensemble"]
+
+AttackAt = Callable[[float], Attack]
 """Makes the attack of a radius: `lambda epsilon: apgd(epsilon=epsilon)`."""
 
 _NAMES = {
@@ -36,14 +38,19 @@ class Ensemble:
         left_out: a sentence for each attack that does not fit the network or its images.
     """
 
-    attacks: dict[str, tuple[Callable, ...]]
+    attacks: dict[str, tuple[Attack, ...]]
     radii: tuple[float, ...]
     norm: str
     bounds: Bounds | None
     left_out: tuple[str, ...] = ()
 
+    @property
+    def threat(self) -> dict[str, Any]:
+        """The largest radius, norm and range, as arguments."""
+        return {"epsilon": self.radii[-1], "norm": self.norm, "bounds": self.bounds}
+
     def fitting(self, num_classes: int, image_rank: int) -> "Ensemble":
-        """The attacks that work for so many classes and images of so many axes; says which do not.
+        """Leaves out, with a reason, what does not work for so many classes or for images of so many axes.
 
         Raises:
             ValueError: if none is left.
@@ -59,7 +66,7 @@ class Ensemble:
 def make_ensemble(
     attacks: Any, epsilons: Sequence[float] | float | None, norm: str | None, bounds: Bounds | str | None
 ) -> Ensemble:
-    """Makes every attack at every radius, and says norm and range once.
+    """Makes every attack at every radius, all of one norm and range.
 
     Args:
         attacks: as for `robustness`.
@@ -86,7 +93,7 @@ def make_ensemble(
     return Ensemble(made, radii, norm, _range(bounds, ranges))
 
 
-def _named(attacks: Any) -> dict[str, Callable]:
+def _named(attacks: Any) -> dict[str, Any]:
     """By name, functions from a radius to the attack."""
     if not isinstance(attacks, (Mapping, list, tuple)):
         attacks = [attacks]
@@ -96,7 +103,7 @@ def _named(attacks: Any) -> dict[str, Callable]:
         )
     if isinstance(attacks, Mapping):
         return {str(name): attack for name, attack in attacks.items()}
-    named: dict[str, Callable] = {}
+    named: dict[str, Any] = {}
     for attack in attacks:
         name = _name(attack)
         same = sum(known == name or known.startswith(f"{name}_") for known in named)
@@ -105,7 +112,7 @@ def _named(attacks: Any) -> dict[str, Callable]:
 
 
 def _name(attack: Any) -> str:
-    name = getattr(attack, "__name__", None) or _NAMES.get(type(attack).__name__, type(attack).__name__)
+    name: str = getattr(attack, "__name__", None) or _NAMES.get(type(attack).__name__, type(attack).__name__)
     return "attack" if name == "<lambda>" else name
 
 
@@ -119,7 +126,7 @@ def _is_attack(name: str, value: Any) -> bool:
     return can_be_called(value, None, None, None, seed=0)
 
 
-def _made(name: str, attack: Any, epsilon: float) -> Callable:
+def _made(name: str, attack: Any, epsilon: float) -> Any:
     """The attack of a radius, which is its own where it has one."""
     if not _is_attack(name, attack):
         if can_be_called(attack, epsilon):
@@ -174,10 +181,11 @@ def _range(asked: Bounds | str | None, said: Mapping[str, Bounds | None]) -> Bou
         )
     wanted = None if asked is None or isinstance(asked, str) else tuple(map(float, asked))
     default = (0.0, 1.0) if isinstance(asked, str) and not said else None
-    return _said_once("bounds", wanted, limits, default)
+    found: Bounds | None = _said_once("bounds", wanted, limits, default)
+    return found
 
 
-def _unfit(attack: Callable, num_classes: int, image_rank: int) -> str:
+def _unfit(attack: Any, num_classes: int, image_rank: int) -> str:
     while isinstance(attack, functools.partial):
         attack = attack.func
     least = getattr(attack, "min_classes", 2)

@@ -1,4 +1,4 @@
-"""What an evaluation has done, in a file that is whole at any moment and that no other evaluation takes up."""
+"""The state of an evaluation in a file that is whole at any moment and that no other evaluation takes up."""
 
 import hashlib
 import json
@@ -12,6 +12,8 @@ import numpy as np
 
 from pineat_tf.files import replacing
 
+__all__ = ["EvaluationState"]
+
 _PROBE = 16  # images of which the logits are kept
 _TOLERANCE = 1e-2
 
@@ -23,28 +25,29 @@ class EvaluationState:
         path: the file, or None to keep nothing.
         fingerprint: what tells evaluations apart.
         logits: of the first natural images: networks that differ by what no config says give others.
-        num_radii: without 0.
-        num_attacks: of the ensemble.
-        save_seconds: how long what is done may go unwritten.
+        num_radii: radii without 0.
+        num_attacks: attacks of the ensemble.
+        save_seconds: how long results may go unwritten.
     """
 
     def __init__(
         self,
-        path: str | os.PathLike | None,
+        path: str | os.PathLike[str] | None,
         fingerprint: str,
         logits: np.ndarray,
         *,
         num_radii: int,
         num_attacks: int,
         save_seconds: float,
-    ):
-        self.path, self.fingerprint = path and pathlib.Path(path), fingerprint
+    ) -> None:
+        self.path, self.fingerprint = pathlib.Path(path) if path else None, fingerprint
         self.probe = np.asarray(logits[:_PROBE], np.float64)
-        self.stages, self.stage, self.batches = (num_radii, num_attacks), (0, 0), 0
+        self.stages, self.batches = (num_radii, num_attacks), 0
+        self.stage: tuple[int, int] = (0, 0)
         self.save_seconds, self._saved = save_seconds, time.monotonic()
 
     def restore(self, fooled_at: np.ndarray, fooled_by: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Takes up what the file holds, if there is one, and gives who is fooled.
+        """Takes up the file, if there is one, and returns who is fooled.
 
         Raises:
             ValueError: if the file is no state, is damaged, or is of another evaluation.
@@ -65,7 +68,7 @@ class EvaluationState:
         if not same or not np.allclose(probe, self.probe, rtol=_TOLERANCE, atol=_TOLERANCE):
             raise ValueError(
                 f"{str(self.path)!r} is of an evaluation of other weights, images, labels, attacks or radii. Remove it "
-                "to begin anew, or name another file."
+                "to start over, or name another file."
             )
         self.stage, self.batches = tuple(content["stage"]), content["batches"]
         return fooled

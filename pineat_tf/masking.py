@@ -1,6 +1,7 @@
 """Signs that a network's robustness is apparent only: gradients that mislead attacks, and other ways to be fooled."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,7 +13,10 @@ from pineat_tf.attacks.attacked import AttackedNetwork
 from pineat_tf.attacks.parts import NoGradientError
 from pineat_tf.checks import check_batch
 from pineat_tf.heads import check_logits_head, with_class_logits
+from pineat_tf.tracing import graph
 from pineat_tf.types import Bounds, Seed
+
+__all__ = ["BLACK_BOX", "check_figures", "check_network"]
 
 BLACK_BOX = ("square",)
 """Names of attacks that see logits only."""
@@ -25,15 +29,15 @@ _WIDE = 0.5  # of the pixel range: every image can become grey
 
 def check_network(
     network: keras.Model,
-    x: np.ndarray,
-    y: np.ndarray,
+    x: Any,
+    y: Any,
     *,
     epsilon: float,
     norm: str = "linf",
     bounds: Bounds | None = (0.0, 1.0),
     seed: Seed = 0,
 ) -> tuple[str, ...]:
-    """Looks at a network on a sample of images: does what gradient attacks rely on hold?
+    """Looks for signs in a network, on a sample of images, that gradient attacks are misled.
 
     Args:
         network: gives logits, or one logit or sigmoid; it runs in inference mode.
@@ -61,7 +65,6 @@ def check_network(
 
     logits_fn = with_class_logits(lambda images: network(images, training=False))
 
-    @tf.function(autograph=False)
     def look() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
         seen = AttackedNetwork(logits_fn, x, y, bounds)
         try:  # what attacks ascend: what half precision rounds to 0 there, they do not lack
@@ -70,7 +73,6 @@ def check_network(
             gradient = None
         return logits_fn(x), logits_fn(x), gradient
 
-    @tf.function(autograph=False)
     def attacked() -> list[tf.Tensor]:
         attacks = (
             pgd(epsilon=epsilon, step_size=2.5 * epsilon / steps, num_steps=steps, norm=norm, bounds=bounds)
@@ -78,18 +80,21 @@ def check_network(
         )
         return [tf.argmax(logits_fn(attack(logits_fn, x, y, seed=seed)), axis=1) for attack in attacks]
 
-    logits, again, gradient = (None if part is None else part.numpy() for part in look())
+    logits, again, gradient = graph(look)()
     right = np.argmax(logits, axis=1) == y.numpy()
-    signs = [_randomness(logits, again), _no_gradient(gradient, right)]
+    signs = [
+        _randomness(logits.numpy(), again.numpy()),
+        _no_gradient(None if gradient is None else gradient.numpy(), right),
+    ]
     if gradient is not None:
-        signs.append(_weaker_by_steps(*(float(np.mean(part.numpy() == y.numpy())) for part in attacked())))
+        signs.append(_weaker_by_steps(*(float(np.mean(part.numpy() == y.numpy())) for part in graph(attacked)())))
     return tuple(sign for sign in signs if sign)
 
 
 def check_figures(
     fooled_by: np.ndarray, attacks: Sequence[str], *, norm: str, epsilon: float, accuracy: float, bounds: Bounds | None
 ) -> tuple[str, ...]:
-    """Looks at the figures of an evaluation: do they fall as those of a sound one do?
+    """Looks for signs in the figures of an evaluation that attacks fail.
 
     Args:
         fooled_by: for each image the index in `attacks` of the attack that fooled the network, -1 for none.

@@ -19,7 +19,19 @@ from pineat_tf.membership.results import MembershipResult
 from pineat_tf.membership.thresholds import NoiseFloor, TprAtFpr, gap_attack
 from pineat_tf.predictions import Predictions, Predictor
 from pineat_tf.robust_accuracy import Robustness
-from pineat_tf.types import Seed
+from pineat_tf.types import Attack, Seed
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Markdown",
+    "QueryFigures",
+    "Report",
+    "evaluate",
+    "markdown_table",
+    "quoted",
+    "rate_cell",
+    "schema",
+]
 
 SCHEMA_VERSION = 2
 _SCHEMA = pathlib.Path(__file__).with_name("report.schema.json")
@@ -27,7 +39,7 @@ _SCHEMA = pathlib.Path(__file__).with_name("report.schema.json")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class QueryFigures:
-    """The figures of one kind of input, natural or adversarial.
+    """Figures of one kind of input, natural or adversarial.
 
     Attributes:
         train_accuracy: on the training examples (members), in [0, 1].
@@ -59,7 +71,7 @@ class QueryFigures:
         return gap_attack(self.train_accuracy, self.test_accuracy)
 
     def signal(self, name: str) -> MembershipResult:
-        """The record of one signal."""
+        """Returns the record of one signal."""
         return next(result for result in self.membership if result.signal == name)
 
 
@@ -80,6 +92,7 @@ class Report:
     cost: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        """Checks that costs are finite numbers."""
         for name, value in self.cost.items():
             if not isinstance(value, numbers.Real) or not math.isfinite(value):
                 raise ValueError(f"`cost` must hold finite numbers. Received: {name}={value!r}.")
@@ -94,8 +107,8 @@ class Report:
         """What an in-sample threshold would reach by chance."""
         return self.natural.membership[0].noise_floor
 
-    def to_dict(self) -> dict:
-        """The record in JSON's own types; what an attack would have given is None without one.
+    def to_dict(self) -> dict[str, Any]:
+        """Converts the record to JSON's own types; what an attack would have given is None without one.
 
         The figures of the paper's Table 1 have its column names: `a_train`, `a_test`, `r_train`, `r_test`,
         `p_e_nat`, `p_e_adv`, `p_max`. Beside them `gap_nat`, `gap_adv`, `noise_floor`, `membership` (a list of
@@ -120,7 +133,7 @@ class Report:
         }
 
     def to_markdown(self) -> str:
-        """A Markdown table, natural and adversarial inputs side by side."""
+        """Lays the record out as a Markdown table, natural and adversarial inputs side by side."""
         return markdown_table(self._rows())
 
     def verdict(self) -> str:
@@ -158,9 +171,8 @@ class Report:
             ("P_MAX (in-sample)", _cell(self.p_max), ""),
             ("noise floor of an in-sample threshold: mean, 95 %", _cell(floor.mean), _cell(floor.upper_95)),
         ]
-        return (
-            rows + self._robustness_rows() + [(f"cost: {name}", f"{value:,}", "") for name, value in self.cost.items()]
-        )
+        costs = [(f"cost: {name}", f"{value:,}", "") for name, value in self.cost.items()]
+        return rows + self._robustness_rows() + costs
 
     def _robustness_rows(self) -> list[tuple[str, str, str]]:
         """The accuracy that the ensemble leaves at each radius, with its exact 95 % interval."""
@@ -171,24 +183,19 @@ class Report:
         rows = [(title, _cell(result.accuracies[0]), "")]
         for epsilon in result.epsilons[1:]:
             low, high = result.interval(epsilon)
-            rows.append(
-                (
-                    f"- {result.norm} radius {epsilon:g}",
-                    "",
-                    f"{_cell(result.accuracy(epsilon))} [{low:.3f}, {high:.3f}]",
-                )
-            )
+            left = f"{_cell(result.accuracy(epsilon))} [{low:.3f}, {high:.3f}]"
+            rows.append((f"- {result.norm} radius {epsilon:g}", "", left))
         return rows
 
     def _signal_rows(self, signal: str, title: str) -> list[tuple[str, str, str]]:
+        def tpr(index: int) -> Callable[[QueryFigures], str]:
+            return lambda figures: rate_cell(figures.signal(signal).tpr_at_fpr[index])
+
         rates = [rate.fpr for rate in self.natural.signal(signal).tpr_at_fpr]
         return [
             self._row(title, lambda f: _cell(f.signal(signal).balanced_accuracy)),
             self._row("- AUC", lambda f: _cell(f.signal(signal).auc)),
-            *(
-                self._row(f"- TPR at {100 * rate:g} % FPR", lambda f, i=i: rate_cell(f.signal(signal).tpr_at_fpr[i]))
-                for i, rate in enumerate(rates)
-            ),
+            *(self._row(f"- TPR at {100 * rate:g} % FPR", tpr(index)) for index, rate in enumerate(rates)),
             self._row("- share of tied scores", lambda f: _cell(f.signal(signal).tie_share)),
         ]
 
@@ -201,7 +208,7 @@ def evaluate(
     *,
     members: Data,
     non_members: Data,
-    attack: Callable | None = None,
+    attack: Attack | None = None,
     robustness: Robustness | None = None,
     cost: Mapping[str, float] | None = None,
     seed: Seed = 0,
@@ -240,7 +247,7 @@ def evaluate(
     for name, data in (("members", members), ("non_members", non_members)):
         as_batches(data, batch_size, network=network, several_passes=attack is not None, name=name)
 
-    def figures(queries: str, attack: Callable | None) -> QueryFigures:
+    def figures(queries: str, attack: Attack | None) -> QueryFigures:
         predict = Predictor(network, attack)
         members_seen, non_members_seen = (
             predict(data, seed=seed, batch_size=batch_size, on_batch=on_batch) for data in (members, non_members)
@@ -255,9 +262,10 @@ def evaluate(
     )
 
 
-def schema() -> dict:
-    """The JSON Schema (draft 2020-12) of `Report.to_dict`."""
-    return json.loads(_SCHEMA.read_text(encoding="utf-8"))
+def schema() -> dict[str, Any]:
+    """Returns the JSON Schema (draft 2020-12) of `Report.to_dict`."""
+    found: dict[str, Any] = json.loads(_SCHEMA.read_text(encoding="utf-8"))
+    return found
 
 
 def _cell(figure: float) -> str:
@@ -265,7 +273,7 @@ def _cell(figure: float) -> str:
 
 
 def rate_cell(rate: TprAtFpr) -> str:
-    """Gives a TPR as tables print it: the figure, or "n/a" with the smallest rate at which there is one."""
+    """Formats a TPR for a table: the figure, or "n/a" with the smallest rate at which there is one."""
     if rate.tpr is None:
         return f"n/a (smallest attainable FPR {rate.smallest_attainable_fpr:.3g})"
     return _cell(rate.tpr)
@@ -276,7 +284,7 @@ class Markdown(str):
 
 
 def quoted(text: str) -> str:
-    """Text as Markdown shows it, on one line: signs that would mark it up or end a cell are escaped."""
+    """Quotes text for Markdown, on one line: signs that would mark it up or end a cell are escaped."""
     if isinstance(text, Markdown):
         return text
     text = re.sub(r"([\\`*|])", r"\\\1", " ".join(str(text).split("\n")).replace("\r", " "))
@@ -284,6 +292,6 @@ def quoted(text: str) -> str:
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells, the titles first, as a Markdown table; cells are quoted unless they are `Markdown`."""
+    """Lays rows of cells out as a Markdown table, titles first; cells are quoted unless they are `Markdown`."""
     lines = ["| " + " | ".join(map(quoted, row)) + " |" for row in rows]
     return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])

@@ -25,7 +25,9 @@ from pineat_tf.serialization import identity, network_identity
 from pineat_tf.statistics import Interval, clopper_pearson
 from pineat_tf.threat import FROM_ATTACK
 from pineat_tf.tracing import graph
-from pineat_tf.types import Bounds, Seed
+from pineat_tf.types import Attack, Bounds, Seed
+
+__all__ = ["Robustness", "robustness"]
 
 _SAVE_SECONDS = 20.0
 _NEVER = -1
@@ -57,7 +59,7 @@ class Robustness:
     warnings: tuple[str, ...] = ()
 
     def success(self, epsilon: float) -> np.ndarray:
-        """Whether each image is misclassified at this radius, or at a smaller one. Booleans of shape `(num,)`.
+        """Returns the images misclassified at this radius or at a smaller one, booleans of shape `(num,)`.
 
         Raises:
             ValueError: if the radius is not among `epsilons`.
@@ -70,16 +72,16 @@ class Robustness:
         return tuple(float(np.mean(~self._fooled_by_then(index))) for index in range(len(self.epsilons)))
 
     def accuracy(self, epsilon: float) -> float:
-        """The robust accuracy at one radius: the share of images that no attack made misclassified, in [0, 1]."""
+        """Returns the share of images that no attack made misclassified at one radius, in [0, 1]."""
         return self.accuracies[self._index(epsilon)]
 
     def interval(self, epsilon: float, *, confidence: float = 0.95) -> Interval:
-        """The exact interval of the accuracy on all images that these are a sample of (Clopper and Pearson)."""
+        """Returns the exact interval of the accuracy on all images that these are a sample of (Clopper and Pearson)."""
         success = self.success(epsilon)
         return clopper_pearson(int(np.sum(~success)), len(success), confidence=confidence)
 
     def after_each_attack(self, epsilon: float) -> dict[str, float]:
-        """The accuracy that is left after each attack at one radius, in the order in which they ran."""
+        """Returns the accuracy that is left after each attack at one radius, in the order in which they ran."""
         index = self._index(epsilon)
         before = self._fooled_by_then(index - 1) if index else np.zeros(len(self.fooled_at), bool)
         here = self.fooled_at == index
@@ -87,8 +89,8 @@ class Robustness:
             name: float(np.mean(~(before | here & (self.fooled_by <= rank)))) for rank, name in enumerate(self.attacks)
         }
 
-    def to_dict(self) -> dict:
-        """The figures in JSON's own types."""
+    def to_dict(self) -> dict[str, Any]:
+        """Converts the figures to JSON's own types."""
         return {
             "norm": self.norm,
             "num": len(self.fooled_at),
@@ -116,7 +118,7 @@ class Robustness:
         return presentation.robustness_html(self)
 
     def _fooled_by_then(self, index: int) -> np.ndarray:
-        return (self.fooled_at != _NEVER) & (self.fooled_at <= index)
+        return np.asarray((self.fooled_at != _NEVER) & (self.fooled_at <= index))
 
     def _index(self, epsilon: float) -> int:
         if epsilon not in self.epsilons:
@@ -127,13 +129,13 @@ class Robustness:
 def robustness(
     network: keras.Model,
     data: Data,
-    attacks: Mapping[str, Callable | AttackAt] | Sequence[Callable | AttackAt] | Callable | AttackAt,
+    attacks: Mapping[str, Attack | AttackAt] | Sequence[Attack | AttackAt] | Attack | AttackAt,
     *,
     epsilons: Sequence[float] | float | None = None,
     norm: str | None = None,
     bounds: Bounds | str | None = FROM_ATTACK,
     keep_images: bool = False,
-    state_path: str | os.PathLike | None = None,
+    state_path: str | os.PathLike[str] | None = None,
     check: bool = True,
     seed: Seed = 0,
     batch_size: int = 256,
@@ -156,7 +158,7 @@ def robustness(
         norm: of the radii, "linf" or "l2"; None for that of the attacks, "linf" where they do not say.
         bounds: the pixel range, None for no limits, or "attack" for that of the attacks, (0, 1) where they do not say.
         keep_images: keep adversarial images, each radius as large as the data.
-        state_path: a file that keeps what is done, so that the same call goes on where it was interrupted; it is
+        state_path: a file that keeps the results so far, so that the same call goes on where it was interrupted; it is
             removed at the end. Attacks must then be told apart by value: see `serialization.identity`.
         check: look for signs that the figures are too good (see `masking`), which become `warnings` of the
             result and of Python.
@@ -192,10 +194,9 @@ def robustness(
     evaluation = _Evaluation(network, stream, ensemble, as_seed(seed), keep_images)
     found = ensemble.left_out
     if check:
-        sample = next(stream.batches())
-        warn_of_scale(network, bounds=ensemble.bounds, images=sample[0])
-        limits = {"epsilon": ensemble.radii[-1], "norm": ensemble.norm, "bounds": ensemble.bounds}
-        found += masking.check_network(network, *sample, **limits, seed=seed)
+        x, y = next(stream.batches())
+        warn_of_scale(network, bounds=ensemble.bounds, images=x)
+        found += masking.check_network(network, x, y, **ensemble.threat, seed=seed)
     state = EvaluationState(
         state_path,
         _fingerprint(network, evaluation, batch_size) if state_path is not None else "",
@@ -207,20 +208,26 @@ def robustness(
     evaluation.run(state, on_batch)
     result = evaluation.result()
     if check:
-        end = {"norm": ensemble.norm, "epsilon": ensemble.radii[-1], "bounds": ensemble.bounds}
-        found += masking.check_figures(result.fooled_by, result.attacks, accuracy=result.accuracies[-1], **end)
+        found += masking.check_figures(
+            result.fooled_by, result.attacks, accuracy=result.accuracies[-1], **ensemble.threat
+        )
     for text in found:
         warnings.warn(text, stacklevel=2)
     return dataclasses.replace(result, warnings=found)
 
 
+_Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # their numbers, images and labels
+
+
 class _Stream:
     """Images and class numbers, in passes over the data that are all alike."""
 
-    def __init__(self, network: keras.Model, data: Data, batch_size: int, bounds: Bounds | None):
-        self.batch_size, self.bounds, self.num_classes = batch_size, bounds, None
+    def __init__(self, network: keras.Model, data: Data, batch_size: int, bounds: Bounds | None) -> None:
+        self.batch_size, self.bounds = batch_size, bounds
+        self.num_classes: Any = None  # until the first batch is seen
         self._batches = as_batches(data, batch_size, network=network, several_passes=True)
-        labels, digest, kinds = [], hashlib.sha256(), []
+        labels: list[np.ndarray] = []
+        digest, kinds = hashlib.sha256(), []
         for x, y in self.batches():
             if self.num_classes is None:
                 self.num_classes = check_logits_head(network, x)
@@ -238,17 +245,18 @@ class _Stream:
                 raise ValueError(f"All images must have one dtype. Received: {self.dtype} and {dtype}.")
 
     def batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """One pass."""
+        """Makes one pass."""
         for x, y in self._batches:
             x, y = check_batch(x, y, bounds=self.bounds, num_classes=self.num_classes)
             yield x.numpy(), class_numbers(y).numpy().astype(np.int64)
 
-    def rows(self, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """The rows that are wanted with their images and labels, in batches filled up over one pass."""
-        waiting, start = [], 0
+    def rows(self, wanted: np.ndarray) -> Iterator[_Rows]:
+        """Gives the rows that are wanted with their images and labels, in full batches over one pass."""
+        waiting: list[_Rows] = []
+        start = 0
         for x, y in self.batches():
             if waiting and waiting[0][1].shape[1:] != x.shape[1:]:  # images of two sizes make no batch
-                yield from self._whole(waiting)
+                yield from _whole(waiting)
                 waiting = []
             if not np.array_equal(y, self.labels[start : start + len(y)]):
                 raise ValueError(
@@ -259,22 +267,26 @@ class _Stream:
             waiting.append((here, x[here - start], y[here - start]))
             start += len(y)
             while sum(len(part[0]) for part in waiting) >= self.batch_size:
-                whole = [np.concatenate(parts) for parts in zip(*waiting)]
-                yield tuple(part[: self.batch_size] for part in whole)
-                waiting = [tuple(part[self.batch_size :] for part in whole)]
-        yield from self._whole(waiting)
+                ((rows, x, y),), size = _whole(waiting), self.batch_size
+                yield rows[:size], x[:size], y[:size]
+                waiting = [(rows[size:], x[size:], y[size:])]
+        yield from _whole(waiting)
 
-    @staticmethod
-    def _whole(waiting: list[tuple]) -> list[tuple]:
-        """What is waiting as one batch, or none."""
-        num = sum(len(part[0]) for part in waiting)
-        return [tuple(np.concatenate(parts) for parts in zip(*waiting))] if num else []
+
+def _whole(waiting: list[_Rows]) -> list[_Rows]:
+    """Joins parts to one batch; of no rows there is none."""
+    if not sum(len(rows) for rows, _, _ in waiting):
+        return []
+    rows, x, y = (np.concatenate(parts) for parts in zip(*waiting))
+    return [(rows, x, y)]
 
 
 class _Evaluation:
-    """Who is fooled so far, and how the next attack changes it."""
+    """Runs the attacks one by one, and keeps who is fooled so far."""
 
-    def __init__(self, network: keras.Model, stream: _Stream, ensemble: Ensemble, seed: tf.Tensor, keep_images: bool):
+    def __init__(
+        self, network: keras.Model, stream: _Stream, ensemble: Ensemble, seed: tf.Tensor, keep_images: bool
+    ) -> None:
         self.network, self.stream, self.ensemble, self.seed = network, stream, ensemble, seed
         self._keep_images = keep_images
         self._images: dict[float, list[np.ndarray]] = {}
@@ -285,12 +297,12 @@ class _Evaluation:
         self.fooled_at[np.argmax(self.natural_logits, axis=1) != stream.labels] = 0
 
     def run(self, state: EvaluationState, on_batch: Callable[[int, int], None] | None) -> None:
-        """Runs what is not done yet."""
+        """Runs the attacks that are not done yet."""
         self.fooled_at, self.fooled_by = state.restore(self.fooled_at, self.fooled_by)
         radii = self.ensemble.radii
         for index, epsilon in enumerate(radii, start=1):
             if self._keep_images:
-                before = self._images.get(radii[index - 2]) if index > 1 else [self._all_images()] * 2
+                before = self._images[radii[index - 2]] if index > 1 else [self._all_images()] * 2
                 self._images[epsilon] = [images.copy() for images in before]
             for rank, made in enumerate(self.ensemble.attacks.values()):
                 if (index, rank) >= state.stage:
@@ -298,14 +310,11 @@ class _Evaluation:
         state.remove()
 
     def result(self) -> Robustness:
-        """The figures."""
-        raw, clipped = (
-            {epsilon: pair[side] for epsilon, pair in self._images.items()} if self._keep_images else None
-            for side in (0, 1)
-        )
-        who = {"fooled_at": self.fooled_at, "fooled_by": self.fooled_by}
+        """Returns the figures."""
+        raw = {epsilon: pair[0] for epsilon, pair in self._images.items()} if self._keep_images else None
+        clipped = {epsilon: pair[1] for epsilon, pair in self._images.items()} if self._keep_images else None
         radii, names = (0.0, *self.ensemble.radii), tuple(self.ensemble.attacks)
-        return Robustness(radii, self.ensemble.norm, names, **who, raw=raw, clipped=clipped)
+        return Robustness(radii, self.ensemble.norm, names, self.fooled_at, self.fooled_by, raw, clipped)
 
     def _all_images(self) -> np.ndarray:
         if not self.stream.image_shape.is_fully_defined():
@@ -315,8 +324,15 @@ class _Evaluation:
     def _logits(self, images: tf.Tensor) -> tf.Tensor:
         return class_logits(self.network(images, training=False))
 
-    def _run_stage(self, stage: tuple[int, int], attack: Callable, epsilon: float, state: EvaluationState, on_batch):
-        """One attack at one radius, from where it was interrupted."""
+    def _run_stage(
+        self,
+        stage: tuple[int, int],
+        attack: Attack,
+        epsilon: float,
+        state: EvaluationState,
+        on_batch: Callable[[int, int], None] | None,
+    ) -> None:
+        """Runs one attack at one radius, from where it was interrupted."""
         here = (self.fooled_at == stage[0]) & (self.fooled_by == stage[1])  # by batches of this stage, before
         robust = np.flatnonzero((self.fooled_at == _NEVER) | here)
         first = state.batches if stage == state.stage else 0
@@ -335,11 +351,11 @@ class _Evaluation:
                 on_batch(done, len(robust))
         state.keep((self.fooled_at, self.fooled_by), (stage[0], stage[1] + 1), 0, now=True)
 
-    def _compile(self, attack: Callable, epsilon: float) -> Callable:
+    def _compile(self, attack: Attack, epsilon: float) -> Any:
         project = project_linf if self.ensemble.norm == "linf" else project_l2
         images = tf.TensorSpec([None, *self.stream.image_shape], self.stream.dtype)
 
-        def step(x, y, seed):
+        def step(x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             raw = attack(self._logits, x, y, seed=seed)
             clipped = clip_to_bounds(project(raw, x, epsilon), self.stream.bounds)
             logits = self._logits(clipped)
@@ -350,7 +366,7 @@ class _Evaluation:
 
 
 def _fingerprint(network: keras.Model, evaluation: _Evaluation, batch_size: int) -> str:
-    """What tells evaluations apart.
+    """Tells evaluations apart.
 
     Raises:
         ValueError: if the network or an attack does not say what it consists of.
@@ -371,5 +387,5 @@ def _check_logits(logits: np.ndarray) -> None:
     if bad:
         raise ValueError(
             f"The network must give finite logits for natural images. Received: NaN or infinite ones for {bad} of "
-            f"{len(logits)} images. Train it anew, or judge it in a wider precision."
+            f"{len(logits)} images. Train it again, or judge it in a wider precision."
         )
