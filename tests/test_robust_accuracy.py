@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import shutil
+import warnings
 
 import keras
 import numpy as np
@@ -19,7 +21,7 @@ RADII = (0.05, 0.15, 0.35)
 ACCURACIES = (0.8, 0.8, 0.4, 0.2)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def linear():
     return linear_network(np.eye(2), np.zeros(2))
 
@@ -62,31 +64,47 @@ def evaluated(network, attacks=None, data=(X, Y), epsilons=RADII, **options):
     return pt.robustness(network, data, attacks or {"fgsm": fgsm}, epsilons=epsilons, **options)
 
 
-class TestFigures:
-    def test_accuracy_falls_as_computed_by_hand(self, linear):
-        result = evaluated(linear)
-        assert result.epsilons == (0.0, *RADII)
-        assert result.accuracies == pytest.approx(ACCURACIES)
-        np.testing.assert_array_equal(result.fooled_at, [-1, 2, 2, 3, 0])
-        np.testing.assert_array_equal(result.fooled_by, [-1, 0, 0, 0, -1])
-        np.testing.assert_array_equal(result.success(0.15), [False, True, True, False, True])
-        assert result.accuracy(0.35) == pytest.approx(0.2)
+@pytest.fixture(scope="module")
+def by_hand(linear):
+    """An evaluation as computed by hand, with its images and without a warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        return evaluated(linear, epsilons=RADII[::-1], keep_images=True)  # the order of radii does not matter
 
-    def test_the_order_of_radii_does_not_matter(self, linear):
-        assert evaluated(linear, epsilons=RADII[::-1]).accuracies == pytest.approx(ACCURACIES)
+
+class TestFigures:
+    def test_accuracy_falls_as_computed_by_hand(self, by_hand):
+        assert by_hand.epsilons == (0.0, *RADII) and by_hand.warnings == ()
+        assert by_hand.accuracies == pytest.approx(ACCURACIES)
+        np.testing.assert_array_equal(by_hand.fooled_at, [-1, 2, 2, 3, 0])
+        np.testing.assert_array_equal(by_hand.fooled_by, [-1, 0, 0, 0, -1])
+        np.testing.assert_array_equal(by_hand.success(0.15), [False, True, True, False, True])
+        assert by_hand.accuracy(0.35) == pytest.approx(0.2)
+        low, high = by_hand.interval(0.35)  # 1 of 5
+        assert low == pytest.approx(0.005050763379) and high == pytest.approx(0.7164179361)
+        record = json.loads(json.dumps(by_hand.to_dict(), allow_nan=False))
+        assert record["accuracies"] == pytest.approx(ACCURACIES) and record["epsilons"] == [0.0, *RADII]
+        assert record["after_each_attack"][2] == {"fgsm": pytest.approx(0.4)} and record["num"] == 5
+        with pytest.raises(ValueError, match="`epsilon`"):
+            by_hand.accuracy(0.2)
+
+    def test_kept_images_are_those_that_fooled(self, by_hand):
+        for epsilon in RADII:
+            wrong = np.argmax(by_hand.clipped[epsilon], axis=1) != Y
+            np.testing.assert_array_equal(wrong, by_hand.success(epsilon))
+            np.testing.assert_array_equal(by_hand.raw[epsilon], by_hand.clipped[epsilon])
+        np.testing.assert_allclose(by_hand.clipped[0.15][1], [0.45, 0.55], atol=1e-6)
+        np.testing.assert_array_equal(by_hand.clipped[0.15][0], X[0])
+        np.testing.assert_array_equal(by_hand.clipped[0.15][1], by_hand.clipped[0.35][1])  # lost once, lost for good
 
     def test_each_attack_has_what_it_took(self, linear):
-        result = evaluated(linear, {"nothing": nothing, "fgsm": fgsm, "again": fgsm})
+        result = evaluated(linear, {"nothing": nothing, "fgsm": fgsm, "again": fgsm}, epsilons=RADII[:2], check=False)
         assert result.after_each_attack(0.15) == pytest.approx({"nothing": 0.8, "fgsm": 0.4, "again": 0.4})
         assert result.after_each_attack(0.0) == pytest.approx({"nothing": 0.8, "fgsm": 0.8, "again": 0.8})
 
-    def test_intervals_are_exact(self, linear):
-        low, high = evaluated(linear).interval(0.35)  # 1 of 5
-        assert low == pytest.approx(0.005050763379) and high == pytest.approx(0.7164179361)
-
     def test_what_leaves_the_ball_is_brought_back_before_it_is_judged(self, linear):
         far = {"far": lambda epsilon: lambda logits_fn, x, y, *, seed: x + tf.reverse(x, [1]) * 9.0 - 9.0 * x}
-        result = evaluated(linear, far, bounds=None, keep_images=True)
+        result = evaluated(linear, far, bounds=None, keep_images=True, check=False)
         assert result.accuracies == pytest.approx(ACCURACIES)
         assert np.abs(result.raw[0.15] - X).max() > 1.0
         assert np.abs(result.clipped[0.15] - X).max() <= 0.15 + 1e-6
@@ -95,28 +113,13 @@ class TestFigures:
         # An image of class 0 is lost at the L2 radius (x0 - x1) / sqrt(2): .57, .14, .14, .42.
         attack = {"pgd": lambda epsilon: pt.attacks.pgd(
             epsilon=epsilon, step_size=epsilon, num_steps=2, random_start=False, norm="l2")}  # fmt: skip
-        result = evaluated(linear, attack, epsilons=(0.13, 0.15, 0.43), norm="l2")
+        result = evaluated(linear, attack, epsilons=(0.13, 0.15, 0.43), norm="l2", check=False)
         assert result.accuracies == pytest.approx((0.8, 0.8, 0.4, 0.2))
-
-    def test_kept_images_are_those_that_fooled(self, linear):
-        result = evaluated(linear, keep_images=True)
-        for epsilon in RADII:
-            wrong = np.argmax(result.clipped[epsilon], axis=1) != Y
-            np.testing.assert_array_equal(wrong, result.success(epsilon))
-            np.testing.assert_array_equal(result.raw[epsilon], result.clipped[epsilon])
-        np.testing.assert_allclose(result.clipped[0.15][1], [0.45, 0.55], atol=1e-6)
-        np.testing.assert_array_equal(result.clipped[0.15][0], X[0])
-        np.testing.assert_array_equal(result.clipped[0.15][1], result.clipped[0.35][1])  # lost once, lost for good
-
-    def test_the_record_is_strict_json(self, linear):
-        record = json.loads(json.dumps(evaluated(linear).to_dict(), allow_nan=False))
-        assert record["accuracies"] == pytest.approx(ACCURACIES) and record["epsilons"] == [0.0, *RADII]
-        assert record["after_each_attack"][2] == {"fgsm": pytest.approx(0.4)} and record["num"] == 5
 
 
 class TestStreaming:
     def test_only_robust_images_go_on_in_whole_batches(self, linear):
-        seen = []
+        seen, told = [], []
 
         def watched(epsilon):
             def attack(logits_fn, x, y, *, seed):
@@ -125,168 +128,135 @@ class TestStreaming:
 
             return attack
 
-        evaluated(linear, {"a": watched, "b": watched}, epsilons=(0.15, 0.35), batch_size=3, check=False)
+        options = {"batch_size": 3, "check": False, "on_batch": lambda *numbers: told.append(numbers)}
+        evaluated(linear, {"a": watched, "b": watched}, epsilons=(0.15, 0.35), **options)
         assert seen == [3, 1, 2, 2, 1]  # 4 are right at first; 2 are lost at .15, then 1 of 2 at .35
+        assert told == [(3, 4), (4, 4), (2, 2), (2, 2), (1, 1)]
 
-    @pytest.mark.parametrize("one_hot", [False, True])
-    def test_a_dataset_gives_what_arrays_give(self, linear, one_hot):
-        labels = np.eye(2, dtype=np.float32)[Y] if one_hot else Y[:, None]
+    @pytest.mark.parametrize("labels", [np.eye(2, dtype=np.float32)[Y], Y[:, None]], ids=["one_hot", "column"])
+    def test_a_dataset_gives_what_arrays_give(self, linear, labels):
         dataset = tf.data.Dataset.from_tensor_slices((X, labels)).batch(2)
-        assert evaluated(linear, data=dataset, batch_size=4).accuracies == pytest.approx(ACCURACIES)
+        result = evaluated(linear, data=dataset, batch_size=4, epsilons=RADII[1:2], check=False)
+        assert result.accuracies == pytest.approx((0.8, 0.4))
 
     def test_a_dataset_that_changes_its_order_is_refused(self, linear):
         dataset = tf.data.Dataset.from_tensor_slices((np.tile(X, (20, 1)), np.tile(Y, 20))).shuffle(100).batch(10)
         with pytest.raises(ValueError, match="same order in every pass.*reshuffle_each_iteration"):
             evaluated(linear, data=dataset)
 
-    def test_progress_is_told(self, linear):
-        told = []
-        evaluated(linear, epsilons=(0.15,), batch_size=3, on_batch=lambda *numbers: told.append(numbers))
-        assert told == [(3, 4), (4, 4)]
-
-    def test_the_seed_decides(self, network, images, labels):
-        def results(seed):
+    def test_the_seed_decides(self, linear):
+        def result(seed):
             attack = {"random": lambda epsilon: pt.queries.RandomInBall(epsilon=epsilon)}
-            return evaluated(
-                network, attack, (images, labels), (0.3, 0.5), seed=seed, keep_images=True, check=False
-            ).raw[0.5]
+            data = np.tile(X, (8, 1)), np.tile(Y, 8)
+            options = {"epsilons": (0.35,), "keep_images": True, "check": False}
+            return evaluated(linear, attack, data, seed=seed, **options).raw[0.35]
 
-        np.testing.assert_array_equal(results(1), results(1))
+        np.testing.assert_array_equal(result(1), result(1))
+        assert not np.array_equal(result(1), result(2))
+
+
+class Stop:
+    """Interrupts an evaluation after so many batches."""
+
+    def __init__(self, batches):
+        self.left = batches
+
+    def __call__(self, done, of):
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
 
 
 class TestResuming:
-    @pytest.mark.parametrize("fails_at", range(1, 8))
-    def test_an_interrupted_evaluation_goes_on_where_it_was(self, linear, tmp_path, fails_at, monkeypatch):
+    ATTACKS = {"random": lambda epsilon: pt.queries.RandomInBall(epsilon=epsilon), "fgsm": fgsm}
+    OPTIONS = {"batch_size": 2, "check": False, "epsilons": RADII[1:]}
+
+    @pytest.fixture(scope="class")
+    def whole(self, linear):
+        return evaluated(linear, self.ATTACKS, **self.OPTIONS)
+
+    @pytest.mark.parametrize("fails_at", range(1, 7))
+    def test_an_interrupted_evaluation_goes_on_where_it_was(self, linear, whole, tmp_path, fails_at, monkeypatch):
         monkeypatch.setattr("pineat_tf.robust_accuracy._SAVE_SECONDS", 0.0)
-        attacks = {"random": lambda epsilon: pt.queries.RandomInBall(epsilon=epsilon), "fgsm": fgsm}
-        options = {"batch_size": 2, "check": False}
-        whole = evaluated(linear, attacks, **options)
-        path, calls = tmp_path / "state.json", []
-
-        def fail(done, of):
-            calls.append(done)
-            if len(calls) == fails_at:
-                raise KeyboardInterrupt
-
+        path = tmp_path / "state.json"
         with pytest.raises(KeyboardInterrupt):
-            evaluated(linear, attacks, state_path=path, on_batch=fail, **options)
+            evaluated(linear, self.ATTACKS, state_path=path, on_batch=Stop(fails_at), **self.OPTIONS)
         assert path.exists()
-        again = []
-        resumed = evaluated(linear, attacks, state_path=path, on_batch=lambda *n: again.append(n), **options)
+        resumed = evaluated(linear, self.ATTACKS, state_path=path, **self.OPTIONS)
         np.testing.assert_array_equal(resumed.fooled_at, whole.fooled_at)
         np.testing.assert_array_equal(resumed.fooled_by, whole.fooled_by)
-        assert not path.exists() and not list(tmp_path.iterdir())
-
-    def test_other_evaluations_and_other_files_are_refused(self, linear, tmp_path):
-        path = tmp_path / "state.json"
-
-        def interrupted(done, of):
-            raise KeyboardInterrupt
-
-        path.write_bytes(b"no state")
-        with pytest.raises(ValueError, match="is no state of an evaluation"):
-            evaluated(linear, state_path=path)
-        path.unlink()
-        two = {"fgsm": fgsm, "nothing": Nothing()}
-        calls = []
-
-        def after_the_first_attack(done, of):
-            calls.append(done)
-            if len(calls) == 2:
-                raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            evaluated(linear, two, state_path=path, on_batch=after_the_first_attack)
-        with pytest.raises(ValueError, match="other weights, images, labels, attacks or radii"):
-            evaluated(linear, two, state_path=path, seed=1)
-        with pytest.raises(ValueError, match="of an evaluation of other"):
-            evaluated(linear, two, state_path=path, batch_size=1)  # what is done is counted in batches
-        with pytest.raises(ValueError, match="images"):
-            evaluated(linear, two, state_path=path, data=(X * 0.9, Y))
-        with pytest.raises(ValueError, match="`keep_images` or `state_path`, not both"):
-            evaluated(linear, state_path=path, keep_images=True)
+        assert not list(tmp_path.iterdir())
 
 
 class TestIdentity:
     """A state is taken up by the same evaluation alone: each change of a part of it is refused."""
 
-    def interrupted(self, path, **options):
-        def stop(done, of):
-            raise KeyboardInterrupt
-
-        calls = {"attacks": {"a": Nothing(), "fgsm": fgsm}, "network": self.network(), "check": False} | options
-        network = calls.pop("network")
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("pineat_tf.robust_accuracy._SAVE_SECONDS", 0.0)
-            if not path.exists():
-                with pytest.raises(KeyboardInterrupt):
-                    evaluated(network, state_path=path, on_batch=stop, **calls)
-            return evaluated(network, state_path=path, **calls).accuracies
+    ATTACKS = {"a": Nothing(), "fgsm": fgsm}
 
     def network(self, activation="relu", precision="float32"):
         keras.utils.set_random_seed(0)
-        layers = [keras.Input((2,)), keras.layers.Dense(4, activation), keras.layers.Dense(2)]
-        return keras.Sequential([layers[0], *(_with_policy(layer, precision) for layer in layers[1:])])
+        layers = keras.layers.Dense(4, activation, dtype=precision), keras.layers.Dense(2, dtype=precision)
+        return keras.Sequential([keras.Input((2,)), *layers])
 
-    @pytest.mark.parametrize(
-        "other",
-        [
-            {"network": ("elu",)},
-            {"network": ("relu", "mixed_bfloat16")},
+    @pytest.fixture(scope="class")
+    def kept(self, tmp_path_factory):
+        """A state that an interrupted evaluation left."""
+        path = tmp_path_factory.mktemp("kept") / "state.json"
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr("pineat_tf.robust_accuracy._SAVE_SECONDS", 0.0)
+            evaluated(self.network(), self.ATTACKS, state_path=path, on_batch=Stop(2), check=False)
+        return path
+
+    @pytest.fixture
+    def path(self, kept, tmp_path):
+        return shutil.copy(kept, tmp_path / "state.json")
+
+    def resumed(self, path, **options):
+        calls = {"attacks": self.ATTACKS, "network": self.network(), "check": False} | options
+        return evaluated(calls.pop("network"), state_path=path, **calls)
+
+    def test_a_network_of_the_same_values_goes_on(self, path):
+        attacks, calls = {"a": Nothing(), "fgsm": fgsm}, []
+        result = self.resumed(path, attacks=attacks, on_batch=lambda *numbers: calls.append(numbers))
+        assert result.accuracies == evaluated(self.network(), attacks, check=False).accuracies
+        assert len(calls) == 2 * len(RADII) - 1  # the first attack was done
+
+    def test_any_other_part_is_refused(self, path):
+        others = [
+            {"network": self.network("elu")},
+            {"network": self.network("relu", "mixed_bfloat16")},
             {"attacks": {"a": Nothing(1.0), "fgsm": fgsm}},
             {"data": (X, np.array([0, 0, 0, 1, 1]))},
-            {"batch_size": 2},
+            {"data": (X * 0.9, Y)},
+            {"batch_size": 2},  # what is done is counted in batches
             {"seed": 1},
             {"epsilons": (0.1,)},
             {"bounds": (0.0, 2.0), "attacks": {"a": Nothing()}},
-        ],
-    )
-    def test_any_other_part_is_refused(self, tmp_path, other):
-        path = tmp_path / "state.json"
-        own = self.keep(path)
-        if "network" in other:
-            other = other | {"network": self.network(*other["network"])}
-        with pytest.raises(ValueError, match="is of an evaluation of other"):
-            self.interrupted(path, **other)
-        assert self.interrupted(path) == own  # a network of the same values, built again
+        ]
+        for other in others:
+            with pytest.raises(ValueError, match="of an evaluation of other weights, images, labels, attacks or radii"):
+                self.resumed(path, **other)
 
-    def keep(self, path):
-        """Leaves a state, and gives what the evaluation would have given."""
-        own = self.interrupted(path)
-        calls = []
-
-        def stop(done, of):
-            calls.append(done)
-            if len(calls) == 2:
-                raise KeyboardInterrupt
-
-        attacks = {"a": Nothing(), "fgsm": fgsm}
-        with pytest.raises(KeyboardInterrupt):
-            evaluated(self.network(), attacks, state_path=path, on_batch=stop, check=False)
-        assert path.exists()
-        return own
-
-    @pytest.mark.parametrize("change", ["fooled_at", "stage", "batches", "probe", "checksum"])
-    def test_damaged_states_are_refused(self, tmp_path, change):
-        path = tmp_path / "state.json"
-        self.keep(path)
-        kept = json.loads(path.read_text())
-        if change == "checksum":
-            kept["checksum"] = "0" * 64
-        else:
-            kept["content"][change] = 99
-        path.write_text(json.dumps(kept))
+    def test_damaged_states_are_refused(self, path):
+        whole = json.loads(path.read_text())
+        for change in ("fooled_at", "stage", "batches", "probe", "checksum"):
+            damaged = json.loads(path.read_text())
+            where = damaged if change == "checksum" else damaged["content"]
+            where[change] = "0" * 64 if change == "checksum" else 99
+            path.write_text(json.dumps(damaged))
+            with pytest.raises(ValueError, match="is no state of an evaluation"):
+                self.resumed(path)
+            path.write_text(json.dumps(whole))
+        path.write_bytes(b"no state")
         with pytest.raises(ValueError, match="is no state of an evaluation"):
-            self.interrupted(path)
+            self.resumed(path)
 
     def test_what_has_no_identity_is_refused(self, tmp_path):
         for attack in (nothing(0.1), lambda logits_fn, x, y, *, seed=0: x):
             with pytest.raises(ValueError, match="With `state_path`.*frozen dataclass"):
-                evaluated(self.network(), [attack], state_path=tmp_path / "state.json", check=False)
-
-
-def _with_policy(layer, precision):
-    return type(layer).from_config(layer.get_config() | {"dtype": precision})
+                self.resumed(tmp_path / "state.json", attacks=[attack])
+        with pytest.raises(ValueError, match="`keep_images` or `state_path`, not both"):
+            self.resumed(tmp_path / "state.json", keep_images=True)
 
 
 class TestCalls:
@@ -368,30 +338,35 @@ class TestErrors:
             ({"data": (X[:0], Y[:0])}, "at least one"),
             ({"data": (X * 2, Y)}, "every pixel must lie in the bounds"),
             ({"data": (X, Y[:3])}, "as many labels as images"),
+            ({"data": (X, Y + 2)}, r"must lie in 0 .. 1, as the network has 2 logits.*Received.*3"),
         ],
     )
     def test_bad_arguments_are_told(self, linear, options, message):
         with pytest.raises(ValueError, match=message):
             evaluated(linear, **options)
 
-    def test_no_attack_and_no_such_radius(self, linear):
+    def test_no_attack_and_no_logits(self, linear):
         with pytest.raises(ValueError, match="at least one attack"):
             pt.robustness(linear, (X, Y), {}, epsilons=[0.1])
-        with pytest.raises(ValueError, match="`epsilon`"):
-            evaluated(linear).accuracy(0.2)
-
-    def test_a_softmax_is_refused(self):
-        network = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(2, activation="softmax")])
+        softmax = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(2, activation="softmax")])
         with pytest.raises(ValueError, match="logits"):
-            evaluated(network)
+            evaluated(softmax)
+
+    def test_a_network_without_finite_logits_is_refused(self):
+        network = linear_network([[np.nan, 0], [0, np.nan]], [0, 0])
+        with pytest.raises(ValueError, match="finite logits for natural images. Received: NaN or infinite ones for 5"):
+            evaluated(network, check=False)
+
+    def test_logits_that_an_attack_drives_to_infinity_count_as_fooled(self):
+        network = linear_network(np.eye(2) * 3e38, [0, 0])  # beyond 1.13 there is no float32
+        far = {"far": lambda _: lambda f, x, y, *, seed: x + 1.0}
+        result = evaluated(network, far, epsilons=(1.0,), bounds=None, check=False)
+        assert result.accuracies == pytest.approx((0.8, 0.0))
 
 
 class TestWarnings:
     def check(self, network, x=X, y=Y):
         return masking.check_network(network, x, y, epsilon=0.1)
-
-    def test_a_sound_network_raises_none(self, linear, recwarn):
-        assert evaluated(linear).warnings == () and not recwarn.list
 
     def test_probabilities(self):
         network = keras.Sequential(
@@ -420,7 +395,7 @@ class TestWarnings:
         assert "operations that have a gradient" in " ".join(self.check(stepped))
 
     @pytest.mark.parametrize("policy", ["float32", "mixed_float16", "float16", "mixed_bfloat16", "bfloat16"])
-    @pytest.mark.parametrize("sure", [1.0, 50.0, 5000.0])
+    @pytest.mark.parametrize("sure", [1.0, 5000.0])
     def test_a_network_is_not_suspected_of_being_sure_or_of_half_precision(self, policy, sure):
         network = keras.Sequential([keras.layers.Input((2,), dtype="float32"), keras.layers.Dense(2, dtype=policy)])
         network.set_weights([9.0 * sure * np.eye(2), np.zeros(2)])
@@ -435,7 +410,6 @@ class TestWarnings:
     def test_what_only_a_black_box_finds(self, linear):
         with pytest.warns(UserWarning, match="60.0% of the images were fooled by a black-box attack alone"):
             assert len(evaluated(linear, {"nothing": nothing, "square": fgsm}).warnings) == 1
-        assert evaluated(linear, {"square": fgsm}).warnings == ()
 
     def test_accuracy_where_there_can_be_none(self, linear):
         with pytest.warns(UserWarning, match="the robust accuracy is 80.0% at radius 0.5"):
@@ -453,26 +427,6 @@ def test_the_standard_ensemble_takes_a_small_network_apart(network, images):
         assert result.accuracies[0] == 1 and result.accuracies[1] < 1
     with pytest.raises(ValueError, match="norm"):
         pt.attacks.auto_attack(norm="l1")
-
-
-class TestBadData:
-    def test_a_network_without_finite_logits_is_refused(self):
-        network = linear_network([[np.nan, 0], [0, np.nan]], [0, 0])
-        with pytest.raises(
-            ValueError, match="finite logits for natural images. Received: NaN or infinite ones for 5 of 5"
-        ):
-            evaluated(network, check=False)
-
-    def test_logits_that_an_attack_drives_to_infinity_count_as_fooled(self):
-        network = linear_network(np.eye(2) * 3e38, [0, 0])  # beyond 1.13 there is no float32
-        result = evaluated(
-            network, {"far": lambda _: lambda f, x, y, *, seed: x + 1.0}, epsilons=(1.0,), bounds=None, check=False
-        )
-        assert result.accuracies == pytest.approx((0.8, 0.0))
-
-    def test_labels_beyond_the_classes_are_refused(self, linear):
-        with pytest.raises(ValueError, match=r"must lie in 0 .. 1, as the network has 2 logits. Received.*3"):
-            evaluated(linear, data=(X, Y + 2), check=False)
 
 
 @pytest.mark.parametrize(
