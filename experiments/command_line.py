@@ -120,14 +120,14 @@ def recorded_flags(config: ExperimentConfig, *, without: Sequence[str] = ()) -> 
     return to_flags(config, without=(*names(recorded=False), *without))
 
 
-def usage(intro: str, values: flags.FlagValues) -> str:
+def usage(intro: str, values: flags.FlagValues, width: int = 100) -> str:
     """A help text: the intro, then every flag with its default."""
     lines = [intro.strip(), ""]
     for name in values:
-        if name not in _HELP:
+        if name not in (*_HELP, "h"):
             default = (values[name].default_as_str or "").strip("'[]")
             lines.append(f"  --{name} (default: {default or 'empty'})")
-            lines += textwrap.wrap(values[name].help, width=100, initial_indent=" " * 6, subsequent_indent=" " * 6)
+            lines += textwrap.wrap(values[name].help, width=width, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
 
 

@@ -215,7 +215,9 @@ def _read_tf_config(text: str) -> tuple[dict[str, str], str]:
         own = f"{task['type']} {task['index']}"
         _check_cluster(cluster, workers, own)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        why = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
+        why = " ".join(str(error).split())[:200]
+        if not isinstance(error, ValueError):  # in Python's words
+            why = f"it lacks {error}" if isinstance(error, KeyError) else "it is no object of `cluster` and `task`"
         raise ValueError(
             f"TF_CONFIG does not say which worker this is. Received: TF_CONFIG={text[:300]!r} ({why}). {_HINT}"
         ) from None

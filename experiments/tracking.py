@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 
 import pineat_tf as pt
-from experiments import distribution, files, progress, signals
+from experiments import distribution, files, machine, progress, signals
 from experiments.signals import InterruptedRun
 
 
@@ -108,24 +108,26 @@ class StopOnDivergence(keras.callbacks.Callback):
 
 
 class _PassState(tf.train.experimental.PythonState):
-    """What a checkpoint holds beside the weights: the seconds, and the metrics of a pass that is not over yet."""
+    """What a checkpoint holds beside the weights: seconds, the metrics of a pass that is not over yet, the machine."""
 
     def __init__(self, model: keras.Model, clock: Clock):
         self.model = model
         self.clock = clock
         self.within_pass = False
         self.restored: list[float] = []
+        self.made_on: dict | None = None
 
     def serialize(self) -> str:
         # With several workers the metrics are sums of theirs, which the chief cannot make alone.
         alone = not distribution.has_workers(self.model.distribute_strategy)
         variables = self.model.metrics_variables if self.within_pass and alone else []
         metrics = [float(variable.numpy()) for variable in variables]
-        return json.dumps({"seconds": self.clock.seconds, "metrics": metrics})
+        return json.dumps({"seconds": self.clock.seconds, "metrics": metrics, "machine": machine.description()})
 
     def deserialize(self, string_value: bytes) -> None:
         state = json.loads(string_value)
         self.clock.before, self.restored = state["seconds"], state["metrics"]
+        self.made_on = state.get("machine")
 
     def resume_metrics(self) -> None:
         """Gives the metrics, which Keras sets to zero at the start of a pass, the values that they were kept with."""
@@ -185,7 +187,23 @@ class Checkpoints(keras.callbacks.Callback):
             told = " and ".join(repr(path) for path, _ in damaged)
             print(f"warning: {told} is damaged; going back to {self._path(kept[-1])!r}.", file=sys.stderr)
         self._keep(kept)
+        if kept:
+            self._warn_of_another_machine()
         return bool(kept)
+
+    def _warn_of_another_machine(self) -> None:
+        made_on, here = self.state.made_on, machine.description()
+        differing = [
+            f"{name} {made_on[name]} there, {here[name]} here"
+            for name in here
+            if made_on and name in made_on and made_on[name] != here[name]
+        ]
+        if differing:
+            print(
+                f"warning: the checkpoint was made on another machine ({'; '.join(differing)}): the last digits of the "
+                "results may differ from those of a run that was not interrupted.",
+                file=sys.stderr,
+            )
 
     def save(self) -> None:
         """Keeps the state as it is now, unless that is done already.

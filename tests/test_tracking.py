@@ -299,6 +299,15 @@ def test_only_whole_checkpoints_are_looked_at_and_the_half_ones_are_cleared(tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", *whole]
 
 
+def test_a_checkpoint_of_a_machine_with_other_cores_is_told(tmp_path, model, monkeypatch, capsys):
+    checkpoints_of(model, tmp_path).save()
+    assert checkpoints_of(make_model(), tmp_path).restore() and capsys.readouterr().err == ""
+    monkeypatch.setattr(tracking.machine, "description", lambda: {"cores": 1_000})
+    assert checkpoints_of(make_model(), tmp_path).restore()
+    err = capsys.readouterr().err
+    assert err.startswith("warning: the checkpoint was made on another machine (cores ") and err.count("\n") == 1
+
+
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, model):
     checkpoints = checkpoints_of(model, tmp_path)
     checkpoints.save()

@@ -4,8 +4,6 @@ python -m experiments.audit predictions.npz --json=audit.json
 python -m experiments.audit network.keras --members=fmnist:train:10000 --non_members=fmnist:test --epsilon=0.1
 """
 
-import contextlib
-import json
 import os
 import sys
 
@@ -42,26 +40,27 @@ taken off where it can be seen; other probabilities are refused, as inside a Sav
   tfds:NAME:SPLIT                                as in tfds:mnist:test[:1000]
   FILE.npz or FILE.npz:train                     with arrays x and y, or x_train and y_train
 
-  --epsilon=0.1          radius of the attack on members and non-members (PGD); none without it
-  --steps=20             its steps, each 2.5 * radius / steps long
-  --epsilons=0.05,0.1    radii at which AutoAttack measures the accuracy on non-members
-  --num_attacked=1000    how many of them, the first ones
-  --norm=linf            of all radii: linf or l2
-  --bounds=0,1           range of the pixels that NETWORK takes, as -1,1, or 0,255 where it rescales
-                         them itself; radii are on the same scale. Bytes are spread over a range up
-                         to 1 and kept in a wider one; none: no limits
-  --trust                load a network that is a program too (a SavedModel, a Lambda, layers of
-                         your own): it may do whatever its author wants, with your rights
-  --attackers            further attackers too: learned ones, quantile regression, by labels only
-  --data_dir=PATH        where data sets are looked for; empty for the usual places
-  --json=PATH            write every figure to this file
-
 Every threshold is chosen on the scores it is judged on (in-sample), as in the literature: compare
 it with the noise floor, not with 0.5.
 """
-_OF_NETWORKS = (
-    "members", "non_members", "data_dir", "epsilon", "epsilons", "norm", "steps", "num_attacked", "attackers",
-    "bounds", "trust",
+_OF_NETWORKS = (  # name, default, help and, for lists, the type of an item
+    ("members", "", "Images that the network was trained on."),
+    ("non_members", "", "Images that it was not trained on."),
+    ("data_dir", "", "Where data sets are looked for; empty for the usual places."),
+    ("epsilon", 0.0, "Radius of PGD on members and non-members; 0 for natural queries only."),
+    ("steps", 20, "Steps of PGD, each 2.5 * radius / steps long."),
+    ("epsilons", (), "Radii at which AutoAttack measures the accuracy on non-members.", float),
+    ("num_attacked", 1000, "How many non-members it attacks, the first ones."),
+    ("norm", "linf", "Norm of all radii: linf or l2."),
+    (
+        "bounds", "0,1", "Range of the pixels that NETWORK takes, as -1,1, or 0,255 where it rescales them itself; "
+        "radii are on the same scale. Bytes are spread over a range up to 1 and kept in a wider one; none: no limits.",
+    ),
+    (
+        "trust", False, "Load a network that is a program too (a SavedModel, a Lambda, layers of your own): it may do "
+        "whatever its author wants, with your rights.",
+    ),
+    ("attackers", False, "Ask further attackers: learned ones, quantile regression, by labels only."),
 )  # fmt: skip
 _DEFAULT_SHARE = 0.1  # of the range, as the radius of label-only attackers without --epsilon
 
@@ -85,21 +84,23 @@ def main(argv: list[str] | None = None) -> int:
 def _run(argv: list[str]) -> None:
     values, paths = _parse(argv)
     if values.help or values.helpshort:
-        print(USAGE)
+        print(command_line.usage(USAGE, values, width=96))
         return
     if len(paths) != 1:
         raise ValueError(f"give one npz file, or one network, not {len(paths)}. See --help.")
     (path,) = paths
     if values.json is not None and os.path.realpath(values.json) == os.path.realpath(path):
         raise ValueError(f"--json={values.json} would overwrite what is audited. Name another file.")
-    with _writing(values.json) as write:  # opened before the work, so that an unwritable path is told at once
-        text, figures = _of_network(path, values) if stored.is_network(path) else _of_predictions(path, values)
-        write(figures)
+    if values.json is not None:
+        files.check_replaceable(values.json)  # before the work
+    text, figures = _of_network(path, values) if stored.is_network(path) else _of_predictions(path, values)
+    if values.json is not None:
+        files.write_json(values.json, figures)
     print(text)
 
 
 def _of_predictions(path: str, values: flags.FlagValues) -> tuple[str, dict]:
-    given = [name for name in _OF_NETWORKS if values[name].present]
+    given = [name for name, *_ in _OF_NETWORKS if values[name].present]
     if given:
         raise ValueError(
             f"--{given[0]} is for networks (.keras, .h5, or a SavedModel's folder), which {path!r} is not."
@@ -178,33 +179,14 @@ def _text(report: Report, about: str) -> str:
     )
 
 
-@contextlib.contextmanager
-def _writing(path: str | None):
-    """Gives what writes the figures to the file at `path`, whole or not at all; nothing is written without one."""
-    if path is None:
-        yield lambda figures: None
-        return
-    with files.replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        yield lambda figures: file.write(json.dumps(figures, indent=2, allow_nan=False) + "\n")
-
-
 def _parse(argv: list[str]) -> tuple[flags.FlagValues, list[str]]:
     """Flags of one call and the other arguments; global flags stay untouched."""
     values = flags.FlagValues()
-    own = {"flag_values": values}
-    flags.DEFINE_string("json", None, "Write every figure to this file.", **own)
-    for name in ("members", "non_members", "data_dir"):
-        flags.DEFINE_string(name, "", "Images.", **own)
-    flags.DEFINE_string("norm", "linf", "Of all radii.", **own)
-    flags.DEFINE_string("bounds", "0,1", "Range of the pixels.", **own)
-    flags.DEFINE_bool("trust", False, "Load programs too.", **own)
-    flags.DEFINE_integer("steps", 20, "Of PGD.", **own)
-    flags.DEFINE_integer("num_attacked", 1000, "How many non-members the ensemble attacks.", **own)
-    command_line.define(values, "epsilon", 0.0, "Radius of PGD.")
-    command_line.define(values, "epsilons", (), "Radii of the ensemble.", float)
-    flags.DEFINE_bool("attackers", False, "Ask further attackers.", **own)
-    flags.DEFINE_bool("help", False, "Print this text.", short_name="h", **own)
-    flags.DEFINE_bool("helpshort", False, "Print this text.", **own)
+    flags.DEFINE_string("json", None, "Write every figure to this file.", flag_values=values)
+    for definition in _OF_NETWORKS:
+        command_line.define(values, *definition)
+    for name, short in (("help", "h"), ("helpshort", None)):
+        flags.DEFINE_bool(name, False, "Print this text.", short_name=short, flag_values=values)
     values.set_gnu_getopt(True)
     return values, values(argv)[1:]
 
