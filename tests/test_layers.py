@@ -71,6 +71,28 @@ def test_imports_go_only_to_lower_layers(path):
             assert RANK[target] < RANK[own], f"{own} imports {target}"
 
 
+def runner_module(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_modules_of_the_runner_import_each_other_in_no_circle():
+    files = {runner_module(path): path for path in SOURCES if "experiments" in path.relative_to(ROOT).parts}
+    below = {
+        module: {
+            target
+            for name, item in imports(path)
+            for target in (f"{name}.{item}" if f"{name}.{item}" in files else name,)
+            if target in files and target not in (module, "experiments")
+        }
+        for module, path in files.items()
+    }
+    while leaves := [module for module, targets in below.items() if not targets & below.keys()]:
+        for module in leaves:
+            del below[module]
+    assert not below, f"a circle among {sorted(below)}"
+
+
 def test_every_module_has_its_layer():
     assert {module_name(path) for path in MODULES} == set(RANK)
 

@@ -285,7 +285,7 @@ def test_other_settings_run_and_do_as_many_updates_as_they_say(arguments, update
         (["--network=small_cnn", "--dataset=npz", "--data_dir=odd.npz"], "must be at least 4"),
         (["--attack=wrm_l2", "--ratio=2/1"], "This attack has no random start"),
         (["--optimizer=sgd", "--momentum=2"], "`momentum`"),
-        (["--seed=4294967296"], "`seed` must be less than 2 ** 32"),
+        (["--seed=4294967296"], "`seed` must be less than 4,294,967,296"),
     ],
 )
 def test_what_does_not_fit_the_data_is_refused_in_one_line_and_leaves_nothing(arguments, message, tmp_path):
