@@ -235,7 +235,7 @@ def test_images_of_any_shape_can_be_drawn(shape, tmp_path):
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_variants_of_every_attack_run_to_their_results(attack, tmp_path):
-    variants = VARIANTS if attack in ("pgd", "free") else ("original", "pineat")  # free alone has rounds of its own
+    variants = VARIANTS if attack in ("pgd", "free") else ("pineat",)  # free alone has rounds of its own
     code, printed = execute(tmp_path, *TINY, f"--attack={attack}", f"--variant={','.join(variants)}", "--updates=4")
     assert code == 0
     updates_of_round = {"natural": 1, "original": 2 if attack == "free" else 1, "advnat": 2, "advran": 2, "pineat": 2}
@@ -484,6 +484,35 @@ def test_a_run_that_ended_before_its_first_checkpoint_begins_anew_on_resume(fini
     code, printed = execute(tmp_path, *SMOKE, "--resume")
     assert code == 0 and "Going on" not in printed
     assert without_times(metrics_of(tmp_path / "runs" / "pineat")) == without_times(metrics_of(finished[0] / "pineat"))
+
+
+# ---------------------------------------------------------------- the stages alone
+
+
+def test_a_network_that_is_not_trained_is_evaluated_by_the_stage_alone():
+    config = ExperimentConfig(dataset="digits", train_size=20, test_size=10, network="mlp", batch_size=10, eval_steps=1)
+    ready = session.build(config, pipeline.load(config))
+    assert (ready.plan.rounds_per_pass, ready.rounds_done) == (2, 0)
+    evaluation = pipeline.evaluate(ready)
+    images, labels = ready.data.test
+    right = np.asarray(ready.model.network(images)).argmax(axis=1) == labels
+    assert evaluation.report.natural.test_accuracy == pytest.approx(right.mean())
+    assert evaluation.report.adversarial.test_accuracy <= evaluation.report.natural.test_accuracy
+    assert len(evaluation.predictions["adversarial"]["train"].labels) == 20 and evaluation.seconds > 0
+
+
+def test_training_alone_goes_on_from_its_checkpoint_and_writes_no_metrics(tmp_path, capsys):
+    config = ExperimentConfig(
+        dataset="digits", train_size=20, test_size=10, network="mlp", batch_size=10, updates=4, num_steps=1
+    )
+    data = pipeline.load(config)
+    ready = session.build(config, data)
+    assert pipeline.train(ready, tmp_path) > 0 and ready.rounds_done == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "history.csv", "tensorboard"]
+    again = session.build(config, data)
+    pipeline.train(again, tmp_path)
+    assert "Going on from update 4." in capsys.readouterr().out
+    assert is_same(again.model.network.get_weights(), ready.model.network.get_weights())
 
 
 # ---------------------------------------------------------------- passes and what is left of them
