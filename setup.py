@@ -34,7 +34,7 @@ EXPERIMENTS = [
     "pillow>=10.3",
     "pandas>=2.2",
     "statsmodels>=0.14.2",
-    "joblib>=1.3",
+    "joblib>=1.4",
     "jinja2>=3.1",
     "markupsafe>=2.1.1",
     "requests>=2.31",
@@ -78,5 +78,6 @@ setup(
         "docs": DOCS,
         "lint": ["ruff>=0.8", "mypy>=1.13", "vulture>=2.11"],
         "ray": ["ray"],
+        "dask": ["distributed"],
     },
 )

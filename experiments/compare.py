@@ -2,10 +2,10 @@
 
     python -m experiments.compare runs/fmnist-pgd-original-1-0-seed0 runs/fmnist-pgd-pineat-1-1-seed0
 
-Each argument is a run's directory, its metrics.json, or a folder of records that a sweep has kept. Runs that differ in
-nothing but the seed are one method, with its mean and spread. Where a run's directory holds audit.json, written by
-experiments.audit with --epsilons, the accuracy that AutoAttack left is shown as well. Results: NAME.md, .csv, .html
-and _pareto.png in the output directory.
+Each argument is a run's directory, its metrics.json, or the runs.csv of a sweep. Runs that differ in nothing but the
+seed are one method, with its mean and spread. Where a run's directory holds audit.json, written by experiments.audit
+with --epsilons, the accuracy that AutoAttack left is shown as well. Results: NAME.md, .csv, .html, _pareto.png and
+_ranking.md in the output directory.
 """
 
 import dataclasses
@@ -13,31 +13,18 @@ import os
 import pathlib
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
+import pandas as pd
 from absl import flags
 
-from experiments import command_line, files, paper
+from experiments import command_line, files, paper, results
 from experiments.config import ExperimentConfig
 from experiments.figures import pareto
-from experiments.pipeline import METRICS
-from experiments.sweep import grid, outputs, records, tables
+from experiments.sweep import grid, outputs, tables
 from pineat_tf.report import markdown_table, quoted
 
-AUDIT = "audit.json"
-
-
-class Run(NamedTuple):
-    """One finished run.
-
-    Attributes:
-        record: the contents of its metrics.json.
-        robustness: what AutoAttack left, from its audit.json; None without one.
-    """
-
-    record: dict
-    robustness: dict | None
+_METRICS, _AUDIT = "metrics.json", "audit.json"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,78 +39,69 @@ def main(argv: list[str] | None = None) -> int:
     return command_line.guarded(_run, argv)
 
 
-def read(path: pathlib.Path) -> Iterator[Run]:
-    """The runs at a path: a directory of one, a metrics.json or record, or a folder of records.
+def read(path: pathlib.Path) -> list[dict]:
+    """The runs at a path, each with what AutoAttack left of it, from its audit.json, as "robustness".
+
+    Args:
+        path: directory of a run, a metrics.json, or a file of runs.
 
     Raises:
-        ValueError: if there is none, or a file there is no record of a run.
+        ValueError: if there is none, or the file there is none of runs.
     """
-    if (path / METRICS).is_file():
-        path = path / METRICS
     if path.is_dir():
-        found = sorted(path.glob("*.json"))
-        if not found:
-            raise ValueError(f"{str(path)!r} holds no finished run: neither {METRICS} nor records.")
+        if not (path / _METRICS).is_file():
+            raise ValueError(f"{str(path)!r} holds no finished run: no {_METRICS}. A sweep's runs are in its runs.csv.")
+        path = path / _METRICS
+    if path.suffix == ".csv":
+        runs = [run | {"robustness": None} for run in results.read_csv(path)]
     else:
-        found = [path]
-    for file in found:
-        record = records.read(file)
+        runs = [results.flat(results.read_metrics(path)) | {"robustness": _robustness(path.with_name(_AUDIT))}]
+    for run in runs:
         try:
-            _config(record)
+            run["config"] = results.config_of(run)
         except ValueError as error:
-            raise ValueError(f"{str(file)!r} is no record of a run that there can be: {error}") from error
-        yield Run(record, _robustness(file.with_name(AUDIT)))
+            raise ValueError(f"{str(path)!r} is no record of a run that there can be: {error}") from error
+    return runs
 
 
-def grouped(runs: Sequence[Run]) -> list[tuple[tables.RowResult, list[dict]]]:
-    """Methods with their runs by seed, and what AutoAttack left of each.
+def grouped(runs: Sequence[dict]) -> pd.DataFrame:
+    """The runs as `results.tidy` has them, those of a method under one label.
 
     Raises:
         ValueError: if two runs have the same flags and seed.
     """
-    by_flags: dict[str, list[Run]] = {}
-    for run in runs:
-        by_flags.setdefault(records.key(run.record["flags"], without=("seed",)), []).append(run)
-    methods = list(by_flags.values())
-    labels = _labels([_config(of_method[0].record) for of_method in methods])
-    found = []
-    for label, of_method in zip(labels, methods):
-        by_seed = {run.record["flags"]["seed"]: run.record for run in of_method}
-        if len(by_seed) < len(of_method):
-            raise ValueError(f"two runs of {label!r} have the same seed and flags. Name each run once.")
-        configs = tuple(_config(by_seed[seed]) for seed in sorted(by_seed))
-        row = grid.Row(group="", label=label, configs=configs)
-        result = tables.RowResult(row, {seed: by_seed[seed] for seed in sorted(by_seed)})
-        found.append((result, [run.robustness for run in of_method if run.robustness]))
-    return found
+    frame = pd.DataFrame({"method": [results.key(run["config"].to_dict(), without=("seed",)) for run in runs]})
+    methods = list(dict.fromkeys(frame["method"]))
+    labels = dict(zip(methods, _labels([runs[(frame["method"] == method).idxmax()]["config"] for method in methods])))
+    frame = results.tidy(
+        [{**run, "group": "", "label": labels[method]} for run, method in zip(runs, frame["method"])],
+        [run["config"] for run in runs],
+    )
+    twice = frame[frame.duplicated(["label", "seed"])]
+    if len(twice):
+        raise ValueError(f"two runs of {twice['label'].iloc[0]!r} have the same seed and flags. Name each run once.")
+    order = frame["label"].map(list(labels.values()).index)
+    return frame.assign(order=order).sort_values(["order", "seed"], kind="stable", ignore_index=True)
 
 
-def ranking(methods: Sequence[tuple[tables.RowResult, list[dict]]]) -> str:
+def ranking(runs: pd.DataFrame) -> str:
     """A table: first the methods that none beats in robust accuracy and leakage, by leakage; then the others."""
-    points = [(method.estimate("p_max").mean, method.estimate("r_test").mean) for method, _ in methods]
+    estimates, seeds = tables.estimates(runs), tables.rows(runs)["seeds"]
+    points = [(one["p_max"].mean, one["r_test"].mean) for _, one in estimates.iterrows()]
     front = pareto.front(points)
     rest = sorted(set(range(len(points))) - set(front), key=lambda i: (points[i][0], -points[i][1]))
-    with_attack = any(robustness for _, robustness in methods)
+    audits = runs.groupby("title")["robustness"].apply(lambda found: [one for one in found if one])
+    attacked = ["AutoAttack"] * any(map(len, audits))
     lines = [
-        (
-            "rank",
-            "method",
-            "seeds",
-            "A_test",
-            "R_test",
-            *(["AutoAttack"] * with_attack),
-            "P_MAX",
-            "forward passes",
-            "beaten by",
-        )
+        ("rank", "method", "seeds", "A_test", "R_test", *attacked, "P_MAX", "forward passes", "beaten by"),
     ]
     for rank, i in enumerate([*front, *rest], start=1):
-        method, robustness = methods[i]
+        title = estimates.index[i]
         beaten_by = [str(place) for place, j in enumerate(front, start=1) if _beats(points[j], points[i])]
-        cells = [tables.cell(method, name) for name in ("a_test", "r_test", "p_max", "forwards")]
-        if with_attack:
-            cells.insert(2, _left(robustness))
-        lines.append((str(rank), method.row.label, str(len(method.records)), *cells, ", ".join(beaten_by) or "none"))
+        cells = [tables.cell(name, estimates.loc[title, name]) for name in ("a_test", "r_test", "p_max", "forwards")]
+        if attacked:
+            cells.insert(2, _left(audits[title]))
+        lines.append((str(rank), title, str(len(seeds[title].split())), *cells, ", ".join(beaten_by) or "none"))
     return markdown_table(lines)
 
 
@@ -141,15 +119,17 @@ def _run(argv: list[str]) -> None:
         print(__doc__.strip(), *(f"\n  --{name}: {values[name].help}" for name in values), sep="")
         return
     if not paths:
-        raise ValueError("name at least one run: its directory, its metrics.json, or a folder of records. See --help.")
+        raise ValueError("name at least one run: its directory, its metrics.json, or a sweep's runs.csv. See --help.")
     files.check_name(values.name)
-    methods = grouped([run for path in paths for run in read(pathlib.Path(path).expanduser())])
-    results = [method for method, _ in methods]
-    grid.check_references(values.reference, [result.row.label for result in results], "the methods")
+    found = [run for path in paths for run in read(pathlib.Path(path).expanduser())]
+    if not found:
+        raise ValueError(f"there is no finished run in {', '.join(map(repr, paths))}. Name others.")
+    runs = grouped(found)
+    grid.check_references(values.reference, list(runs["label"]), "the methods")
     output_dir = pathlib.Path(values.output_dir).expanduser()
     outputs.check_writable(output_dir, values.name)
-    outputs.write(results, output_dir, name=values.name, title=values.title, references=values.reference)
-    table = ranking(methods)
+    outputs.write(runs, output_dir, name=values.name, title=values.title, references=values.reference)
+    table = ranking(runs)
     ranked = output_dir / f"{values.name}_ranking.md"
     files.write_text(ranked, f"# {quoted(values.title)}\n\n{table}\n\n{_NOTE}\n")
     print(table)
@@ -181,19 +161,18 @@ def _check_robustness(value: object) -> None:
         raise ValueError("it lacks robustness, which --epsilons gives")
     for name in ("epsilons", "accuracies"):
         numbers = value.get(name)
-        if not isinstance(numbers, list) or not numbers or not all(map(records.is_number, numbers)):
+        if not isinstance(numbers, list) or not numbers or not all(map(results.is_number, numbers)):
             raise ValueError(f"its robustness.{name} is no list of finite numbers")
     if type(value.get("num")) is not int or not 0 < value["num"] < 1 << 63:
         raise ValueError("its robustness.num is no number of images")
 
 
 def _left(robustness: Sequence[dict]) -> str:
+    """The mean accuracy left, for each radius and number of images."""
     if not robustness:
         return "-"
-    found: dict[tuple[float, int], list[float]] = {}
-    for one in robustness:
-        found.setdefault((one["epsilons"][-1], one["num"]), []).append(one["accuracies"][-1])
-    means = {alike: sum(accuracies) / len(accuracies) for alike, accuracies in sorted(found.items())}
+    found = [{"epsilon": o["epsilons"][-1], "num": o["num"], "left": o["accuracies"][-1]} for o in robustness]
+    means = pd.DataFrame(found).groupby(["epsilon", "num"])["left"].mean()
     return "; ".join(f"{mean:.4f} at {epsilon:g} ({num:,})" for (epsilon, num), mean in means.items())
 
 
@@ -201,22 +180,16 @@ def _beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
     return one[0] <= other[0] and one[1] >= other[1] and one != other
 
 
-def _config(record: dict) -> ExperimentConfig:
-    """The flags that decide figures, and where the data were."""
-    values = records.deciding(record["flags"]) | {"data_dir": record["flags"].get("data_dir", "")}
-    return ExperimentConfig(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
-
-
 def _labels(configs: Sequence[ExperimentConfig]) -> list[str]:
     """A name for each method: data, attack and variant, and the flags in which it departs from what is usual."""
-    names = [paper.label(config, records.data_name(config.dataset, config.data_dir)) for config in configs]
+    names = [paper.label(config, results.data_name(config.dataset, config.data_dir)) for config in configs]
     labels = []
     for config, name in zip(configs, names):
         alike = [other for other, its in zip(configs, names) if its == name]
         departing = [
             f"{field.name}={_text(getattr(config, field.name))}"
             for field in dataclasses.fields(config)
-            if field.name not in ("seed", *records.WITHOUT_EFFECT)
+            if field.name not in ("seed", *results.WITHOUT_EFFECT)
             and getattr(config, field.name) != _usual(field, [getattr(other, field.name) for other in alike])
         ]
         labels.append(", ".join([name, *departing]))

@@ -4,6 +4,8 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import tensorflow as tf
+
 from experiments import distribution, machine, method, session
 from experiments.config import ExperimentConfig
 
@@ -118,6 +120,13 @@ def precision_note(config: ExperimentConfig) -> str:
 def minutes(seconds: float) -> str:
     """A duration in minutes, or in hours from 90 minutes on."""
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def print_estimate(configs: Sequence[ExperimentConfig]) -> None:
+    """Prints `estimate_all` of at least one run."""
+    for gpu in tf.config.list_physical_devices("GPU"):  # else the estimate would leave the runs no memory
+        tf.config.experimental.set_memory_growth(gpu, True)
+    print(estimate_all(configs), flush=True)
 
 
 def _kind(config: ExperimentConfig) -> tuple:

@@ -1,9 +1,10 @@
 """The paper's Table 1, and results laid out beside it."""
 
-import csv
 import functools
 import pathlib
 from collections.abc import Sequence
+
+import pandas as pd
 
 from experiments import command_line
 from experiments.config import ExperimentConfig, names
@@ -97,12 +98,8 @@ def _settings(dataset: str, attack: str) -> ExperimentConfig | None:
 
 @functools.cache
 def _table() -> dict[tuple[str, str, str], dict[str, float]]:
-    path = pathlib.Path(__file__).with_name("paper_table1.csv")
-    with open(path, newline="", encoding="utf-8") as file:
-        return {
-            (row["dataset"], row["attack"], row["variant"]): {name: float(row[name]) for name in COLUMNS}
-            for row in csv.DictReader(file)
-        }
+    table = pd.read_csv(pathlib.Path(__file__).with_name("paper_table1.csv"), float_precision="round_trip")
+    return table.set_index(["dataset", "attack", "variant"])[list(COLUMNS)].astype(float).to_dict("index")
 
 
 def _cell(name: str, figure: float | None) -> str:

@@ -1,11 +1,12 @@
-"""What several seeds say: means with intervals, paired differences, and how many tests there were."""
+"""Means over seeds with intervals, paired differences, and p-values adjusted for their number."""
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 CONFIDENCE = 0.95
 
@@ -20,7 +21,7 @@ class Estimate(NamedTuple):
         sd: their standard deviation (n - 1 in the denominator); None of a single value.
         low: lower end of the 95 % interval of the mean, by Student's t; None of a single value.
         high: its upper end.
-        num: how many values there were.
+        num: the number of values.
     """
 
     mean: float
@@ -35,11 +36,11 @@ class Difference(NamedTuple):
 
     Attributes:
         mean: of the differences.
-        low: lower end of its 95 % interval, by Student's t; None of a single pair, or of differences that are all
-            alike and not 0, of which the test can say nothing.
+        low: lower end of its 95 % interval, by Student's t; None of a single pair, and of differences that are all
+            alike and not 0, for which the test is not defined.
         high: its upper end.
         p_value: of the two-sided paired t-test that the mean is 0; None where there is no interval.
-        num: how many pairs there were.
+        num: the number of pairs.
     """
 
     mean: float
@@ -66,15 +67,15 @@ def estimate(values: Sequence[float]) -> Estimate:
     if values.size == 1:
         return Estimate(mean, None, None, None, 1)
     sd = float(values.std(ddof=1))
-    half = half_width(sd, values.size)
-    return Estimate(mean, sd, mean - half, mean + half, values.size)
+    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, values.size - 1)) * sd / np.sqrt(values.size)
+    return Estimate(mean, sd, float(mean - half), float(mean + half), values.size)
 
 
 def paired_difference(values: Sequence[float], others: Sequence[float]) -> Difference:
-    """By how much values exceed others of the same seeds.
+    """Tests by how much values exceed others of the same seeds.
 
     Args:
-        values: one a seed.
+        values: one for each seed.
         others: one for each of the same seeds, in the same order.
 
     Raises:
@@ -82,11 +83,10 @@ def paired_difference(values: Sequence[float], others: Sequence[float]) -> Diffe
     """
     if len(values) != len(others):
         raise ValueError(f"Pairs need as many values as others. Received: {len(values)} and {len(others)}.")
-    differences = np.subtract(values, others)
-    of_mean = estimate(differences)
+    of_mean = estimate(np.subtract(values, others))
     if of_mean.num == 1:
         return Difference(of_mean.mean, None, None, None, 1)
-    if of_mean.sd <= _ALIKE * abs(of_mean.mean):  # the t-test is undefined
+    if of_mean.sd <= _ALIKE * abs(of_mean.mean):  # the t-test is not defined
         if of_mean.mean == 0.0:
             return Difference(0.0, 0.0, 0.0, 1.0, of_mean.num)
         return Difference(of_mean.mean, None, None, None, of_mean.num)
@@ -95,30 +95,28 @@ def paired_difference(values: Sequence[float], others: Sequence[float]) -> Diffe
     return Difference(of_mean.mean, float(interval.low), float(interval.high), float(test.pvalue), of_mean.num)
 
 
-def half_width(sd: float, num: int) -> float:
-    """Half of the 95 % interval of a mean of `num` >= 2 values with this standard deviation."""
-    return float(stats.t.ppf(0.5 + CONFIDENCE / 2, num - 1)) * sd / math.sqrt(num)
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Adjusts p-values for their number (Holm); those that are None are no tests and stay."""
+    tested = [p_value for p_value in p_values if p_value is not None]
+    adjusted = iter(multipletests(tested, method="holm")[1].tolist() if tested else ())
+    return [None if p_value is None else next(adjusted) for p_value in p_values]
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusts p-values for their number, so that one below 0.05 arises by chance in 5 % of such families at most.
+def summary(runs: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """The means of figures over the runs of each row.
 
     Args:
-        p_values: of one family of tests, in [0, 1].
+        runs: of `results.tidy`.
+        names: columns of it.
 
     Returns:
-        Adjusted p-values in the order given.
-
-    Example:
-        >>> holm([0.01, 0.04])
-        [0.02, 0.04]
-
-    Reference:
-        Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 1979.
+        `Estimate`s, by title and name.
     """
-    order = np.argsort(p_values, kind="stable")
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(order):
-        largest = max(largest, (len(p_values) - rank) * p_values[index])
-        adjusted[index] = min(1.0, largest)
-    return adjusted
+    return runs.groupby("title", sort=False)[list(names)].agg(lambda values: [estimate(values)]).map(lambda one: one[0])
+
+
+def difference(runs: pd.DataFrame, title: str, other: str, name: str) -> Difference | None:
+    """By how much a figure of one row exceeds that of another, over the seeds that both have; None without any."""
+    mine, others = (runs.loc[runs["title"] == row].set_index("seed")[name] for row in (title, other))
+    pairs = pd.concat([mine, others], axis=1, join="inner", keys=["mine", "other"]).sort_index()
+    return None if pairs.empty else paired_difference(pairs["mine"].to_numpy(), pairs["other"].to_numpy())

@@ -4,10 +4,11 @@ import dataclasses
 import json
 
 import pytest
-from made_up import record_of
+from made_up import keep, record_of
 
 from experiments import compare
 from experiments.config import ExperimentConfig
+from experiments.sweep.grid import Row
 
 PINEAT = ExperimentConfig(variant="pineat", seed=1)
 ORIGINAL = dataclasses.replace(PINEAT, variant="original")
@@ -84,12 +85,9 @@ def test_what_autoattack_left_stands_beside(runs, capsys):
     assert [row[5] for row in rows] == ["-", "0.6500 at 0.1 (1,000)", "-"]
 
 
-def test_a_file_and_a_folder_of_records_name_runs_too(runs, capsys):
-    folder = runs / "records"
-    folder.mkdir()
-    (folder / "one.json").write_text((runs / "original" / "metrics.json").read_text())
-    (folder / "two.json").write_text((runs / "pineat1" / "metrics.json").read_text())
-    arguments = [str(folder), str(runs / "stopped" / "metrics.json"), f"--output_dir={runs / 'out'}"]
+def test_a_file_of_runs_names_runs_too(runs, capsys):
+    keep(runs / "runs.csv", *((Row(group="", label="", configs=()), config, {}) for config in (ORIGINAL, PINEAT)))
+    arguments = [str(runs / "runs.csv"), str(runs / "stopped" / "metrics.json"), f"--output_dir={runs / 'out'}"]
     assert compare.main(["compare", *arguments]) == 0
     assert len(table(capsys.readouterr().out)) == 2 + 3
 
@@ -101,7 +99,7 @@ def test_a_file_and_a_folder_of_records_name_runs_too(runs, capsys):
         (["original", "original"], "have the same seed and flags"),
         (["nothing"], "No such file"),
         (["."], "holds no finished run"),
-        (["broken.json"], "is no record of a run"),
+        (["broken.json"], "is no record of runs"),
         (["badaudit"], "is no audit"),
     ],
 )

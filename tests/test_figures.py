@@ -6,14 +6,14 @@ import keras
 import matplotlib.image
 import numpy as np
 import pytest
-from made_up import record_of
+from made_up import tidy
 
 from experiments import method
 from experiments.config import ExperimentConfig
 from experiments.figures import pareto, ratios, style
 from experiments.study import clusters
 from experiments.study.figure1 import main
-from experiments.sweep import plan, tables
+from experiments.sweep import plan
 
 IMAGES, PASSES = 50, 40
 
@@ -124,52 +124,43 @@ def test_ratios_stand_by_their_share_of_adversarial_examples():
 @pytest.mark.parametrize("groups", [["PGD"], ["", "PGD", "Dist"]])
 def test_every_row_looks_different(groups):
     titles = [(group, f"{number}") for group in groups for number in range(10)]
-    looks = style.looks(titles)
-    assert len(set(looks.values())) == len(titles)
+    looks = style.looks(tidy(*((group, label, [(ExperimentConfig(), {})]) for group, label in titles)))
+    assert len({(look.colour, look.mark) for look in looks.values()}) == len(titles)
     assert len(style.legend(looks)) == (10 if len(groups) == 1 else 12)
 
 
-def test_pictures_of_a_sweep_are_drawn(tmp_path):
-    sweep = plan.read(["sweep", "--flagfile=ratios_fmnist.flags", "--seeds=0-1", f"--records_dir={tmp_path / 'r'}"], "")
-    rng = np.random.default_rng(0)
-    for row in sweep.rows[:9]:
-        for config in row.configs:
-            sweep.records.add(row.slug, record_of(config, p_max=rng.uniform(0.51, 0.6), r_test=rng.uniform(0.5, 0.7)))
-    results = tables.results(sweep.rows, sweep.records)
-    assert ratios.has_ratios(results) and not ratios.has_ratios(results[:4])
-    pareto.write(tmp_path / "pareto.png", results, title="A sweep")
-    ratios.write(tmp_path / "ratios.png", results, title="A sweep")
-    assert is_drawn(tmp_path / "pareto.png") and is_drawn(tmp_path / "ratios.png")
+def of_rows(name, rows=slice(None), seeds="0-2", figures=lambda row: {}):
+    """Made-up runs of rows of a flag file."""
+    rows = plan.read(["sweep", f"--flagfile={name}_fmnist.flags", f"--seeds={seeds}"], "").rows[rows]
+    return tidy(*((row.group, row.label, [(config, figures(row)) for config in row.configs]) for row in rows))
 
 
-def test_the_picture_of_ratios_leaves_out_what_differs_in_more(tmp_path):
-    sweep = plan.read(["sweep", "--flagfile=ablations_fmnist.flags", f"--records_dir={tmp_path / 'r'}"], "")
-    for row in sweep.rows:
-        sweep.records.add(row.slug, record_of(row.configs[0]))
-    results = tables.results(sweep.rows, sweep.records)
-    alike = ratios._alike(results)
-    assert [result.row.label for result in alike] == ["PINEAT-1/1", "PINEAT-1/2", "PINEAT-2/1"]
-    originals = [r.row.label for r in results if r.row.configs[0].variant == "original"
-                 and ratios._settings(r) == ratios._settings(alike[0])]  # fmt: skip
-    assert originals == ["Original"]
-
-
-def test_what_a_far_row_crowds_is_magnified(tmp_path):
-    sweep = plan.read(["sweep", "--flagfile=ratios_fmnist.flags", "--seeds=0-2", f"--records_dir={tmp_path / 'r'}"], "")
+def test_pictures_of_a_sweep_are_drawn_and_what_a_far_row_crowds_is_magnified(tmp_path):
     rng = np.random.default_rng(1)
-    rows = sweep.rows[1:9]  # all by PGD
-    for row in rows:
-        for config in row.configs:
-            p_max, r_test = rng.uniform((0.51, 0.68), (0.55, 0.70))
-            far = row is rows[-1]
-            sweep.records.add(row.slug, record_of(config, p_max=p_max + 0.2 * far, r_test=r_test - 0.6 * far))
-    near, both = (tables.results(kept, sweep.records) for kept in (rows[:-1], rows))
-    pareto.write(tmp_path / "near.png", near, title="A sweep", with_paper=False)
-    pareto.write(tmp_path / "both.png", both, title="A sweep", with_paper=False)
+
+    def figures(row):
+        p_max, r_test = rng.uniform((0.51, 0.68), (0.55, 0.70))
+        far = row.label == "PINEAT-1/4"
+        return {"p_max": p_max + 0.2 * far, "r_test": r_test - 0.6 * far}
+
+    both = of_rows("ratios", slice(1, 12), figures=figures)
+    near = both[both["label"] != "PINEAT-1/4"]
+    assert len(near) < len(both) and ratios.has_ratios(near) and not ratios.has_ratios(near[:9])
+    ratios.write(tmp_path / "ratios.png", both, title="A sweep")
+    for name, runs in (("near", near), ("both", both)):
+        pareto.write(tmp_path / f"{name}.png", runs, title="A sweep", with_paper=False)
+    assert all(is_drawn(tmp_path / f"{name}.png") for name in ("near", "both", "ratios"))
     heights = {name: matplotlib.image.imread(tmp_path / f"{name}.png").shape[0] for name in ("near", "both")}
     assert heights["both"] == 2 * heights["near"]
     (left, right), (bottom, top) = pareto._crowd(both, ((0.5, 0.8), (0.0, 1.0)))
-    for result in near:
-        assert all(left < x < right for x in result.values("p_max").values()) and bottom < 0.69 < top
+    assert near["p_max"].between(left, right).all() and bottom < 0.69 < top
     assert right < 0.6 and bottom > 0.6
     assert pareto._crowd(both, ((0.525, 0.8), (0.0, 1.0)))[0][0] == 0.525  # never beyond the picture
+
+
+def test_the_picture_of_ratios_leaves_out_what_differs_in_more():
+    rows = ratios._rows(of_rows("ablations", seeds="0"))
+    alike = ratios._alike(rows)
+    assert list(alike["label"]) == ["PINEAT-1/1", "PINEAT-1/2", "PINEAT-2/1"]
+    originals = rows[(rows["variant"] == "original") & (rows["settings"] == alike["settings"].iloc[0])]
+    assert list(originals["label"]) == ["Original"]

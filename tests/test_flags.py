@@ -13,8 +13,8 @@ import tensorflow as tf
 from experiments import cost, examples, paper
 from experiments.config import ExperimentConfig, names
 from experiments.datasets import load
+from experiments.results import WITHOUT_EFFECT
 from experiments.run import experiment
-from experiments.sweep import records
 from pineat_tf import Predictor
 
 # 16 images, 4 at once, 2 rounds of 1/1: the second round sees what the first one left.
@@ -212,7 +212,7 @@ def test_the_record_says_what_a_field_was(run, name):
 
 def test_runs_are_told_apart_by_every_flag_that_changes_a_figure():
     idle = {name for name, row in ROWS.items() if row.effect == NOTHING and not row.atol}
-    assert set(records.WITHOUT_EFFECT) - {"data_dir"} == idle - {"deterministic"}
+    assert set(WITHOUT_EFFECT) - {"data_dir"} == idle - {"deterministic"}
 
 
 def test_what_changes_no_figure_says_where_results_go_and_how(run):

@@ -1,6 +1,7 @@
 """The architecture as a test: what may import what, and how long things may get."""
 
 import ast
+import graphlib
 import pathlib
 import subprocess
 import sys
@@ -95,6 +96,17 @@ def test_modules_of_the_runner_import_each_other_in_no_circle():
 
 def test_every_module_has_its_layer():
     assert {module_name(path) for path in MODULES} == set(RANK)
+
+
+def test_rooms_of_the_runner_import_each_other_one_way_only():
+    below: dict[str, set[str]] = {}
+    for path in (ROOT / "experiments").rglob("*.py"):
+        own = path.relative_to(ROOT / "experiments").with_suffix("").parts[0]
+        for module, name in imports(path):
+            if module and module.split(".")[0] == "experiments":
+                room = (module.split(".") + [name])[1]
+                below.setdefault(own, set()).update({room} - {own})
+    graphlib.TopologicalSorter(below).prepare()  # raises CycleError
 
 
 def test_the_library_needs_only_what_it_names():

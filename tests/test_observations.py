@@ -1,17 +1,17 @@
 """Statements about runs: what counts for them, and what becomes of the paper's own figures."""
 
-import dataclasses
 import json
 
+import pandas as pd
 import pytest
-from made_up import record_of
+from made_up import keep, tidy
 
 from experiments import cost, method, paper
 from experiments.config import VARIANTS
 from experiments.statistics import Difference
 from experiments.study import observations
 from experiments.study.observations import Comparison, Statement
-from experiments.sweep import plan, tables
+from experiments.sweep import plan
 
 FILES = ["--flagfile=table1_fmnist.flags", "--flagfile=ratios_fmnist.flags"]
 
@@ -55,24 +55,24 @@ def test_all_and_most_cases(verdicts, of_all, of_most):
 )
 def test_an_interval_is_on_a_side_within_a_margin_or_undecided(low, high, side, similar):
     difference = Difference(0.0, low, high, None, 3)
-    assert observations._side(difference) == side
+    assert observations._on_side(1)(difference) == side and observations._on_side(-1)(difference) == -side
     assert observations._within(0.01)(difference) == similar
 
 
 def written(folder, rows, seeds, figures_of):
-    """What the command makes of made-up records, by name of the statement."""
-    arguments = ["observations", *FILES, f"--seeds={seeds}", f"--records_dir={folder / 'records'}"]
-    sweep = plan.read(arguments, "")
-    for row in sweep.rows:
+    """What the command makes of made-up runs, by name of the statement."""
+    arguments = ["observations", *FILES, f"--seeds={seeds}", f"--output_dir={folder}"]
+    runs = []
+    for row in plan.read(arguments, "").rows:
         for config in row.configs:
             figures = figures_of(config)
             if figures and rows(row):
                 rounds = config.scaled_updates // config.round_ratio.updates_per_round
                 forward_units = rounds * method.round_cost(config).forwards
-                passes = cost.gradient_passes(config)
-                record = record_of(config, gradient_passes=passes, forward_units=forward_units, **figures)
-                sweep.records.add(f"{row.slug}-seed{config.seed}", record)
-    assert observations.main([*arguments, f"--output_dir={folder}"]) == 0
+                passes = {"gradient_passes": cost.gradient_passes(config), "forward_units": forward_units}
+                runs.append((row, config, figures | passes))
+    keep(folder / "runs.csv", *runs)
+    assert observations.main(arguments) == 0
     return {found["name"]: found for found in json.loads((folder / "observations.json").read_text(encoding="utf-8"))}
 
 
@@ -146,22 +146,21 @@ def test_rows_without_a_seed_in_common_are_not_compared(tmp_path):
     assert [found[name]["verdict"] for name in ("1a", "5")] == ["not run", "not run"]
 
 
-def test_ablations_and_additions_are_no_methods_of_the_paper(tmp_path, capsys):
-    sweep = ["--flagfile=ablations_fmnist.flags", "--seeds=0-1", f"--records_dir={tmp_path}"]
-    read = plan.read(["sweep", *sweep], "")
-    for row in read.rows:
-        for config in row.configs:
-            read.records.add(row.slug, record_of(config))
-    rows = observations.Rows(tables.results(read.rows, read.records))
-    assert rows.get("pgd", "original", "1/0").row.label == "Original"
-    assert rows.get("pgd", "pineat", "1/2").row.label == "PINEAT-1/2"
-    stopped = [result for result in tables.results(read.rows, read.records) if "stopped" in result.row.label]
+def of_rows(*files):
+    """Made-up runs of all rows of flag files."""
+    rows = plan.read(["sweep", *(f"--flagfile={name}.flags" for name in files), "--seeds=0-1"], "").rows
+    return tidy(*((row.group, row.label, [(config, {}) for config in row.configs]) for row in rows))
+
+
+def test_ablations_and_additions_are_no_methods_of_the_paper():
+    runs = of_rows("ablations_fmnist")
+    rows = observations.Rows(runs)
+    assert rows.get("pgd", "original") == "PGD Original" and rows.get("pgd", "pineat", "1/2") == "PGD PINEAT-1/2"
     with pytest.raises(ValueError, match="no row is of a method"):
-        observations.Rows(stopped)
-    twice = tables.results(read.rows, read.records)[:1]
-    other = dataclasses.replace(twice[0], row=dataclasses.replace(twice[0].row, label="Again"))
+        observations.Rows(runs[runs["label"].str.contains("schedule")])
+    twice = runs[runs["title"] == "PGD Original"]
     with pytest.raises(ValueError, match="'PGD Original' and 'PGD Again'"):
-        observations.Rows([*twice, other])
+        observations.Rows(pd.concat([twice, twice.assign(title="PGD Again", label="Again")]))
 
 
 def test_one_seed_decides_nothing_but_costs(tmp_path):
@@ -172,11 +171,5 @@ def test_one_seed_decides_nothing_but_costs(tmp_path):
 
 def test_without_a_record_there_is_nothing_to_say(tmp_path, capsys):
     assert observations.main(["observations", *FILES, f"--output_dir={tmp_path}"]) == 2
-    assert "there is no record of these rows" in capsys.readouterr().err
+    assert "there is no run of these rows" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
-
-
-def test_rows_of_one_method_count_by_the_first(tmp_path):
-    rows = plan.read(["sweep", *FILES, "--flagfile=ablations_fmnist.flags", f"--records_dir={tmp_path}"], "").rows
-    results = [tables.RowResult(row, {0: record_of(row.configs[0])}) for row in rows]
-    assert observations.Rows(results).get("pgd", "original", "1/0").row.label == "Original"

@@ -12,13 +12,12 @@ from html import unescape
 
 import numpy as np
 import pytest
-from made_up import record_of
+from made_up import tidy
 from matplotlib.image import imsave
 
 from experiments import paper
 from experiments.config import ExperimentConfig
 from experiments.sweep import page, tables
-from experiments.sweep.grid import Row
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 HOSTILE = """<img src=x onerror="document.title='owned'"> & 'A' </script><!-- $title"""
@@ -27,50 +26,42 @@ SHARES = ("a_train", "a_test", "r_train", "r_test", "p_e_nat", "p_e_adv", "p_max
 GAPS = {"nat": "a", "adv": "r"}
 
 
-def record(config, **figures):
-    """A made-up record with the gaps and the cost that follow from its figures and flags."""
-    shares = {**dict.fromkeys(SHARES, 0.5), **figures}
-    shares |= {f"gap_{kind}": (1 + shares[f"{a}_train"] - shares[f"{a}_test"]) / 2 for kind, a in GAPS.items()}
-    updates = config.scaled_updates
-    costs = {"gradient_passes": 9 * updates, "forward_units": 19 * updates}
-    return record_of(config, seconds=180.0, **costs, **shares)
-
-
-def result(group, label, figures, seeds=(0, 1, 2), **flags):
-    """A row whose seeds differ a little."""
-    flags = {"dataset": "fmnist", "width": 1, "updates": 400, **flags}
-    configs = tuple(ExperimentConfig(seed=seed, **flags) for seed in seeds)
+def row(group, label, figures, seeds=(0, 1, 2), **flags):
+    """A row whose seeds differ a little, with the gaps that follow from its figures."""
     rng = np.random.default_rng(len(label))
-    records = {
-        config.seed: record(config, **{name: value + rng.normal(scale=0.002) for name, value in figures.items()})
-        for config in configs
-    }
-    return tables.RowResult(Row(group=group, label=label, configs=configs), records)
+    runs = []
+    for seed in seeds:
+        config = ExperimentConfig(seed=seed, **{"dataset": "fmnist", "width": 1, "updates": 400, **flags})
+        shares = {**dict.fromkeys(SHARES, 0.5)}
+        shares |= {name: value + rng.normal(scale=0.002) for name, value in figures.items()}
+        shares |= {f"gap_{kind}": (1 + shares[f"{a}_train"] - shares[f"{a}_test"]) / 2 for kind, a in GAPS.items()}
+        runs.append((config, shares | {"seconds": 180.0}))
+    return group, label, runs
 
 
-def table1(seeds=(0, 1, 2)):
+def table1(seeds=(0, 1, 2), others=()):
     """The 13 rows of the paper's Table 1 on Fashion-MNIST, with figures near those of the paper."""
     rows = [("", "Natural", "pgd", "natural")]
     rows += [(a.upper(), label, a, variant) for a in ("pgd", "dist", "diff") for variant, label in VARIANTS.items()]
     configs = [ExperimentConfig(dataset="fmnist", attack=attack, variant=variant) for _, _, attack, variant in rows]
     figures = [{name: 0.45 + 0.5 * paper.paper_row(config)[name] for name in SHARES} for config in configs]
-    return [
-        result(group, label, values, seeds, attack=attack, variant=variant)
+    return tidy(*others, *(
+        row(group, label, values, seeds, attack=attack, variant=variant)
         for (group, label, attack, variant), values in zip(rows, figures)
-    ]
+    ))  # fmt: skip
 
 
 def hostile():
     """Two rows whose names would be a script, the title and the group with them."""
-    return [
-        result(HOSTILE, HOSTILE, {"r_test": 0.6}, attack="pgd", variant="pineat"),
-        result(HOSTILE, "Original", {"r_test": 0.7}, attack="pgd", variant="original"),
-    ]
+    return tidy(
+        row(HOSTILE, HOSTILE, {"r_test": 0.6}, attack="pgd", variant="pineat"),
+        row(HOSTILE, "Original", {"r_test": 0.7}, attack="pgd", variant="original"),
+    )
 
 
-def report(results, title="Table 1", references=("Original",), examples=1):
+def report(runs, title="Table 1", references=("Original",), examples=1):
     pictures = [(HOSTILE, png())] * examples
-    return page.report(results, title=title, references=references, examples=pictures)
+    return page.report(runs, title=title, references=references, examples=pictures)
 
 
 def png():
@@ -133,20 +124,19 @@ def test_hostile_names_stay_text():
 
 
 def test_all_rows_are_in_the_tables_and_in_the_plot():
-    results = table1()
-    text, titles = report(results), [result.row.title for result in results]
+    runs = table1()
+    text, titles = report(runs), list(runs["title"].unique())
     assert re.findall(r'<tr><th scope="row" data-value="([^"]*)">', text.partition('id="tests"')[0]) == titles
     assert [trace["name"] for trace in figure(text)["data"]] == [*titles, "front: beaten by no other row"]
 
 
 def test_a_cell_has_mean_spread_interval_and_the_papers_figure():
-    results = table1()
-    cell = cells(report(results), "PGD PINEAT-1/1")["r_test"]
-    row = next(r for r in results if r.row.title == "PGD PINEAT-1/1")
-    estimate = row.estimate("r_test")
+    runs = table1()
+    cell = cells(report(runs), "PGD PINEAT-1/1")["r_test"]
+    estimate = tables.estimates(runs).loc["PGD PINEAT-1/1", "r_test"]
     assert f"{estimate.mean:.4f} ± {estimate.sd:.4f}" in cell
     assert f"[{estimate.low:.4f}, {estimate.high:.4f}]" in cell
-    assert f"paper: {row.paper['r_test']:.4f}" in cell
+    assert "paper: 0.6824" in cell
 
 
 def test_a_single_run_has_neither_spread_nor_interval_nor_test():
@@ -157,53 +147,53 @@ def test_a_single_run_has_neither_spread_nor_interval_nor_test():
 
 
 def test_the_best_are_marked_as_in_the_other_tables():
-    results = table1()
-    text, tags = report(results), {"bold": "<strong>", "underline": "<u>", None: ""}
-    for result in results:
-        for name, cell in cells(text, result.row.title).items():
-            mark = tables.marks(results).get((result.row.title, name)) if name != "noise_floor" else None
-            assert all((tag in cell) == (kind == mark) for kind, tag in tags.items() if tag)
+    runs = table1()
+    text, tags, marks = report(runs), {"bold": "<strong>", "underline": "<u>"}, tables.marks(runs)
+    for title in runs["title"].unique():
+        for name, cell in cells(text, title).items():
+            assert all((tag in cell) == (kind == marks.get((title, name))) for kind, tag in tags.items())
 
 
 def test_flags_are_told_apart_from_those_of_all_rows():
     common, own = page.differing_flags(table1())
     assert "--dataset=fmnist" in common and not any("output_dir" in flag or "seed" in flag for flag in common)
-    assert own[4] == ["--attack=pgd", "--variant=pineat"]
+    assert own["PGD PINEAT-1/1"] == ["--attack=pgd", "--variant=pineat"]
 
 
 def test_the_page_says_what_is_in_it():
     facts = dict(page._facts(table1()))
     assert facts["runs"] == "39 with seeds 0, 1, 2" and facts["members (training images)"] == "10,000"
-    mixed = dict(page._facts([*table1(), result("", "Wide", {}, width=4)]))
-    assert mixed["network"] == "fmnist_vgg (width 1), fmnist_vgg (width 4)"
+    mixed = dict(page._facts(table1(others=[row("", "Wide", {}, width=4)])))
+    assert mixed["network"] == "fmnist_vgg (width 4), fmnist_vgg (width 1)"
 
 
 def test_paired_differences_say_what_is_significant():
-    rows = [
-        result("PGD", "Original", {"r_test": 0.7, "p_max": 0.60}, attack="pgd", variant="original"),
-        result("PGD", "PINEAT-1/1", {"r_test": 0.6, "p_max": 0.55}, attack="pgd", variant="pineat"),
-    ]
-    ((test),) = page._tests(rows, ["Original"])
+    runs = tidy(
+        row("PGD", "Original", {"r_test": 0.7, "p_max": 0.60}, attack="pgd", variant="original"),
+        row("PGD", "PINEAT-1/1", {"r_test": 0.6, "p_max": 0.55}, attack="pgd", variant="pineat"),
+    )
+    (test,) = page._tests(runs, ["Original"])
     verdicts = dict(zip(tables.TESTED, [cell["verdict"] for cell in test["cells"]]))
     assert (verdicts["r_test"], verdicts["p_max"]) == ("worse", "better")
-    assert "Paired differences" not in report(rows, references=())
+    assert "Paired differences" not in report(runs, references=())
 
 
 def test_a_report_needs_results():
     with pytest.raises(ValueError, match="needs results"):
-        page.report([], title="Nothing", references=())
+        page.report(tidy(), title="Nothing", references=())
 
 
 # ---------------------------------------------------------------- the plot
 
 
 def test_the_view_begins_at_the_rows_that_are_robust():
-    fragile = result("", "Natural", {"r_test": 0.01, "p_max": 0.9}, variant="natural")
-    results = [fragile, *table1()[1:]]
-    for name in ("r_test", "p_max"):
-        low, high = page._range(results, name)
-        assert not low <= fragile.estimate(name).mean <= high
-        assert all(low < r.estimate(name).low and r.estimate(name).high < high for r in results[1:])
+    runs = table1()
+    runs.loc[runs["title"] == "Natural", ["r_test", "p_max"]] = 0.01, 0.9
+    estimates = tables.estimates(runs)
+    for name, fragile in (("r_test", 0.01), ("p_max", 0.9)):
+        low, high = page._range(estimates, name)
+        assert not low <= fragile <= high
+        assert all(low < one.low and one.high < high for one in estimates[name].drop("Natural"))
 
 
 def test_the_own_method_is_labelled_and_intervals_are_drawn():
@@ -213,23 +203,17 @@ def test_the_own_method_is_labelled_and_intervals_are_drawn():
 
 
 @pytest.mark.parametrize("x, y", page.VIEWS)
-def test_every_view_holds_all_rows_and_the_front_that_none_beats(x, y):
-    results = table1()
-    view = page._view(results, x, y)
+def test_every_view_holds_all_rows_the_front_that_none_beats_and_noise_floors_of_leakage(x, y):
+    estimates = tables.estimates(table1())
+    view = page._view(estimates, [(0.5044, 0.5087)], x, y)
     points = list(zip([p[0] for p in view.traces["x"][:-1]], [p[0] for p in view.traces["y"][:-1]]))
-    assert points == [(r.estimate(x).mean, r.estimate(y).mean) for r in results]
+    assert points == [(a.mean, b.mean) for a, b in zip(estimates[x], estimates[y])]
     sign_x, sign_y = (1 if name in tables.LARGER_IS_BETTER else -1 for name in (x, y))
     front = list(zip(view.traces["x"][-1], view.traces["y"][-1]))
     for a, b in points:
         beaten = any(sign_x * c >= sign_x * a and sign_y * d >= sign_y * b and (c, d) != (a, b) for c, d in points)
         assert ((a, b) in front) != beaten
-
-
-def test_the_noise_floor_is_on_axes_of_leakage_only():
-    results = table1()
-    assert len(page._view(results, "p_max", "r_test").layout["shapes"]) == 1
-    assert len(page._view(results, "p_e_nat", "p_e_adv").layout["shapes"]) == 2
-    assert not page._view(results, "a_test", "r_test").layout["shapes"]
+    assert len(view.layout["shapes"]) == sum(name.startswith("p_") for name in (x, y))
 
 
 # ---------------------------------------------------------------- in a browser
@@ -266,12 +250,13 @@ def in_browser(text, width, directory):
 
 
 @pytest.mark.skipif(BROWSER is None, reason="Chromium is not installed")
-@pytest.mark.parametrize("results, width", [(table1, 500), (hostile, 1280)])
-def test_in_a_browser_tables_sort_and_the_plot_is_drawn(results, width, tmp_path):
-    rows = results()
-    found = in_browser(report(rows, title=HOSTILE), width, tmp_path)
+@pytest.mark.parametrize("made_up, width", [(table1, 500), (hostile, 1280)])
+def test_in_a_browser_tables_sort_and_the_plot_is_drawn(made_up, width, tmp_path):
+    runs = made_up()
+    titles = list(runs["title"].unique())
+    found = in_browser(report(runs, title=HOSTILE), width, tmp_path)
     assert found["title"] == HOSTILE
     assert found["rising"] == sorted(found["rising"]) and found["falling"] == found["rising"][::-1]
-    assert len(found["rising"]) == len(rows)
+    assert len(found["rising"]) == len(titles)
     assert found["overflow"] == 0
-    assert found["legend"] == [*(row.row.title for row in rows), "front: beaten by no other row"]
+    assert found["legend"] == [*titles, "front: beaten by no other row"]

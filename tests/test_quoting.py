@@ -4,7 +4,7 @@ import csv
 import io
 
 import pytest
-from made_up import record_of
+from made_up import tidy
 
 from experiments.sweep import grid, tables
 from pineat_tf.report import Markdown, markdown_table, quoted
@@ -56,8 +56,8 @@ def test_a_sweep_with_labels_that_mean_something_elsewhere_is_laid_out_as_text()
     label, group = '=HYPERLINK("x")', "@<b>`"
     text = f"{group} | {label} | fmnist_pgd.flags --variant=original"
     row = grid.parse_row(text, overlays=(), seeds=(0,), output_dir="r")
-    result = tables.RowResult(row, {0: record_of(row.configs[0])})
-    (cells,) = csv.DictReader(io.StringIO(tables.csv_text([result])))
+    runs = tidy((row.group, row.label, [(row.configs[0], {})]))
+    (cells,) = csv.DictReader(io.StringIO(tables.csv_text(runs)))
     assert (cells["group"], cells["label"]) == ("'" + group, "'" + label)
-    line = tables.markdown([result]).split("\n")[2]
+    line = tables.markdown(runs).split("\n")[2]
     assert line.startswith('| @&lt;b>\\` =HYPERLINK("x") |')

@@ -263,10 +263,10 @@ def test_results_are_enough_to_lay_a_row_out_beside_others(finished, tmp_path, c
     assert main(command(path)) == 2 and "holds no results of shadow models" in capsys.readouterr().err
 
 
-def test_records_alone_make_a_row_without_attackers(finished, tmp_path, capsys):
+def test_figures_alone_make_a_row_without_attackers(finished, tmp_path, capsys):
     path = tmp_path / "copy"
     path.mkdir()
-    shutil.copytree(finished / "records", path / "records")
+    shutil.copy(finished / "runs.csv", path)
     assert main(command(path, "--tables_only")) == 0
     (method,) = json.loads((path / "small.json").read_text())["methods"]
     assert method["leakage"] == [] and len(method["models"]["a_test"]) == 3
@@ -298,13 +298,13 @@ def test_a_model_whose_figures_were_not_recorded_is_called_again(finished, tmp_p
     path = tmp_path / "copy"
     shutil.copytree(finished, path)
     (path / "small.json").unlink()
-    before = sorted((path / "records").iterdir())
-    before[0].unlink()
+    before = (path / "runs.csv").read_text().splitlines()
+    (path / "runs.csv").write_text("\n".join([before[0], *before[2:]]) + "\n")
     flags = path / "runs" / "pgd-original-half0" / "run.flags"
     flags.write_text(flags.read_text().replace(str(finished), str(path)))
     assert main(command(path, "--dry_run")) == 0 and "1 models are to be trained" in capsys.readouterr().out
     assert main(command(path)) == 0  # it is finished already, and says so
-    assert sorted((path / "records").iterdir()) == before
+    assert sorted((path / "runs.csv").read_text().splitlines()) == sorted(before)
 
 
 @pytest.mark.parametrize("ending", [".json", ".csv", ".md", ".png"])
@@ -351,6 +351,6 @@ def test_what_is_missing_or_wrong_is_told(finished, tmp_path, capsys):
     shutil.rmtree(path / "queries")
     shutil.rmtree(path / "runs")
     assert main(command(path, "--tables_only")) == 0
-    assert "PGD Original: only its records are left" in capsys.readouterr().out
+    assert "PGD Original: only its figures are left" in capsys.readouterr().out
     assert main(command(path, "--num_models=2")) == 2 and "whole number >= 3" in capsys.readouterr().err
     assert main(["shadow", "--helpshort"]) == 0 and "--num_models" in capsys.readouterr().out

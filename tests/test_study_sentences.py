@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from experiments.shadow import attackers, outputs
-from experiments.statistics import paired_difference
-from experiments.sweep import plan, tables
+from experiments.statistics import difference, paired_difference
+from experiments.sweep import plan
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "experiments" / "study" / "results"
@@ -25,13 +25,10 @@ STUDY, README = words("docs/study.md"), words("README.md")
 
 @pytest.fixture(scope="module")
 def rows():
-    """All rows of the study on Fashion-MNIST that have a run, by title."""
-    found = {}
-    for name in ("table1", "ratios", "ablations", "recipes"):
-        arguments = [f"--flagfile={name}_fmnist.flags", "--overlay=study.flags", "--seeds=0-4"]
-        read = plan.read(["x", *arguments, f"--records_dir={RESULTS}/study_fmnist/records"], "")
-        found |= {result.row.title: result for result in tables.results(read.rows, read.records)}
-    return found
+    """All runs of the study on Fashion-MNIST, under the titles of their rows."""
+    files = [f"--flagfile={name}_fmnist.flags" for name in ("table1", "ratios", "ablations", "recipes")]
+    arguments = ["--overlay=study.flags", "--seeds=0-4", f"--runs_file={RESULTS}/study_fmnist/runs.csv"]
+    return plan.read(["x", *files, *arguments], "").finished()
 
 
 @pytest.fixture(scope="module")
@@ -111,9 +108,9 @@ CLAIMS = [
 
 @pytest.mark.parametrize("text, row, other, figure, expected", CLAIMS)
 def test_a_comparison_is_that_of_the_records(rows, text, row, other, figure, expected):
-    difference = rows[row].difference(rows[other], figure)
-    assert text.format(interval(difference)) in STUDY
-    assert side(difference) == expected
+    found = difference(rows, row, other, figure)
+    assert text.format(interval(found)) in STUDY
+    assert side(found) == expected
 
 
 def test_every_interval_in_the_prose_of_the_ablations_and_ratios_is_claimed(rows):
@@ -122,9 +119,9 @@ def test_every_interval_in_the_prose_of_the_ablations_and_ratios_is_claimed(rows
     prose = prose[prose.index("## The ratio") : prose.index("## Stronger attackers on membership")]
     prose = " ".join(line for line in prose.splitlines() if not line.startswith("|"))
     said = set(re.findall(r"[+-]?\.\d{4} \[[+-]?\.\d{4}, [+-]?\.\d{4}\]", " ".join(prose.split())))
-    checked = {interval(rows[row].difference(rows[other], figure)) for _, row, other, figure, _ in CLAIMS}
-    checked |= {interval_of_less(rows["Diff PINEAT-3/1"].difference(rows["Diff Original"], "p_max"))}
-    checked |= {interval_of_less(rows["Diff PINEAT-2/2"].difference(rows["Diff PINEAT-1/1"], "p_max"))}
+    checked = {interval(difference(rows, row, other, figure)) for _, row, other, figure, _ in CLAIMS}
+    checked |= {interval_of_less(difference(rows, "Diff PINEAT-3/1", "Diff Original", "p_max"))}
+    checked |= {interval_of_less(difference(rows, "Diff PINEAT-2/2", "Diff PINEAT-1/1", "p_max"))}
     assert said and said <= checked
 
 
@@ -135,7 +132,7 @@ def interval_of_less(difference):
 def test_what_is_said_of_all_ratios(rows):
     differences = {
         (attack, figure): [
-            rows[f"{attack} PINEAT-{ratio}"].difference(rows[f"{attack} Original"], figure) for ratio in RATIOS
+            difference(rows, f"{attack} PINEAT-{ratio}", f"{attack} Original", figure) for ratio in RATIOS
         ]
         for attack in ("PGD", "Dist", "Diff")
         for figure in ("a_test", "p_max")
@@ -161,22 +158,19 @@ def test_no_ratio_is_shown_to_beat_a_shorter_schedule(rows):
     assert "No ratio by PGD is shown to beat Original on a shorter schedule in any of the three figures" in STUDY
     for schedule in ("half", "3/8"):
         for ratio in RATIOS:
-            mine, other = rows[f"PGD PINEAT-{ratio}"], rows[f"PGD Original ({schedule} schedule)"]
-            found = [side(mine.difference(other, figure)) for figure in ("a_test", "r_test", "p_max")]
+            pair = (f"PGD PINEAT-{ratio}", f"PGD Original ({schedule} schedule)")
+            found = [side(difference(rows, *pair, figure)) for figure in ("a_test", "r_test", "p_max")]
             assert found[0] != "more" and found[1] != "more" and found[2] != "less", (schedule, ratio)
 
 
 def test_diff_leaks_most_at_one_to_one(rows):
     assert "By Diff 1/1 leaks more than every other ratio, and 3/2 and 4/1 least in the mean" in STUDY
-    one = rows["Diff PINEAT-1/1"]
-    others = [rows[f"Diff PINEAT-{ratio}"] for ratio in RATIOS if ratio != "1/1"]
-    assert {side(other.difference(one, "p_max")) for other in others} == {"less"}
-    assert {other.row.label for other in sorted(others, key=lambda o: o.estimate("p_max").mean)[:2]} == {
-        "PINEAT-3/2",
-        "PINEAT-4/1",
-    }
+    others = [f"Diff PINEAT-{ratio}" for ratio in RATIOS if ratio != "1/1"]
+    assert {side(difference(rows, other, "Diff PINEAT-1/1", "p_max")) for other in others} == {"less"}
+    means = rows[rows["title"].isin(others)].groupby("title")["p_max"].mean()
+    assert set(means.nsmallest(2).index) == {"Diff PINEAT-3/2", "Diff PINEAT-4/1"}
     for ratio in ("1/2", "1/3", "1/4"):
-        assert side(rows[f"Diff PINEAT-{ratio}"].difference(rows["Diff Original"], "a_test")) == "open"
+        assert side(difference(rows, f"Diff PINEAT-{ratio}", "Diff Original", "a_test")) == "open"
 
 
 def test_square_takes_its_share_of_those_that_were_left():
@@ -204,7 +198,7 @@ def test_square_takes_its_share_of_those_that_were_left():
 def test_what_shadow_models_find(studies):
     original, pineat = studies["PGD Original"], studies["PGD PINEAT-1/1"]
 
-    def difference(attacker, queries, figure):
+    def found(attacker, queries, figure):
         pair = (study.of(attacker, queries).values(figure) for study in (pineat, original))
         return paired_difference(*pair)
 
@@ -213,18 +207,18 @@ def test_what_shadow_models_find(studies):
 
     pairs = [(attacker, queries) for attacker in attackers.ATTACKERS for queries in attackers.QUERIES]
     assert "The AUC falls by every attacker and query" in STUDY
-    assert {side(difference(*pair, "auc")) for pair in pairs} == {"less"}
+    assert {side(found(*pair, "auc")) for pair in pairs} == {"less"}
     for study in (original, pineat):
         for figure in ("auc", "tpr_0.001"):
             assert max(pairs, key=lambda pair: np.mean(study.of(*pair).values(figure))) == (
                 "RMIA online",
                 "adversarial",
             )
-    best = difference("RMIA online", "adversarial", "auc")
+    best = found("RMIA online", "adversarial", "auc")
     assert "AUC {} against {} ".format(*means("RMIA online", "adversarial", "auc")) + f"({interval(best)})" in STUDY
-    low = difference("LiRA online, fixed variance", "adversarial", "tpr_0.001")
+    low = found("LiRA online, fixed variance", "adversarial", "tpr_0.001")
     assert f"({interval(low)}), and by x_adv" in STUDY and side(low) == "open"
-    both = difference("LiRA online, fixed variance", "adversarial and reverse symmetry", "tpr_0.001")
+    both = found("LiRA online, fixed variance", "adversarial and reverse symmetry", "tpr_0.001")
     assert f"together {interval(both)} *more* of PINEAT" in STUDY and side(both) == "more"
     threshold, rmia = (means(name, "natural", "tpr_0.001") for name in ("global threshold", "RMIA online"))
     assert f"a TPR of {threshold[0]} (original) and {threshold[1]} (PINEAT) at 0.1 % FPR" in STUDY
@@ -235,26 +229,26 @@ def test_what_the_records_of_the_half_schedule_say(studies):
     half, pineat = studies["PGD Original (half schedule)"], studies["PGD PINEAT-1/1"]
     assert len(half.runs) == len(pineat.runs) == 16 and half.leakage == []
 
-    def difference(figure):
+    def found(figure):
         return paired_difference(*([run[figure] for run in study.runs] for study in (half, pineat)))
 
-    assert f"its in-sample P_MAX is not told apart ({interval(difference('p_max'))})" in STUDY
-    assert f"nor its A_test ({interval(difference('a_test'))})" in STUDY
-    assert f"and it is more robust ({interval(difference('r_test'))})" in STUDY
-    assert [side(difference(name)) for name in ("p_max", "a_test", "r_test")] == ["open", "open", "more"]
+    assert f"its in-sample P_MAX is not told apart ({interval(found('p_max'))})" in STUDY
+    assert f"nor its A_test ({interval(found('a_test'))})" in STUDY
+    assert f"and it is more robust ({interval(found('r_test'))})" in STUDY
+    assert [side(found(name)) for name in ("p_max", "a_test", "r_test")] == ["open", "open", "more"]
 
 
 def test_readme_says_no_more_than_the_study(rows):
     assert "the original method on half its schedule leaks as little at no loss that the intervals show" in README
     for figure in ("p_max", "a_test"):
-        assert side(rows["PGD Original (half schedule)"].difference(rows["PGD PINEAT-1/1"], figure)) == "open"
+        assert side(difference(rows, "PGD Original (half schedule)", "PGD PINEAT-1/1", figure)) == "open"
     assert "PINEAT leaks more where reverse-symmetry examples are held in the pixel range" in README
     for attack in ("PGD", "Dist"):
         for other in ("Original", "AdvNat-1/1", "AdvRan-1/1"):
-            assert side(rows[f"{attack} PINEAT-1/1"].difference(rows[f"{attack} {other}"], "p_max")) == "less"
-    three = rows["Diff PINEAT-3/1"]
-    assert side(three.difference(rows["Diff Original"], "r_test")) == "open"
-    loss = [-three.difference(rows["Diff Original"], figure).mean for figure in ("p_max", "a_test")]
+            assert side(difference(rows, f"{attack} PINEAT-1/1", f"{attack} {other}", "p_max")) == "less"
+    pair = ("Diff PINEAT-3/1", "Diff Original")
+    assert side(difference(rows, *pair, "r_test")) == "open"
+    loss = [-difference(rows, *pair, figure).mean for figure in ("p_max", "a_test")]
     assert f"at {short(loss[0], 3, '')} less P_MAX and {short(loss[1], 3, '')} less accuracy" in README
 
 

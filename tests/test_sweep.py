@@ -14,14 +14,13 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
 import pytest
-from made_up import record_of
+from made_up import keep, tidy
 
-from experiments import command_line, statistics, tracking
-from experiments.config import ExperimentConfig
+from experiments import command_line, paper, results, statistics, tracking
 from experiments.sweep import grid, plan, tables
 from experiments.sweep.__main__ import main
-from experiments.sweep.records import Records
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 1200.0  # seconds, against a hang
@@ -120,98 +119,6 @@ def test_a_row_that_comes_twice_counts_once_if_its_flags_are_the_same():
         plan.read(["sweep", row, f"{row} --width=1"], "")
 
 
-# ---------------------------------------------------------------- records
-
-
-def test_a_record_is_found_by_its_flags_at_once_and_later(tmp_path):
-    config, records = ExperimentConfig(seed=3, epsilon=8 / 255, boundaries=(5,), learning_rates=(0.1, 0.01)), {}
-    records = Records(tmp_path / "a" / "records")
-    assert records.find(config) is None and len(records) == 0
-    records.add("pgd-original-seed3", record_of(config))
-    for kept in (records, Records(records.path)):
-        assert kept.find(config) == record_of(config) and len(kept) == 1
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"seed": 1}, {"variant": "original"}, {"epsilon": 0.2}, {"train_size": 100}, {"eval_steps": 3},
-        {"precision": "mixed_bfloat16"}, {"schedule_scale": 0.5}, {"rs_clip": False}, {"learning_rates": (1e-3,)},
-    ],
-)  # fmt: skip
-def test_a_run_with_other_flags_is_another(tmp_path, other):
-    records = Records(tmp_path)
-    records.add("run", record_of(ExperimentConfig()))
-    assert records.find(ExperimentConfig(**other)) is None
-
-
-def test_flags_that_change_no_figure_do_not_tell_runs_apart(tmp_path):
-    places = {"output_dir": "elsewhere", "data_dir": "/data", "export": (), "checkpoint_seconds": 1}
-    records = Records(tmp_path)
-    records.add("run", record_of(ExperimentConfig(**places)))
-    for options in {"resume": True}, {"overwrite": True}:
-        assert records.find(ExperimentConfig(**options)) is not None
-
-
-def test_two_files_of_images_are_two_data_sets(tmp_path):
-    records = Records(tmp_path)
-    records.add("run", record_of(ExperimentConfig(dataset="npz", data_dir="faces.npz")))
-    assert records.find(ExperimentConfig(dataset="npz", data_dir="faces.npz")) is not None
-    assert records.find(ExperimentConfig(dataset="npz", data_dir="flowers.npz")) is None
-
-
-def test_a_flag_that_an_older_record_does_not_know_had_its_default(tmp_path):
-    old = record_of(ExperimentConfig())
-    del old["flags"]["order"], old["flags"]["schedule_scale"]
-    Records(tmp_path).add("run", old)
-    records = Records(tmp_path)
-    assert records.find(ExperimentConfig()) == old
-    assert records.find(ExperimentConfig(order="companions")) is None
-
-
-def test_two_sweeps_share_a_folder_whatever_their_rows_are_called(tmp_path):
-    text = "PGD | {} | fmnist_pgd.flags --variant=original {}"
-    (mine,) = parse(text.format("Original", ""), output_dir="runs/a").configs
-    (theirs,) = parse(text.format("Madry et al.", "--epsilon=0.1"), output_dir="runs/b").configs
-    Records(tmp_path).add("pgd-original-seed0", record_of(mine))
-    assert Records(tmp_path).find(theirs) is not None
-
-
-def test_the_file_of_a_record_tells_apart_rows_of_one_title_with_other_flags(tmp_path):
-    records, configs = Records(tmp_path), [ExperimentConfig(), ExperimentConfig(width=1)]
-    for config in (*configs, *configs):
-        records.add("pgd-original-seed0", record_of(config, a_test=0.5 + config.width / 4))
-    assert len(list(tmp_path.iterdir())) == 2
-    assert [Records(tmp_path).find(config)["a_test"] for config in configs] == [0.5, 0.75]
-
-
-GOOD = record_of(ExperimentConfig())
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"{", b"\xff\xfe", b"[]", b"null", b"{}", json.dumps({**GOOD, "flags": ["--seed=0"]}).encode()]
-    + [json.dumps({k: v for k, v in GOOD.items() if k != name}).encode() for name in ("flags", "cost", "noise_floor")]
-    + [
-        json.dumps({**GOOD, **part}).encode()
-        for part in (
-            {"cost": 3},
-            {"a_test": None},
-            {"p_max": float("nan")},
-            {"versions": 1},
-            {"gap_nat": True},
-            {"flags": {k: v for k, v in GOOD["flags"].items() if k != "seed"}},
-        )
-    ],
-    ids=lambda content: content[:20],
-)
-def test_a_file_that_is_no_record_is_refused_by_name(tmp_path, content):
-    Records(tmp_path).add("run", GOOD)
-    (tmp_path / "broken.json").write_bytes(content)
-    with pytest.raises(ValueError, match="broken.json' is no record of a run"):
-        Records(tmp_path)
-
-
 # ---------------------------------------------------------------- tables
 
 NATURAL = " | Natural | fmnist_natural.flags"
@@ -223,14 +130,13 @@ PGD = [
 DIST = ["Dist | Original | fmnist_dist.flags --variant=original", "Dist | PINEAT-1/1 | fmnist_dist.flags"]
 
 
-def tabulated(folder, figures):
-    """Results of rows for which there are made-up records: row -> seed -> figures that are not the usual ones."""
-    records, rows = Records(folder), []
-    for text, by_seed in figures.items():
-        rows.append(parse(text, seeds=range(5)))
-        for seed, values in by_seed.items():
-            records.add(rows[-1].slug, record_of(rows[-1].configs[seed], **values))
-    return tables.results(rows, records)
+def tabulated(figures):
+    """Made-up runs: row -> seed -> figures that are not the usual ones."""
+    rows = {text: parse(text, seeds=range(5)) for text in figures}
+    return tidy(*(
+        (row.group, row.label, [(row.configs[seed], values) for seed, values in figures[text].items()])
+        for text, row in rows.items()
+    ))  # fmt: skip
 
 
 def cells_of(markdown):
@@ -240,52 +146,50 @@ def cells_of(markdown):
     return [dict(zip(lines[0], line)) for line in lines[2:]]
 
 
-def test_a_cell_is_the_mean_over_seeds_with_its_deviation_and_rows_without_a_run_are_left_out(tmp_path):
+def test_a_cell_is_the_mean_over_seeds_with_its_deviation():
     first = {"a_test": 0.90, "gap_nat": 0.6, "gap_adv": 0.5, "seconds": 90, "gradient_passes": 1_234_567}
     second = {"a_test": 0.92, "gap_nat": 0.5, "gap_adv": 0.8, "seconds": 150, "gradient_passes": 1_234_567}
-    several, single = tabulated(tmp_path, {PGD[0]: {1: first, 4: second}, PGD[1]: {}, PGD[2]: {0: {}}})
-    assert tables.cell(several, "a_test") == "0.9100 ± 0.0141"  # 0.02 / sqrt(2)
-    assert tables.cell(several, "gap") == "0.7000 ± 0.1414"  # 0.6 and 0.8, the larger of either run
-    assert tables.cell(several, "minutes") == "2.0 ± 0.7"  # 1.5 and 2.5: 1 / sqrt(2)
-    assert tables.cell(several, "gradient_passes") == "1,234,567"
-    assert tables.cell(single, "a_test") == "0.9000"
-    assert several.values("a_test") == {1: 0.90, 4: 0.92}
+    means = tables.estimates(tabulated({PGD[0]: {1: first, 4: second}, PGD[2]: {0: {}}}))
+    cells = {name: tables.cell(name, one) for name, one in means.loc["PGD Original"].items()}
+    assert cells["a_test"] == "0.9100 ± 0.0141"  # 0.02 / sqrt(2)
+    assert cells["gap"] == "0.7000 ± 0.1414"  # 0.6 and 0.8, the larger of either run
+    assert cells["minutes"] == "2.0 ± 0.7"  # 1.5 and 2.5: 1 / sqrt(2)
+    assert cells["gradient_passes"] == "1,234,567"
+    assert tables.cell("a_test", means.loc["PGD PINEAT-1/2", "a_test"]) == "0.9000"
 
 
-def marks_of(folder, name, **values):
+def marks_of(name, **values):
     """Marks of one figure by title, where rows are given as letters: N, P0 ... P2 and D0, D1."""
     texts = {"N": NATURAL, **{f"P{i}": text for i, text in enumerate(PGD)}, **{f"D{i}": t for i, t in enumerate(DIST)}}
-    results = tabulated(folder, {texts[key]: {0: {name: value}} for key, value in values.items()})
-    keys = dict(zip((result.row.title for result in results), values))
-    return {keys[title]: mark for (title, figure), mark in tables.marks(results).items() if figure == name}
+    runs = tabulated({texts[key]: {0: {name: value}} for key, value in values.items()})
+    keys = dict(zip(runs["title"], values))
+    return {keys[title]: mark for (title, figure), mark in tables.marks(runs).items() if figure == name}
 
 
-def test_the_best_of_all_is_bold_and_the_best_of_a_group_underlined(tmp_path):
-    marks = marks_of(tmp_path, "a_test", N=0.95, P0=0.90, P1=0.91, D0=0.80, D1=0.70)
+def test_the_best_of_all_is_bold_and_the_best_of_a_group_underlined():
+    marks = marks_of("a_test", N=0.95, P0=0.90, P1=0.91, D0=0.80, D1=0.70)
     assert marks == {"N": "bold", "P1": "underline", "D0": "underline"}
 
 
-def test_less_leakage_is_better_and_a_group_of_one_has_no_best(tmp_path):
-    marks = marks_of(tmp_path, "p_max", N=0.60, P0=0.61, P1=0.55, D0=0.60, D1=0.58)
+def test_less_leakage_is_better_and_a_group_of_one_has_no_best():
+    marks = marks_of("p_max", N=0.60, P0=0.61, P1=0.55, D0=0.60, D1=0.58)
     assert marks == {"P1": "bold", "D1": "underline"}
 
 
-def test_less_time_is_better(tmp_path):
-    assert tables.marks(tabulated(tmp_path, {PGD[0]: {0: {"seconds": 600}}, PGD[1]: {0: {"seconds": 60}}})) == {
+def test_less_time_is_better():
+    assert tables.marks(tabulated({PGD[0]: {0: {"seconds": 600}}, PGD[1]: {0: {"seconds": 60}}})) == {
         ("PGD AdvNat-1/1", "minutes"): "bold"
     }
 
 
-def test_figures_that_print_alike_are_equally_good(tmp_path):
-    marks = marks_of(tmp_path, "r_test", N=0.1, P0=0.70001, P1=0.69999, P2=0.6, D0=0.5, D1=0.50001)
+def test_figures_that_print_alike_are_equally_good():
+    marks = marks_of("r_test", N=0.1, P0=0.70001, P1=0.69999, P2=0.6, D0=0.5, D1=0.50001)
     assert marks == {"P0": "bold", "P1": "bold"}  # and neither of D: none is better
-    assert marks_of(tmp_path / "alike", "r_test", P0=0.7, P1=0.7) == {}
+    assert marks_of("r_test", P0=0.7, P1=0.7) == {}
 
 
-def test_a_table_shows_marks_and_the_papers_row_beneath_those_that_it_has(tmp_path):
-    results = tabulated(
-        tmp_path, {NATURAL: {0: {"a_test": 0.8}}, PGD[0]: {0: {}, 1: {}}, PGD[2]: {0: {"a_test": 0.85}}}
-    )
+def test_a_table_shows_marks_and_the_papers_row_beneath_those_that_it_has():
+    results = tabulated({NATURAL: {0: {"a_test": 0.8}}, PGD[0]: {0: {}, 1: {}}, PGD[2]: {0: {"a_test": 0.85}}})
     lines = cells_of(tables.markdown(results))
     paper = "*in the paper, at full scale*"
     assert [line["method"] for line in lines] == ["Natural", paper, "PGD Original", paper, "PGD PINEAT-1/2"]
@@ -296,13 +200,13 @@ def test_a_table_shows_marks_and_the_papers_row_beneath_those_that_it_has(tmp_pa
 
 def test_a_method_of_which_a_part_is_exchanged_is_not_in_the_paper():
     rows = plan.read(["sweep", "--flagfile=ablations_fmnist.flags", "--overlay=study.flags"], "").rows
-    in_paper = [row.label for row in rows if tables.RowResult(row, {}).paper]
+    in_paper = [row.label for row in rows if paper.paper_row(row.configs[0])]
     assert in_paper == ["Original", "AdvNat-1/1", "AdvRan-1/1", "PINEAT-1/1"]
 
 
-def test_csv_reads_back(tmp_path):
+def test_csv_reads_back():
     quoted = 'PGD | Original, "3/4" | fmnist_pgd.flags --variant=original --ratio=2/1'
-    results = tabulated(tmp_path, {quoted: {0: {"a_test": 0.90}, 3: {"a_test": 0.92}}, PGD[2]: {1: {"a_test": 0.85}}})
+    results = tabulated({quoted: {0: {"a_test": 0.90}, 3: {"a_test": 0.92}}, PGD[2]: {1: {"a_test": 0.85}}})
     several, single = csv.DictReader(io.StringIO(tables.csv_text(results)))
     assert (several["group"], several["label"], several["seeds"]) == ("PGD", 'Original, "3/4"', "0 3")
     spread = [float(several[f"a_test_{part}"]) for part in ("mean", "sd", "low", "high")]
@@ -312,20 +216,7 @@ def test_csv_reads_back(tmp_path):
     assert [single[f"a_test_{part}"] for part in ("mean", "sd", "low", "high")] == ["0.85", "", "", ""]
 
 
-def test_runs_are_paired_by_their_seeds(tmp_path):
-    mine, others = {0: 0.9, 1: 0.1, 2: 0.8}, {0: 0.8, 2: 0.6, 3: 0.99}
-    figures = {
-        PGD[1]: {s: {"a_test": v} for s, v in mine.items()},
-        PGD[0]: {s: {"a_test": v} for s, v in others.items()},
-    }
-    row, reference = tabulated(tmp_path, figures)
-    # Seeds 0 and 2: differences 0.1 and 0.2, mean 0.15, sd 0.1 / sqrt(2), and t of 1 degree of freedom is 12.7062.
-    expected = (0.15, 0.15 - 12.7062 * 0.05, 0.15 + 12.7062 * 0.05)
-    difference = row.difference(reference, "a_test")
-    assert difference[:3] == pytest.approx(expected, abs=1e-6) and difference.num == 2
-
-
-def test_rows_are_tested_in_their_group_by_p_values_adjusted_within_figure_and_reference(tmp_path):
+def test_rows_are_tested_in_their_group_by_p_values_adjusted_within_figure_and_reference():
     seeds = (0.01, 0.02, 0.04, 0.03)  # differences of a row from another are those of the factors, times these
     factors = {NATURAL: 9, PGD[0]: 0, PGD[1]: 1, PGD[2]: -2, DIST[0]: 0, DIST[1]: 3}
     noise = {text: (0.001 * i, -0.002 * i, 0.0, 0.003) for i, text in enumerate(factors)}
@@ -334,31 +225,36 @@ def test_rows_are_tested_in_their_group_by_p_values_adjusted_within_figure_and_r
         for text, factor in factors.items()
     }
     single = "PGD | Once | fmnist_pgd.flags --width=1"  # one pair has no p-value, and is no test to adjust for
-    found = tables.tests(tabulated(tmp_path, figures | {single: {1: {}}}), ["Original", "AdvNat-1/1"])
-    names = [(row.row.title, reference.row.title) for row, reference, _ in found]
-    original = [("PGD AdvNat-1/1", "PGD Original"), ("PGD PINEAT-1/2", "PGD Original"), ("PGD Once", "PGD Original"),
-                ("Dist PINEAT-1/1", "Dist Original")]  # fmt: skip
-    advnat = [(title, "PGD AdvNat-1/1") for title in ("PGD Original", "PGD PINEAT-1/2", "PGD Once")]
-    assert sorted(names) == sorted(original + advnat)
-    for pairs in (original, advnat):
-        of_pair = {name: (row, reference, differences) for name, (row, reference, differences) in zip(names, found)}
-        tested = [of_pair[pair] for pair in pairs if pair[0] != "PGD Once"]
-        for figure in tables.TESTED:
-            raw = [row.difference(reference, figure).p_value for row, reference, _ in tested]
-            assert [differences[figure].p_value for *_, differences in tested] == statistics.holm(raw)
-            assert of_pair["PGD Once", pairs[0][1]][2][figure].p_value is None
+    runs = tabulated(figures | {single: {1: {}}})
+    found = tables.tests(runs, ["Original", "AdvNat-1/1"])
+    original = ["PGD AdvNat-1/1", "PGD PINEAT-1/2", "PGD Once", "Dist PINEAT-1/1"]
+    advnat = ["PGD Original", "PGD PINEAT-1/2", "PGD Once"]
+    assert [*zip(found["title"], found["against"])] == [
+        *((title, "Original") for title in (*original[:2], original[3], original[2])),
+        *((title, "AdvNat-1/1") for title in advnat),
+    ]
+    for against, titles in (("Original", original), ("AdvNat-1/1", advnat)):
+        of_reference = found[found["against"] == against].set_index("title")
+        for name in tables.TESTED:
+            tested = [title for title in titles if title != "PGD Once"]
+            raw = [
+                statistics.difference(runs, title, f"{title.split()[0]} {against}", name).p_value for title in tested
+            ]
+            assert [of_reference.loc[title, name].p_value for title in tested] == statistics.holm(raw)
+            assert of_reference.loc["PGD Once", name].p_value is None
 
 
-def test_a_table_of_differences_leaves_out_what_has_no_pair(tmp_path):
-    results = tabulated(tmp_path, {PGD[0]: {0: {}, 1: {}}, PGD[1]: {1: {"r_test": 0.75}}, PGD[2]: {3: {}, 1: {}}})
+def test_a_table_of_differences_leaves_out_what_has_no_pair():
+    results = tabulated({PGD[0]: {0: {}, 1: {}}, PGD[1]: {1: {"r_test": 0.75}}, PGD[2]: {3: {}, 1: {}}})
     first, second = cells_of(tables.tests_markdown(results, ["Original"]))
     assert (first["method"], first["against"], first["pairs"]) == ("PGD AdvNat-1/1", "Original", "1")
     assert (first["R_test"], first["p (R_test, Holm)"]) == ("+0.0500", "-")
     assert second["pairs"] == "1" and tables.tests_markdown(results, ["Natural"]) == ""
 
 
-def test_records_of_other_sweeps_alone_are_nothing_to_lay_out(tmp_path, capsys):
-    tabulated(tmp_path / "records", {PGD[0]: {0: {}}})
+def test_runs_of_other_sweeps_alone_are_nothing_to_lay_out(tmp_path, capsys):
+    row = parse(PGD[0])
+    keep(tmp_path / "runs.csv", (row, row.configs[0], {}))
     assert main(["sweep", f"--row={PGD[1]}", f"--output_dir={tmp_path}", "--tables_only"]) == 2
     assert "which is nothing yet" in capsys.readouterr().err
 
@@ -378,7 +274,7 @@ def test_a_directory_of_other_flags_is_noticed_before_a_run(tmp_path, capsys):
 
 def test_places_that_cannot_be_written_are_noticed_before_a_run(tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    for name in ("output_dir", "records_dir"):
+    for name in ("output_dir", "runs_file"):
         places = [f"--output_dir={tmp_path / 'out'}", f"--{name}={tmp_path / 'file' / 'below'}"]
         assert main(["sweep", f"--row={PGD[1]}", "--overlay=smoke.flags", *places]) == 2
         assert "file" in capsys.readouterr().err
@@ -406,8 +302,8 @@ RUNS = [f"pgd-{name}-seed{seed}" for name in ("original", "pineat-1-1") for seed
         ([*COMMAND, "--seeds=4-0"], "'4-0'"),
         ([*COMMAND, "--name="], "Received: ''"),
         ([*COMMAND, "--name=a/b"], "Received: 'a/b'"),
-        ([*COMMAND, "--row=PGD | B | fmnist.flags --seed=3"], "--seed=3 is not for a row to say"),
-        ([*COMMAND, "--row=PGD | B | fmnist.flags --output_dir=x"], "--output_dir=x is not for a row to say"),
+        ([*COMMAND, "--row=PGD | B | fmnist.flags --seed=3"], "--seed=3 cannot be set by a row"),
+        ([*COMMAND, "--row=PGD | B | fmnist.flags --output_dir=x"], "--output_dir=x cannot be set by a row"),
         ([*COMMAND, "--reference=Original,Free"], "names no row by 'Free'; the labels of the rows are 'Original'"),
         ([*COMMAND, "--only=Dist *"], "'Dist *'"),
         ([*COMMAND, "--row=pgd | original | fmnist.flags"], "two of 'pgd original'"),
@@ -547,75 +443,69 @@ def test_sigterm_ends_the_command_and_its_runs_which_keep_a_checkpoint(swept):
     assert any("Going on from update" in path.read_text() for path in swept.out.glob("runs/*.log"))
 
 
-def test_a_sweep_leaves_a_record_a_run_and_its_tables(swept):
+def test_a_sweep_leaves_a_line_for_each_run_and_its_tables(swept):
     code, printed = swept.finished
     assert code == 0 and f"Tables and report are in {swept.out}." in printed
-    kept = {path.name[:-14]: json.loads(path.read_text()) for path in swept.out.glob("records/*-????????.json")}
-    assert sorted(kept) == RUNS
-    for name, record in kept.items():
-        assert record == json.loads((swept.out / "runs" / name / "metrics.json").read_text())
+    runs = pd.read_csv(swept.out / "runs.csv").sort_values(["label", "flags.seed"])
+    assert list(runs["group"] + " " + runs["label"]) == ["PGD Original"] * 2 + ["PGD PINEAT-1/1"] * 2
+    for name, a_test in zip(RUNS, runs["a_test"]):
+        assert a_test == json.loads((swept.out / "runs" / name / "metrics.json").read_text())["a_test"]
     text = (swept.out / "smoke.md").read_text()
     assert text.startswith("# Smoke\n") and "## Paired differences" in text
-    with open(swept.out / "smoke.csv", newline="") as file:
-        rows = {row["label"]: row for row in csv.DictReader(file)}
-    for label, names in ("Original", RUNS[:2]), ("PINEAT-1/1", RUNS[2:]):
-        assert rows[label]["seeds"] == "0 1"
-        mean = sum(kept[name]["a_test"] for name in names) / 2
-        assert float(rows[label]["a_test_mean"]) == pytest.approx(mean, rel=1e-5)
-
-
-def test_tables_alone_are_made_of_what_is_done(swept, tmp_path, capsys):
-    more = ["--seeds=0-2", f"--records_dir={swept.out / 'records'}", f"--output_dir={tmp_path}", "--tables_only"]
-    assert main(["sweep", *COMMAND, *more]) == 0
-    assert capsys.readouterr().out.startswith("2 rows, 6 runs, of which 4 are done.\nTables and report are in ")
-    assert (tmp_path / "smoke.md").read_text() == (swept.out / "smoke.md").read_text()
-    assert not (tmp_path / "runs").exists()
+    table = pd.read_csv(swept.out / "smoke.csv").set_index("label")
+    assert list(table["seeds"]) == ["0 1", "0 1"]
+    assert table["a_test_mean"].to_dict() == pytest.approx(runs.groupby("label")["a_test"].mean().to_dict(), rel=1e-5)
 
 
 def times_of(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_sweep_that_is_done_runs_nothing_and_says_so(swept, capsys):
-    before = [times_of(swept.out / name) for name in ("runs", "records")]
+def test_what_is_done_is_laid_out_and_not_run_again(swept, tmp_path, capsys):
+    more = ["--seeds=0-2", f"--runs_file={swept.out / 'runs.csv'}", f"--output_dir={tmp_path}", "--tables_only"]
+    assert main(["sweep", *COMMAND, *more]) == 0
+    assert capsys.readouterr().out.startswith("2 rows, 6 runs, of which 4 are done.\nTables and report are in ")
+    assert (tmp_path / "smoke.md").read_text() == (swept.out / "smoke.md").read_text()
+    assert not (tmp_path / "runs").exists()
+    before = times_of(swept.out / "runs"), (swept.out / "runs.csv").stat().st_mtime_ns
     assert main(["sweep", *COMMAND, f"--output_dir={swept.out}"]) == 0
     assert capsys.readouterr().out.startswith("2 rows, 4 runs, of which 4 are done.\nTables and report are in ")
-    assert [times_of(swept.out / name) for name in ("runs", "records")] == before
+    assert (times_of(swept.out / "runs"), (swept.out / "runs.csv").stat().st_mtime_ns) == before
 
 
-@pytest.fixture(scope="module")
-def resumed(swept):
-    """The sweep once more without one of its records, and with a row that cannot run: exit code and stderr."""
-    (lost,) = swept.out.glob(f"records/{RUNS[0]}-*.json")
-    lost.unlink()
-    before, error = times_of(swept.out / "runs"), io.StringIO()
+def test_a_lost_run_is_taken_from_its_directory_and_one_that_fails_is_told(swept, capsys):
+    runs = results.read_csv(swept.out / "runs.csv")
+    lost = {"label": "Original", "flags.seed": 0}
+    kept = [run for run in runs if any(run[name] != value for name, value in lost.items())]
+    results.write(swept.out / "runs.csv", kept)
+    before = times_of(swept.out / "runs")
     broken = f"--row=PGD | Broken | quickstart.flags --variant=pineat {FLAGS} --batch_size=1000"
-    with contextlib.redirect_stderr(error):
-        code = main(["sweep", *COMMAND, broken, "--seeds=0", f"--output_dir={swept.out}"])
-    changed = {path.name for path, when in times_of(swept.out / "runs").items() if before.get(path) != when}
-    return code, error.getvalue().splitlines()[-1], lost, changed
-
-
-def test_a_run_without_its_record_is_taken_from_its_directory_and_no_other_is_touched(swept, resumed):
-    _, _, lost, changed = resumed
-    assert lost.exists() and changed == {f"{RUNS[0]}.log", "pgd-broken-seed0.log", "pgd-broken-seed0.error"}
-    assert "finished already" in (swept.out / "runs" / f"{RUNS[0]}.log").read_text()
-
-
-def test_a_run_that_fails_is_told_and_the_others_are_kept(swept, resumed):
-    code, error, _, _ = resumed
-    assert code == 2 and error.startswith("error: 1 of 2 runs failed (pgd-broken-seed0: ")
+    assert main(["sweep", *COMMAND, broken, "--seeds=0", f"--output_dir={swept.out}"]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: 1 of 2 runs failed (pgd-broken-seed0: ")
     assert "`batch_size` must be at most the number of training images, 200" in error
-    assert len(list(swept.out.glob("records/*.json"))) == 4
-    with open(swept.out / "smoke.csv", newline="") as file:
-        assert [row["label"] for row in csv.DictReader(file)] == ["Original", "PINEAT-1/1"]
+    changed = {path.name for path, when in times_of(swept.out / "runs").items() if before.get(path) != when}
+    assert changed == {f"{RUNS[0]}.log", "pgd-broken-seed0.log", "pgd-broken-seed0.error"}
+    assert "finished already" in (swept.out / "runs" / f"{RUNS[0]}.log").read_text()
+    assert len(results.Runs(swept.out / "runs.csv")) == len(kept) + 1 == 4
+    assert list(pd.read_csv(swept.out / "smoke.csv")["label"]) == ["Original", "PINEAT-1/1"]
 
 
-def test_a_ray_cluster_runs_what_processes_run(tmp_path, monkeypatch, swept):
-    pytest.importorskip("ray")
+@pytest.mark.parametrize("executor", ["ray", "dask"])
+def test_a_cluster_runs_what_processes_run(tmp_path, monkeypatch, swept, executor):
+    pytest.importorskip({"ray": "ray", "dask": "distributed"}[executor])
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    arguments = [*COMMAND, "--only=PGD Original", "--seeds=1", "--executor=ray", f"--output_dir={tmp_path / 'out'}"]
+    arguments = [*COMMAND, "--only=PGD Original", f"--executor={executor}", f"--output_dir={tmp_path / 'out'}"]
     assert main(["sweep", *arguments]) == 0
-    (ray,), (local,) = tmp_path.glob("out/records/*.json"), swept.out.glob(f"records/{RUNS[1]}-*.json")
-    assert ray.name == local.name
-    assert json.loads(ray.read_text())["flags"] == json.loads(local.read_text())["flags"]
+    (remote, local) = (results.Runs(folder / "runs.csv") for folder in (tmp_path / "out", swept.out))
+    for config in plan.read(["sweep", *arguments], "").rows[0].configs:
+        names = ("label", "a_test", "p_max", "machine.cores")
+        assert [remote.find(config)[name] for name in names] == [local.find(config)[name] for name in names]
+
+
+def test_a_cluster_that_is_not_installed_or_has_one_run_at_once_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main(["sweep", *COMMAND, f"--output_dir={tmp_path}", "--executor=ray"]) == 2
+    assert "--executor=ray needs a package: pip install" in capsys.readouterr().err
+    assert main(["sweep", *COMMAND, f"--output_dir={tmp_path}", "--executor=dask", "--jobs=1"]) == 2
+    assert "Give --jobs, at least 2" in capsys.readouterr().err

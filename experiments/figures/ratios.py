@@ -3,12 +3,12 @@
 import os
 from collections.abc import Sequence
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from experiments import results, statistics
 from experiments.figures import style
-from experiments.sweep import records
-from experiments.sweep.tables import RowResult
 from pineat_tf.types import Ratio
 
 _PANELS = {
@@ -20,35 +20,39 @@ _PANELS = {
 }
 
 
-def has_ratios(results: Sequence[RowResult]) -> bool:
+def has_ratios(runs: pd.DataFrame) -> bool:
     """Whether there is something to draw: PINEAT with at least three ratios, alike in all else."""
-    return len({_ratio(result) for result in _alike(results)}) >= 3
+    return _alike(_rows(runs))["ratio"].nunique() >= 3
 
 
-def write(path: str | os.PathLike, results: Sequence[RowResult], *, title: str) -> None:
+def write(path: str | os.PathLike, runs: pd.DataFrame, *, title: str) -> None:
     """Draws figures and costs against the ratio, a colour a group of rows, the original methods as dashed lines.
 
     Ratios are placed by the share n / (n + m) of adversarial examples.
 
     Args:
         path: the PNG to write.
-        results: rows with at least one run each.
+        runs: of `results.tidy`, with ratios.
         title: what was run.
     """
     figure = Figure(figsize=(14, 8), dpi=120, layout="constrained")
     *panels, spare = figure.subplots(2, 3).flat
-    pineat = _alike(results)
-    colours = style.colours([result.row.group for result in pineat])
-    places = _places([_ratio(result) for result in pineat])
+    rows = _rows(runs)
+    pineat = _alike(rows)
+    colours = style.colours(list(pineat["group"]))
+    places = _places(list(pineat["ratio"]))
+    estimates = statistics.summary(runs, list(_PANELS))
+    groups = [group for group in colours if (pineat["group"] == group).any()]
     for axes, (name, label) in zip(panels, _PANELS.items()):
         style.clean(axes)
-        groups = [group for group in colours if any(row.row.group == group for row in pineat)]
         for number, group in enumerate(groups):
             shift = 0.005 * (number - (len(groups) - 1) / 2)
-            rows = {_ratio(row): row for row in pineat if row.row.group == group}
-            at = {ratio: place + shift for ratio, place in places.items() if ratio in rows}
-            _draw(axes, {at[ratio]: rows[ratio] for ratio in at}, name, group or "PINEAT", colours[group])
-            _draw_original(axes, results, next(iter(rows.values())), name, colours[group])
+            titles = pineat[pineat["group"] == group].set_index("ratio")["title"]
+            at = [ratio for ratio in places if ratio in titles]
+            _draw(axes, [places[ratio] + shift for ratio in at], estimates.loc[titles[at], name], group, colours[group])
+            original = rows[(rows["variant"] == "original") & (rows["settings"] == pineat["settings"][titles.iloc[0]])]
+            for one in estimates.loc[original["title"][:1], name]:
+                axes.axhline(one.mean, color=colours[group], linestyle="--", linewidth=1, alpha=0.7)
         axes.set_xticks(list(places.values()), list(places))
         axes.set(xlabel="adversarial / reverse-symmetry examples, n/m", ylabel=label)
     spare.set_axis_off()
@@ -67,35 +71,27 @@ def _places(ratios: Sequence[str]) -> dict[str, float]:
     return places
 
 
-def _draw(axes: Axes, rows: dict[float, RowResult], name: str, group: str, colour: str) -> None:
-    estimates = [row.estimate(name) for row in rows.values()]
-    means = [estimate.mean for estimate in estimates]
-    spreads = [0.0 if estimate.low is None else estimate.mean - estimate.low for estimate in estimates]
-    options = {"color": colour, "marker": "o", "markersize": 4, "linewidth": 1, "capsize": 2, "label": group}
-    axes.errorbar(list(rows), means, yerr=spreads, **options)
+def _draw(axes: Axes, at: Sequence[float], estimates: pd.Series, group: str, colour: str) -> None:
+    means = [one.mean for one in estimates]
+    spreads = [0.0 if one.low is None else one.mean - one.low for one in estimates]
+    options = {"color": colour, "marker": "o", "markersize": 4, "linewidth": 1, "capsize": 2}
+    axes.errorbar(at, means, yerr=spreads, **options, label=group or "PINEAT")
 
 
-def _draw_original(axes: Axes, results: Sequence[RowResult], pineat: RowResult, name: str, colour: str) -> None:
-    for result in results:
-        if result.row.configs[0].variant == "original" and _settings(result) == _settings(pineat):
-            axes.axhline(result.estimate(name).mean, color=colour, linestyle="--", linewidth=1, alpha=0.7)
-            return
+def _rows(runs: pd.DataFrame) -> pd.DataFrame:
+    """Every row with its "variant", its "ratio", and "settings": all flags but its seed and these two."""
+    rows = runs.drop_duplicates("title").set_index("title", drop=False)
+    configs = rows["config"]
+    return rows.assign(
+        variant=[config.variant for config in configs],
+        ratio=[str(config.round_ratio) for config in configs],
+        settings=[results.key(config.to_dict(), without=("seed", "ratio", "variant")) for config in configs],
+    )
 
 
-def _alike(results: Sequence[RowResult]) -> list[RowResult]:
+def _alike(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of PINEAT, of each group those that differ in the ratio alone, where most ratios were run."""
-    families: dict[str, dict[str, dict[str, RowResult]]] = {}
-    for result in results:
-        if result.row.configs[0].variant == "pineat":
-            family = families.setdefault(result.row.group, {}).setdefault(_settings(result), {})
-            family.setdefault(_ratio(result), result)
-    return [result for of_group in families.values() for result in max(of_group.values(), key=len).values()]
-
-
-def _settings(result: RowResult) -> str:
-    """What tells a row from others but for its seeds, its ratio, and whether it is PINEAT or the original method."""
-    return records.key(result.row.configs[0].to_dict(), without=("seed", "ratio", "variant"))
-
-
-def _ratio(result: RowResult) -> str:
-    return str(result.row.configs[0].round_ratio)
+    pineat = rows[rows["variant"] == "pineat"].drop_duplicates(["group", "settings", "ratio"])
+    sizes = pineat.groupby(["group", "settings"], sort=False).size()
+    largest = [size.idxmax() for _, size in sizes.groupby("group", sort=False)]
+    return pineat[pd.MultiIndex.from_frame(pineat[["group", "settings"]]).isin(largest)]

@@ -1,7 +1,10 @@
 """How the pictures of results look: colours that the colour-blind can tell apart, and marks by row."""
 
 import os
+from collections.abc import Sequence
+from typing import NamedTuple
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -15,38 +18,51 @@ SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross
 
 GREY = "#666666"
 
-Looks = dict[tuple[str, str], tuple[str, str]]  # colour and mark of a row, by its group and label
+
+class Look(NamedTuple):
+    """Colour and mark of a row, with the group and the label that they may stand for."""
+
+    colour: str
+    mark: str
+    group: str
+    label: str
 
 
-def colours(groups: list[str]) -> dict[str, str]:
+Looks = dict[str, Look]
+"""By title of a row."""
+
+
+def colours(groups: Sequence[str]) -> dict[str, str]:
     """A colour for each group in the order of their first appearance; grey for rows of no group."""
     named = [group for group in dict.fromkeys(groups) if group]
     return {"": GREY} | {group: COLOURS[i % len(COLOURS)] for i, group in enumerate(named)}
 
 
-def looks(titles: list[tuple[str, str]]) -> Looks:
-    """A colour and a mark for each row, given as (group, label).
+def looks(runs: pd.DataFrame) -> Looks:
+    """A colour and a mark for each row of `results.tidy`, by its title.
 
     Several groups have a colour each and labels a mark each; the rows of a single group each a pair of their own.
     """
-    by_group = colours([group for group, _ in titles])
-    if len(by_group) > 2:
-        labels = list(dict.fromkeys(label for _, label in titles))
-        return {(group, label): (by_group[group], MARKS[labels.index(label) % len(MARKS)]) for group, label in titles}
-    return {
-        title: (COLOURS[i % len(COLOURS)], MARKS[(i + i // len(COLOURS)) % len(MARKS)])
-        for i, title in enumerate(titles)
-    }
+    rows = runs.drop_duplicates("title")
+    by_group = colours(list(rows["group"]))
+    labels = list(dict.fromkeys(rows["label"]))
+    found = {}
+    for i, (title, group, label) in enumerate(zip(rows["title"], rows["group"], rows["label"])):
+        if len(by_group) > 2:
+            found[title] = Look(by_group[group], MARKS[labels.index(label) % len(MARKS)], group, label)
+        else:
+            found[title] = Look(COLOURS[i % len(COLOURS)], MARKS[(i + i // len(COLOURS)) % len(MARKS)], group, label)
+    return found
 
 
 def legend(looks: Looks) -> list[Line2D]:
     """What explains the looks of rows: groups by colour, then labels by mark; or every row by both."""
-    by_group = {group: colour for (group, _), (colour, _) in looks.items() if group}
+    by_group = {look.group: look.colour for look in looks.values() if look.group}
     if len(by_group) < 2:
-        return [sample(f"{group} {label}".strip(), *look) for (group, label), look in looks.items()]
-    by_label = {label: (GREY, mark) for (_, label), (_, mark) in looks.items()}
+        return [sample(title, look.colour, look.mark) for title, look in looks.items()]
+    by_label = {look.label: look.mark for look in looks.values()}
     of_groups = [sample(group, colour, "o") for group, colour in by_group.items()]
-    return of_groups + [sample(label, *look) for label, look in by_label.items()]
+    return of_groups + [sample(label, GREY, mark) for label, mark in by_label.items()]
 
 
 def sample(label: str, colour: str, mark: str, size: float = 6) -> Line2D:

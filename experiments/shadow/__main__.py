@@ -17,11 +17,11 @@ import sys
 
 from absl import flags
 
-from experiments import command_line
+from experiments import command_line, cost, results
 from experiments.config import names
 from experiments.shadow import attackers, outputs
 from experiments.shadow.models import Shadows, fingerprint
-from experiments.sweep import plan, records, training
+from experiments.sweep import executors, plan
 from pineat_tf import accelerate
 from pineat_tf.checks import check_count
 
@@ -55,24 +55,23 @@ def _run(argv: list[str]) -> None:
     finished = {shadows.row.title: study for shadows in methods if (study := _same(stored, shadows))}
     others = [study for title, study in stored.items() if title not in {shadows.row.title for shadows in methods}]
     unfinished = [shadows for shadows in methods if shadows.row.title not in finished]
-    pending = [] if sweep.tables_only else [job for shadows in unfinished for job in shadows.pending(sweep.records)]
+    pending = [] if sweep.tables_only else [job for shadows in unfinished for job in shadows.pending(sweep.runs)]
     print(
         f"{len(methods)} rows of {values.num_models} shadow models; {len(finished)} rows are done, and {len(pending)} "
         "models are to be trained."
     )
     if pending:
-        training.print_estimate([job.config for job in pending])
+        cost.print_estimate([job.config for job in pending])
     if sweep.dry_run:
         return
     outputs.check_writable(base)  # rather now than after hours
-    for job in pending:
-        sweep.records.check_writable(job.name, job.config)
-    training.check_none(training.train(pending, sweep.executor, sweep.jobs, sweep.records.add), len(pending))
+    sweep.runs.check_writable()
+    executors.check_none(executors.train(pending, sweep.executor, sweep.jobs, sweep.runs), len(pending))
     studies = [finished.get(shadows.row.title) or _study(shadows, sweep) for shadows in methods]
     outputs.write(base, sweep.title, [*studies, *others], sweep.references)
     for study in studies:
         if not study.leakage:
-            print(f"{study.title}: only its records are left, no networks or answers; train it again to attack it.")
+            print(f"{study.title}: only its figures are left, no networks or answers; train it again to attack it.")
     print(f"Results are in {base}.json, .md, .csv and .png.")
 
 
@@ -81,7 +80,7 @@ def _same(stored: dict[str, outputs.Study], shadows: Shadows) -> outputs.Study |
     study = stored.get(shadows.row.title)
     if study is None:
         return None
-    known, asked = (records.key(flags, without=("half", "seed")) for flags in (study.flags, _flags(shadows)))
+    known, asked = (results.key(flags, without=("half", "seed")) for flags in (study.flags, _flags(shadows)))
     contents = [flags.get("fingerprint", "") for flags in (study.flags, _flags(shadows))]
     other_data = contents[0] != contents[1] != ""  # data that are not here count as the same
     if known != asked or other_data or len(study.runs) > len(shadows.configs):
@@ -102,12 +101,12 @@ def _flags(shadows: Shadows) -> dict:
 
 def _study(shadows: Shadows, sweep: plan.Sweep) -> outputs.Study:
     shadows.ask()
-    runs = [sweep.records.find(config) for config in shadows.configs]
+    runs = [sweep.runs.find(config) for config in shadows.configs]
     if None in runs:
-        raise ValueError(f"the record of a model of {shadows.row.title!r} is missing; give the --records_dir it is in")
+        raise ValueError(f"the figures of a model of {shadows.row.title!r} are missing; give the --runs_file with them")
     was_asked = any(path.exists() for path in shadows.paths)
     answers = shadows.answers() if was_asked or not sweep.tables_only else None
-    num_members = runs[0]["data"]["num_members"]
+    num_members = runs[0]["data.num_members"]
     return outputs.Study(
         title=shadows.row.title,
         flags=_flags(shadows),

@@ -13,9 +13,9 @@ import pineat_tf as pt
 from experiments import datasets, files, method, progress, stored
 from experiments.config import ExperimentConfig
 from experiments.datasets.reading import read_arrays
+from experiments.results import WITHOUT_EFFECT, Runs
 from experiments.sweep.executors import Job
 from experiments.sweep.grid import Row
-from experiments.sweep.records import WITHOUT_EFFECT, Records
 
 _ABOUT = ("in_mask", "labels", "is_canary")  # of the pool, beside what a model says of it
 _NETWORK = "network.keras"
@@ -61,7 +61,7 @@ class Shadows:
         ]
         self.paths = [directory / f"{row.slug}-half{number}.npz" for number in range(num_models)]
 
-    def pending(self, records: Records) -> list[Job]:
+    def pending(self, runs: Runs) -> list[Job]:
         """The models that are neither trained nor asked yet, and those whose figures were not recorded.
 
         Raises:
@@ -72,9 +72,9 @@ class Shadows:
             if path.exists():
                 _check(path, config, names)
         return [
-            Job(pathlib.Path(config.run_dir).name, config)
+            Job(pathlib.Path(config.run_dir).name, config, self.row.group, self.row.label)
             for config, path in zip(self.configs, self.paths)
-            if records.find(config) is None or not (path.exists() or _network_file(config).exists())
+            if runs.find(config) is None or not (path.exists() or _network_file(config).exists())
         ]
 
     def unasked(self) -> list[tuple[ExperimentConfig, pathlib.Path]]:

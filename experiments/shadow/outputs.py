@@ -14,10 +14,9 @@ import numpy as np
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-from experiments import files, statistics
+from experiments import files, results, statistics
 from experiments.figures import style
 from experiments.shadow.attackers import ATTACKERS, FPRS, GRID, QUERIES, Leakage
-from experiments.sweep import records
 from experiments.sweep.tables import csv_cell
 from pineat_tf.membership import noise_floor
 from pineat_tf.report import markdown_table, quoted
@@ -266,7 +265,7 @@ def _from_plain(method: dict) -> Study:
 
 
 def _numbers(values: dict, name: str) -> list[float]:
-    if not isinstance(values[name], list) or not values[name] or not all(map(records.is_number, values[name])):
+    if not isinstance(values[name], list) or not values[name] or not all(map(results.is_number, values[name])):
         raise ValueError(f"{name} is no list of finite numbers")
     return values[name]
 
@@ -275,13 +274,13 @@ def _available(values: dict, name: str) -> list[float | None] | None:
     """Numbers, of which some or all may not be available."""
     if values[name] is None:
         return None
-    if not isinstance(values[name], list) or not all(v is None or records.is_number(v) for v in values[name]):
+    if not isinstance(values[name], list) or not all(v is None or results.is_number(v) for v in values[name]):
         raise ValueError(f"{name} is no list of finite numbers")
     return values[name]
 
 
 def _number(values: dict, name: str) -> int:
-    if not records.is_number(values[name]):
+    if not results.is_number(values[name]):
         raise ValueError(f"{name} is no finite number")
     return values[name]
 

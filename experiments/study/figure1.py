@@ -9,9 +9,9 @@ pictures of tables (robustness against leakage, figures against ratios) are draw
 
 import sys
 
-from experiments import command_line, files
+from experiments import command_line, cost, files
 from experiments.study import clusters
-from experiments.sweep import plan, training
+from experiments.sweep import plan
 from pineat_tf import accelerate
 from pineat_tf.report import markdown_table, quoted
 
@@ -39,7 +39,7 @@ def _run(argv: list[str]) -> None:
         raise ValueError(f"--tables_only draws what is done, and {missing[0].title!r} is not. Leave it out to train.")
     if sweep.dry_run:
         if missing:
-            training.print_estimate([row.configs[0] for row in missing])
+            cost.print_estimate([row.configs[0] for row in missing])
         return
     sweep.output_dir.mkdir(parents=True, exist_ok=True)
     recorded = {}

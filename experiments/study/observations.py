@@ -16,9 +16,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import pandas as pd
+
 from experiments import command_line, files, paper, statistics
+from experiments.statistics import Difference
 from experiments.sweep import plan, tables
-from experiments.sweep.tables import RowResult
 from pineat_tf.report import Markdown, markdown_table, quoted
 
 MARGIN = 0.01
@@ -38,7 +40,7 @@ class Comparison(NamedTuple):
     """
 
     text: str
-    difference: statistics.Difference
+    difference: Difference
     verdict: int
 
 
@@ -69,53 +71,53 @@ class Statement:
         return "holds" if won == num else "does not hold" if lost else "undecided"
 
 
+Pairs = Sequence[tuple[str | None, str | None]]
+"""Titles of rows to compare, None for those that were not run."""
+
+
 class Rows:
     """The rows that were run, by attack and by what was trained.
 
     Args:
-        results: rows with at least one run each; ablations of the paper's methods and additions to them are left out.
+        runs: of `results.tidy`; ablations of the paper's methods and additions to them are left out.
 
     Raises:
         ValueError: if no row is left, or two are of one method.
     """
 
-    def __init__(self, results: Sequence[RowResult]):
-        self._rows: dict[tuple[str, str, str], RowResult] = {}
-        for result in results:
-            if paper.is_its_method(result.row.configs[0]):
-                before = self._rows.setdefault(_key(result), result)
-                if before is not result:
-                    titles = f"{before.row.title!r} and {result.row.title!r}"
-                    raise ValueError(f"two rows are of one method of the paper: {titles}. Choose by --only.")
-        if not self._rows:
+    def __init__(self, runs: pd.DataFrame):
+        self.runs = runs[runs["config"].map(paper.is_its_method)]
+        if self.runs.empty:
             raise ValueError("no row is of a method as the paper has it; take e.g. --flagfile=table1_fmnist.flags")
-        self.attacks = [name for name in ("pgd", "dist", "diff") if (name, "original", "1/0") in self._rows]
-        self.natural = self._rows.get(("none", "natural", "0/1"))
+        self._titles: dict[tuple[str, str, str], str] = {}
+        for title, config in tables.rows(self.runs)["config"].items():
+            attack = "none" if config.variant == "natural" else config.attack
+            before = self._titles.setdefault((attack, config.variant, str(config.round_ratio)), title)
+            if before is not title:
+                raise ValueError(
+                    f"two rows are of one method of the paper: {before!r} and {title!r}. Choose by --only."
+                )
+        self.attacks = [name for name in ("pgd", "dist", "diff") if (name, "original", "1/0") in self._titles]
+        self.natural = self._titles.get(("none", "natural", "0/1"))
 
-    def get(self, attack: str, variant: str, ratio: str = "1/1") -> RowResult | None:
-        """The row of one method, or None if it was not run."""
-        return self._rows.get((attack, variant, ratio))
+    def get(self, attack: str, variant: str, ratio: str = "") -> str | None:
+        """The title of the row of one method, of ratio 1/1 unless it says otherwise; None if it was not run."""
+        return self._titles.get((attack, variant, ratio or ("1/0" if variant == "original" else "1/1")))
 
     def against(self, figure: str, sign: int, *others: str, ratios: Sequence[str] = ("1/1",)) -> list[Comparison]:
         """PINEAT against other variants of the same attack: better if the figure is larger (sign 1) or smaller (-1)."""
         pairs = [
-            (self.get(attack, "pineat", ratio), self.get(attack, other, "1/0" if other == "original" else "1/1"))
+            (self.get(attack, "pineat", ratio), self.get(attack, other))
             for attack in self.attacks
             for other in others
             for ratio in ratios
         ]
-        return _sided(pairs, figure, sign)
+        return self.compared(pairs, figure, _on_side(sign))
 
     def similar(self, figure: str, *others: str) -> list[Comparison]:
         """PINEAT-1/1 against other variants of the same attack: similar if within the margin."""
-        pairs = [
-            (self.get(attack, "pineat"), self.get(attack, other, _ratio(other)))
-            for attack in self.attacks
-            for other in others
-        ]
-        if figure == "cost":
-            return _costs(pairs, _within(COST_MARGIN))
-        return _compared(pairs, figure, _within(MARGIN))
+        pairs = [(self.get(attack, "pineat"), self.get(attack, other)) for attack in self.attacks for other in others]
+        return self.compared(pairs, figure, _within(COST_MARGIN if figure == "forwards" else MARGIN))
 
     def chain(self, figure: str, sign: int, ratios: Sequence[Sequence[str]]) -> list[Comparison]:
         """PINEAT's ratios against the ones before them: rising along a chain (sign 1) or falling (-1)."""
@@ -125,24 +127,74 @@ class Rows:
             for chain in ratios
             for earlier, later in zip(chain, chain[1:])
         ]
-        return _sided(pairs, figure, sign)
+        return self.compared(pairs, figure, _on_side(sign))
 
     def private_as_natural(self, ratios: Sequence[str]) -> list[Comparison]:
         """PINEAT's leakage against that of natural training."""
         pairs = [(self.get(attack, "pineat", ratio), self.natural) for attack in self.attacks for ratio in ratios]
-        return _sided(pairs, "p_max", -1)
+        return self.compared(pairs, "p_max", _on_side(-1))
+
+    def compared(self, pairs: Pairs, figure: str, verdict: Callable[[Difference], int]) -> list[Comparison]:
+        """Compares pairs of rows over the seeds that both have.
+
+        Costs ("forwards") are compared by the share that the first has more than the second; they are counted, so they
+        are certain.
+        """
+        found = []
+        for title, other in pairs:
+            if not title or not other:
+                continue
+            if figure == "forwards":
+                more = self._cost(title) / self._cost(other) - 1
+                difference = Difference(more, more, more, None, int((self.runs["title"] == title).sum()))
+                text = f"{title} against {other}, passes (as a share)"
+            else:
+                difference = statistics.difference(self.runs, title, other, figure)
+                text = f"{title} against {other}, {tables.COLUMNS[figure]}"
+            if difference:
+                found.append(Comparison(text, difference, verdict(difference)))
+        return found
 
     def undominated(self) -> list[Comparison]:
         """PINEAT-1/1 against every other variant: against the statement if the other is better in one of accuracy,
         robustness and leakage, and no worse in any of them and, within the margin, in cost, by the means."""
-        found = []
-        for attack in self.attacks:
-            mine = self.get(attack, "pineat")
-            for variant in ("original", "advnat", "advran"):
-                other = self.get(attack, variant, _ratio(variant))
-                if mine and other:
-                    found.append(_domination(mine, other))
+        pairs = [
+            (self.get(a, "pineat"), self.get(a, v)) for a in self.attacks for v in ("original", "advnat", "advran")
+        ]
+        found = [self._domination(mine, other) for mine, other in pairs if mine and other]
         return [comparison for comparison in found if comparison]
+
+    def _domination(self, mine: str, other: str) -> Comparison | None:
+        """Whether another row is no worse in anything and better in something; None if they share no seed."""
+        signs = {"a_test": 1, "r_test": 1, "p_max": -1}
+        differences = {name: statistics.difference(self.runs, mine, other, name) for name in signs}
+        if not all(differences.values()):
+            return None
+        gains = {name: -sign * differences[name].mean for name, sign in signs.items()}
+        is_no_dearer = self._cost(other) <= (1 + COST_MARGIN) * self._cost(mine)
+        is_dominated = min(gains.values()) >= 0 and max(gains.values()) > 0 and is_no_dearer
+        worst = min(gains, key=gains.get)
+        text = f"{mine} against {other}, what the other is worst in: {tables.COLUMNS[worst]}"
+        return Comparison(text, differences[worst], -1 if is_dominated else 1)
+
+    def no_more_than_the_gap(self) -> list[Comparison]:
+        """P_Eadv over the gap attack on the same queries, by PGD: for the statement if not above the margin."""
+        found = []
+        for variant in ("original", "pineat"):
+            of_row = self.runs[self.runs["title"] == self.get("pgd", variant)]
+            if len(of_row):
+                excess = (of_row["p_e_adv"] - of_row["gap_adv"]).to_numpy()
+                difference, over = (statistics.paired_difference(excess, 0 * excess + by) for by in (0.0, MARGIN))
+                text = f"{self.get('pgd', variant)}, P_Eadv over the gap attack"
+                found.append(Comparison(text, difference, _on_side(-1)(over)))
+        return found
+
+    def diff_advnat(self, figure: str) -> list[Comparison]:
+        """Diff's AdvNat-1/1 against its PINEAT-1/1: for the statement if smaller."""
+        return self.compared([(self.get("diff", "advnat"), self.get("diff", "pineat"))], figure, _on_side(-1))
+
+    def _cost(self, title: str) -> float:
+        return self.runs.loc[self.runs["title"] == title, "forwards"].mean()
 
 
 RATIOS = ("1/1", "1/2", "2/1", "1/3", "2/2", "3/1", "1/4", "2/3", "3/2", "4/1")
@@ -152,27 +204,21 @@ _EQUAL_ADVERSARIAL = (("1/1", "1/2", "1/3", "1/4"), ("2/1", "2/2", "2/3"), ("3/1
 _BY_RATIO = (("4/1", "3/1", "2/1", "3/2", "1/1", "2/3", "1/2", "1/3", "1/4"),)
 
 
-def _key(result: RowResult) -> tuple[str, str, str]:
-    config = result.row.configs[0]
-    attack = "none" if config.variant == "natural" else config.attack
-    return attack, config.variant, str(config.round_ratio)
+def _on_side(sign: int) -> Callable[[Difference], int]:
+    """For the statement (1) where the interval lies on this side of 0, against it (-1) on the other, else undecided."""
+
+    def verdict(difference: Difference) -> int:
+        if difference.low is None:
+            return 0
+        return sign if difference.low > 0 else -sign if difference.high < 0 else 0
+
+    return verdict
 
 
-def _ratio(variant: str) -> str:
-    return "1/0" if variant == "original" else "1/1"
+def _within(margin: float) -> Callable[[Difference], int]:
+    """For the statement (1) where the interval lies within a margin, against it (-1) beyond it, else undecided (0)."""
 
-
-def _side(difference: statistics.Difference) -> int:
-    """Which side of 0 a difference is on: 1, -1, or 0 if its interval holds 0."""
-    if difference.low is None:
-        return 0
-    return 1 if difference.low > 0 else -1 if difference.high < 0 else 0
-
-
-def _within(margin: float) -> Callable[[statistics.Difference], int]:
-    """Whether a difference is within a margin (1), beyond it (-1), or neither is certain (0)."""
-
-    def verdict(difference: statistics.Difference) -> int:
+    def verdict(difference: Difference) -> int:
         if difference.low is None:
             return 0
         if -margin <= difference.low and difference.high <= margin:
@@ -180,84 +226,6 @@ def _within(margin: float) -> Callable[[statistics.Difference], int]:
         return -1 if difference.low > margin or difference.high < -margin else 0
 
     return verdict
-
-
-def _sided(pairs: Sequence[tuple[RowResult | None, RowResult | None]], figure: str, sign: int) -> list[Comparison]:
-    """Pairs of rows compared for the first to have the larger figure (sign 1) or the smaller (-1)."""
-
-    def verdict(difference: statistics.Difference) -> int:
-        return sign * _side(difference)
-
-    return _costs(pairs, verdict) if figure == "cost" else _compared(pairs, figure, verdict)
-
-
-def _compared(
-    pairs: Sequence[tuple[RowResult | None, RowResult | None]],
-    figure: str,
-    verdict: Callable[[statistics.Difference], int],
-) -> list[Comparison]:
-    comparisons = []
-    for row, other in pairs:
-        difference = row.difference(other, figure) if row and other else None
-        if difference:
-            text = f"{row.row.title} against {other.row.title}, {tables.COLUMNS[figure]}"
-            comparisons.append(Comparison(text, difference, verdict(difference)))
-    return comparisons
-
-
-def _costs(
-    pairs: Sequence[tuple[RowResult | None, RowResult | None]], verdict: Callable[[statistics.Difference], int]
-) -> list[Comparison]:
-    """Costs compared by the share that the first has more than the second; they are counted, so they are certain."""
-    comparisons = []
-    for row, other in pairs:
-        if row and other:
-            more = _cost(row) / _cost(other) - 1
-            difference = statistics.Difference(more, more, more, None, len(row.records))
-            text = f"{row.row.title} against {other.row.title}, passes (as a share)"
-            comparisons.append(Comparison(text, difference, verdict(difference)))
-    return comparisons
-
-
-def _cost(row: RowResult) -> float:
-    return row.estimate("forwards").mean
-
-
-def _domination(mine: RowResult, other: RowResult) -> Comparison | None:
-    """Whether another row is no worse in anything and better in something; None if they have no seed in common."""
-    signs = {"a_test": 1, "r_test": 1, "p_max": -1}
-    gains = {
-        name: sign * other.difference(mine, name).mean for name, sign in signs.items() if other.difference(mine, name)
-    }
-    if not gains:
-        return None
-    is_no_dearer = _cost(other) <= (1 + COST_MARGIN) * _cost(mine)
-    is_dominated = min(gains.values()) >= 0 and max(gains.values()) > 0 and is_no_dearer
-    worst = min(gains, key=gains.get)
-    difference = mine.difference(other, worst)
-    text = f"{mine.row.title} against {other.row.title}, what the other is worst in: {tables.COLUMNS[worst]}"
-    return Comparison(text, difference, -1 if is_dominated else 1)
-
-
-def _gap_comparisons(rows: Rows) -> list[Comparison]:
-    """P_Eadv over the gap attack on the same queries, by PGD: for the statement if not above the margin."""
-    found = []
-    for variant in ("original", "pineat"):
-        row = rows.get("pgd", variant, _ratio(variant))
-        if row:
-            excess = [record["p_e_adv"] - record["gap_adv"] for record in row.records.values()]
-            difference = statistics.paired_difference(excess, [0.0] * len(excess))
-            text = f"{row.row.title}, P_Eadv over the gap attack"
-            over = [value - MARGIN for value in excess]
-            verdict = -_side(statistics.paired_difference(over, [0.0] * len(over)))
-            found.append(Comparison(text, difference, verdict))
-    return found
-
-
-def _diff_advnat(rows: Rows, figure: str) -> list[Comparison]:
-    """Diff's AdvNat-1/1 against its PINEAT-1/1: for the statement if smaller."""
-    pair = [(rows.get("diff", "advnat"), rows.get("diff", "pineat"))]
-    return _sided(pair, figure, -1)
 
 
 STATEMENTS = (
@@ -278,9 +246,9 @@ STATEMENTS = (
     Statement(name="3c", text="PINEAT-1/1 leaks less than AdvRan-1/1 in most cases.", of_most=True,
               compare=lambda rows: rows.against("p_max", -1, "advran")),
     Statement(name="4a", text="PINEAT-1/1 costs less than Original.", of_most=False,
-              compare=lambda rows: rows.against("cost", -1, "original")),
+              compare=lambda rows: rows.against("forwards", -1, "original")),
     Statement(name="4b", text="PINEAT-1/1 costs as much as AdvNat-1/1 and AdvRan-1/1.", of_most=False,
-              compare=lambda rows: rows.similar("cost", "advnat", "advran")),
+              compare=lambda rows: rows.similar("forwards", "advnat", "advran")),
     Statement(name="5", text="PINEAT-1/1 is a good balance: no other variant of the same attack is better in one of "
               "A_test, R_test and P_MAX, no worse in the others, and no dearer by over 10 % (by the means).",
               of_most=False,
@@ -300,13 +268,13 @@ STATEMENTS = (
     Statement(name="8c", text="Most ratios leak less than natural training.", of_most=True,
               compare=lambda rows: rows.private_as_natural(RATIOS)),
     Statement(name="9", text="The cost falls as n/m falls.", of_most=False,
-              compare=lambda rows: rows.chain("cost", -1, _BY_RATIO)),
+              compare=lambda rows: rows.chain("forwards", -1, _BY_RATIO)),
     Statement(name="x1", text="Against 5: by Diff, the best, AdvNat-1/1 leaks less than PINEAT-1/1.", of_most=False,
-              compare=lambda rows: _diff_advnat(rows, "p_max")),
+              compare=lambda rows: rows.diff_advnat("p_max")),
     Statement(name="x2", text="Against 5: by Diff, AdvNat-1/1 costs less than PINEAT-1/1.", of_most=False,
-              compare=lambda rows: _diff_advnat(rows, "cost")),
+              compare=lambda rows: rows.diff_advnat("forwards")),
     Statement(name="x3", text="By PGD, P_Eadv is no more than the gap attack (within the margin).", of_most=False,
-              compare=_gap_comparisons),
+              compare=Rows.no_more_than_the_gap),
 )  # fmt: skip
 """The observations by their numbers, and three things that the paper's own table says."""
 
@@ -327,16 +295,13 @@ def _run(argv: list[str]) -> None:
     sweep = plan.read(argv, __doc__)
     if sweep is None:
         return
-    results = tables.results(sweep.rows, sweep.records)
-    if not results:
-        raise ValueError(
-            f"there is no record of these rows in {str(sweep.records.path)!r}; run experiments.sweep first"
-        )
-    rows = Rows(results)
+    runs = sweep.finished()
+    if runs.empty:
+        raise ValueError(f"there is no run of these rows in {str(sweep.runs.path)!r}; run experiments.sweep first")
+    rows = Rows(runs)
     tested = [(statement, statement.compare(rows)) for statement in STATEMENTS]
     sweep.output_dir.mkdir(parents=True, exist_ok=True)
-    text = _markdown(sweep.title, tested, results)
-    files.write_text(sweep.output_dir / "observations.md", text)
+    files.write_text(sweep.output_dir / "observations.md", _markdown(sweep.title, tested, sorted(set(runs["seed"]))))
     files.write_json(sweep.output_dir / "observations.json", [_as_dict(*pair) for pair in tested])
     print(_summary(tested))
 
@@ -349,8 +314,7 @@ def _summary(tested: Sequence[tuple[Statement, list[Comparison]]]) -> str:
     return markdown_table(lines)
 
 
-def _markdown(title: str, tested: Sequence[tuple[Statement, list[Comparison]]], results: Sequence[RowResult]) -> str:
-    seeds = sorted({seed for result in results for seed in result.records})
+def _markdown(title: str, tested: Sequence[tuple[Statement, list[Comparison]]], seeds: Sequence[int]) -> str:
     lines = [("", "comparison", "difference", "pairs", "counts")]
     words = {1: "for", 0: "undecided", -1: "against"}
     for statement, comparisons in tested:
@@ -362,26 +326,15 @@ def _markdown(title: str, tested: Sequence[tuple[Statement, list[Comparison]]], 
         f"0; for what is said to be similar, within or beyond {MARGIN} (costs: {COST_MARGIN:.0%}). No correction is "
         "made for their number. Costs are counted forward passes. Statements x1 to x3 are what the paper's table says."
     )
-    seeds_text = f"Seeds {', '.join(map(str, seeds))}, which vary the training and never the images."
-    parts = [
-        f"# Observations 1 to 9: {quoted(title)}",
-        _summary(tested),
-        notes,
-        seeds_text,
-        "## Comparisons",
-        markdown_table(lines),
-    ]
-    return "\n\n".join(parts) + "\n"
+    varied = f"Seeds {', '.join(map(str, seeds))}, which vary the training and never the images."
+    parts = [f"# Observations 1 to 9: {quoted(title)}", _summary(tested), notes, varied]
+    return "\n\n".join([*parts, "## Comparisons", markdown_table(lines)]) + "\n"
 
 
 def _as_dict(statement: Statement, comparisons: Sequence[Comparison]) -> dict:
     found = [{"text": c.text, "verdict": c.verdict, **c.difference._asdict()} for c in comparisons]
-    return {
-        "name": statement.name,
-        "text": statement.text,
-        "verdict": statement.verdict(comparisons),
-        "comparisons": found,
-    }
+    verdict = statement.verdict(comparisons)
+    return {"name": statement.name, "text": statement.text, "verdict": verdict, "comparisons": found}
 
 
 if __name__ == "__main__":

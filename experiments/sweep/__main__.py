@@ -4,13 +4,13 @@
     python -m experiments.sweep --flagfile=table1_fmnist.flags --overlay=study.flags --seeds=0-4 --jobs=2
 
 A row is a method, run once with every seed. Runs that are done are not done again: give the same command to go on.
-Results: records/*.json, one a run, then tables (.md, .csv), pictures (.png) and a report (.html) under --name.
+Results: runs.csv, a line a run, then tables (.md, .csv), pictures (.png) and a report (.html) under --name.
 """
 
 import sys
 
-from experiments import command_line
-from experiments.sweep import outputs, plan, tables, training
+from experiments import command_line, cost
+from experiments.sweep import executors, outputs, plan
 from pineat_tf import accelerate
 
 
@@ -38,19 +38,18 @@ def _run(argv: list[str]) -> None:
             raise ValueError("--tables_only lays out what is done, which is nothing yet. Leave it out to run.")
         pending = []
     if pending:
-        training.print_estimate([job.config for job in pending])
+        cost.print_estimate([job.config for job in pending])
     if sweep.dry_run:
-        print(outputs.grid_text(sweep.rows, sweep.records))
+        print(sweep.grid_text())
         return
     outputs.check_writable(sweep.output_dir, sweep.name)  # rather now than after hours
-    for job in pending:
-        sweep.records.check_writable(job.name, job.config)
-    failed = training.train(pending, sweep.executor, sweep.jobs, sweep.records.add)
-    results = tables.results(sweep.rows, sweep.records)
-    if results:
-        outputs.write(results, sweep.output_dir, name=sweep.name, title=sweep.title, references=sweep.references)
+    sweep.runs.check_writable()
+    failed = executors.train(pending, sweep.executor, sweep.jobs, sweep.runs)
+    runs = sweep.finished()
+    if len(runs):
+        outputs.write(runs, sweep.output_dir, name=sweep.name, title=sweep.title, references=sweep.references)
         print(f"Tables and report are in {sweep.output_dir}.")
-    training.check_none(failed, len(pending))
+    executors.check_none(failed, len(pending))
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def parse_row(text: str, *, overlays: Sequence[str], seeds: Sequence[int], outpu
         num_files = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
         own = next((word for word in words if re.match("--?(seed|output_dir)(=|$)", word)), None)
         if own:
-            raise ValueError(f"{own} is not for a row to say: a sweep has --seeds, --output_dir and --run_dir")
+            raise ValueError(f"{own} cannot be set by a row; use the sweep's --seeds, --output_dir and --run_dir")
         files = [f"--flagfile={name}" for name in (*words[:num_files], *overlays)]
         configs = command_line.configs_of_seeds([*files, *words[num_files:]], seeds)
     except ValueError as error:

@@ -3,19 +3,20 @@
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import jinja2
 import markupsafe
+import pandas as pd
 import plotly.graph_objects as go
 import plotly.offline
 
-from experiments import command_line
+from experiments import command_line, paper
 from experiments.figures import pareto, style
+from experiments.results import WITHOUT_EFFECT
+from experiments.statistics import Difference, Estimate
 from experiments.sweep import tables
-from experiments.sweep.records import WITHOUT_EFFECT
-from experiments.sweep.tables import RowResult
 
 GLOSSARY = {
     "a_train": "accuracy on natural training images (members)",
@@ -47,74 +48,72 @@ _OWN_METHOD = "PINEAT"
 
 
 def report(
-    results: Sequence[RowResult],
-    *,
-    title: str,
-    references: Sequence[str],
-    examples: Sequence[tuple[str, bytes]] = (),
+    runs: pd.DataFrame, *, title: str, references: Sequence[str], examples: Sequence[tuple[str, bytes]] = ()
 ) -> str:
     """Renders the page, complete in itself.
 
     Args:
-        results: rows with at least one finished run each.
+        runs: of `results.tidy`.
         title: its headline.
         references: labels of the rows that the other rows of their group are tested against.
         examples: captions and PNG files to show.
 
     Raises:
-        ValueError: if there are no results.
+        ValueError: if there are no runs.
     """
-    if not results:
+    if runs.empty:
         raise ValueError("A report needs results. Received: none. Finish a run first, or select other rows.")
     environment = jinja2.Environment(loader=jinja2.PackageLoader("experiments.sweep", "."), autoescape=True)
-    common, own = differing_flags(results)
+    common, own = differing_flags(runs)
     scripts = (plotly.offline.get_plotlyjs(), environment.get_template("page.js").render())
     return environment.get_template("page.html").render(
         title=title,
         scripts=[markupsafe.Markup(script) for script in scripts],
         script_hashes=" ".join(f"'sha256-{_digest(script)}'" for script in scripts),
-        plot=markupsafe.Markup(_as_script(plot(results))),
-        facts=_facts(results),
-        floors=tables.noise_floors(results),
+        plot=markupsafe.Markup(_as_script(plot(runs))),
+        facts=_facts(runs),
+        floors=tables.noise_floors(runs),
         columns=_TITLES,
         larger_is_better=tables.LARGER_IS_BETTER,
-        rows=_rows(results),
+        rows=_rows(runs),
         tested=tables.TESTED,
-        tests=_tests(results, references),
+        tests=_tests(runs, references),
         glossary={_TITLES[name]: text for name, text in GLOSSARY.items()},
         common_flags=common,
-        flags=[(result.row.title, flags) for result, flags in zip(results, own)],
+        flags=own,
         examples=[(caption, base64.b64encode(png).decode()) for caption, png in examples],
     )
 
 
-def differing_flags(results: Sequence[RowResult]) -> tuple[list[str], list[list[str]]]:
-    """Splits the rows' flags into those that all of them share, and the others of each row.
+def differing_flags(runs: pd.DataFrame) -> tuple[list[str], dict[str, list[str]]]:
+    """Splits the rows' flags into those that all of them share, and the others of each row by its title.
 
     Seeds and flags that change no result, such as directories, are left out.
     """
-    flags = [command_line.to_flags(r.row.configs[0], without=("seed", *WITHOUT_EFFECT)).splitlines() for r in results]
+    configs = tables.rows(runs)["config"]
+    flags = [command_line.to_flags(config, without=("seed", *WITHOUT_EFFECT)).splitlines() for config in configs]
     common = set(flags[0]).intersection(*flags)
-    return [flag for flag in flags[0] if flag in common], [[f for f in row if f not in common] for row in flags]
+    own = {title: [flag for flag in row if flag not in common] for title, row in zip(configs.index, flags)}
+    return [flag for flag in flags[0] if flag in common], own
 
 
-def plot(results: Sequence[RowResult]) -> go.Figure:
+def plot(runs: pd.DataFrame) -> go.Figure:
     """Draws every row with its 95 % intervals, the noise floor and the front, with a menu of the pairs of figures."""
-    looks = style.looks([(result.row.group, result.row.label) for result in results])
-    views = [_view(results, x, y) for x, y in VIEWS]
+    looks, (_, flags) = style.looks(runs), differing_flags(runs)
+    seeds = tables.rows(runs)["seeds"]
+    estimates, floors = tables.estimates(runs), tables.noise_floors(runs)
+    views = [_view(estimates, floors, x, y) for x, y in VIEWS]
     figure = go.Figure()
-    _, flags = differing_flags(results)
-    for number, result in enumerate(results):
-        colour, _ = looks[result.row.group, result.row.label]
-        is_own = _OWN_METHOD in result.row.label.upper()
+    for number, (title, look) in enumerate(looks.items()):
+        is_own = _OWN_METHOD in look.label.upper()
         figure.add_scatter(
             **{name: views[0].traces[name][number] for name in ("x", "y", "error_x", "error_y")},
-            name=_text(result.row.title),
+            name=_text(title),
             mode="markers+text" if is_own else "markers",
-            text=[_text(result.row.label) if is_own else ""],
+            text=[_text(look.label) if is_own else ""],
             textposition="top center",
-            marker={"color": colour, "size": 10, "symbol": style.SYMBOLS[number % len(style.SYMBOLS)]},
-            hovertext=["<br>".join(map(_text, [_seeds([result]), *flags[number]]))],
+            marker={"color": look.colour, "size": 10, "symbol": style.SYMBOLS[number % len(style.SYMBOLS)]},
+            hovertext=["<br>".join(map(_text, [_seeds(seeds[title].split()), *flags[title]]))],
             hovertemplate="<b>%{fullData.name}</b><br>%{xaxis.title.text} %{x}, %{yaxis.title.text} %{y}<br>"
             "%{hovertext}<extra></extra>",
         )
@@ -129,17 +128,16 @@ def plot(results: Sequence[RowResult]) -> go.Figure:
 
 
 class _View(NamedTuple):
-    """What one choice of axes changes: values of each trace, the front's last, and parts of the layout."""
+    """The parts that a choice of axes changes: values of each trace, the front's last, and parts of the layout."""
 
     label: str
     traces: dict[str, list]
     layout: dict
 
 
-def _view(results: Sequence[RowResult], x: str, y: str) -> _View:
-    estimates = {name: [result.estimate(name) for result in results] for name in (x, y)}
+def _view(estimates: pd.DataFrame, floors: Sequence[tuple[float, float]], x: str, y: str) -> _View:
+    means = [(a.mean, b.mean) for a, b in zip(estimates[x], estimates[y])]
     signs = [-1 if name in tables.LARGER_IS_BETTER else 1 for name in (x, y)]
-    means = [tuple(estimates[name][i].mean for name in (x, y)) for i in range(len(results))]
     front = [means[i] for i in pareto.front([(signs[0] * a, -signs[1] * b) for a, b in means])]
     traces = {
         "x": [[a] for a, _ in means] + [[a for a, _ in front]],
@@ -147,33 +145,33 @@ def _view(results: Sequence[RowResult], x: str, y: str) -> _View:
         "error_x": [_bars(estimate) for estimate in estimates[x]] + [{}],
         "error_y": [_bars(estimate) for estimate in estimates[y]] + [{}],
     }
-    label = f"{_TITLES[y]} against {_TITLES[x]}"
-    return _View(label, traces, {
-        "xaxis": {"title": {"text": _TITLES[x]}, "range": _range(results, x)},
-        "yaxis": {"title": {"text": _TITLES[y]}, "range": _range(results, y)},
-        "shapes": _noise_floors(results, x, y),
-    })  # fmt: skip
+    layout = {
+        "xaxis": {"title": {"text": _TITLES[x]}, "range": _range(estimates, x)},
+        "yaxis": {"title": {"text": _TITLES[y]}, "range": _range(estimates, y)},
+        "shapes": _noise_floors(floors, x, y),
+    }
+    return _View(f"{_TITLES[y]} against {_TITLES[x]}", traces, layout)
 
 
-def _bars(estimate) -> dict:
+def _bars(estimate: Estimate) -> dict:
     half = 0.0 if estimate.sd is None else estimate.high - estimate.mean
     return {"array": [half], "thickness": 1, "width": 3, "visible": bool(half)}
 
 
-def _range(results: Sequence[RowResult], name: str) -> list[float]:
+def _range(estimates: pd.DataFrame, name: str) -> list[float]:
     """The region of the rows that are robust at all; a double click on the plot shows the others too."""
-    best = max(result.estimate("r_test").mean for result in results)
-    shown = [r.estimate(name) for r in results if r.estimate("r_test").mean >= _OUTLYING * best]
-    low = min(e.mean if e.low is None else e.low for e in shown)
-    high = max(e.mean if e.high is None else e.high for e in shown)
+    robust = estimates["r_test"].map(lambda one: one.mean)
+    shown = estimates.loc[robust >= _OUTLYING * robust.max(), name]
+    low = min(one.mean if one.low is None else one.low for one in shown)
+    high = max(one.mean if one.high is None else one.high for one in shown)
     margin = 0.06 * (high - low) or 0.01
     return [low - margin, high + margin]
 
 
-def _noise_floors(results: Sequence[RowResult], x: str, y: str) -> list[dict]:
+def _noise_floors(floors: Sequence[tuple[float, float]], x: str, y: str) -> list[dict]:
     """Dashed lines where a network that leaks nothing would be on average, on axes of leakage."""
     lines = []
-    for mean, _ in tables.noise_floors(results):
+    for mean, _ in floors:
         for axis, other, name in (("x", "y", x), ("y", "x", y)):
             if name.startswith("p_"):
                 ends = {f"{axis}0": mean, f"{axis}1": mean, f"{other}0": 0, f"{other}1": 1, f"{other}ref": "paper"}
@@ -182,84 +180,78 @@ def _noise_floors(results: Sequence[RowResult], x: str, y: str) -> list[dict]:
     return lines
 
 
-def _rows(results: Sequence[RowResult]) -> list[dict]:
-    marks = tables.marks(results)
-    return [
-        {
-            "title": result.row.title,
-            "seeds": _seeds([result]),
-            "floor": result.noise_floor["mean"],
-            "cells": [
-                {
-                    "value": result.estimate(name).mean,
-                    "text": tables.cell(result, name),
-                    "interval": tables.interval_text(result, name),
-                    "mark": marks.get((result.row.title, name)),
-                    "paper": _of_paper(result, name),
-                }
-                for name in _TITLES
-            ],
-        }
-        for result in results
-    ]
-
-
-def _of_paper(result: RowResult, name: str) -> str:
-    if result.paper and name in result.paper:
-        return f"{result.paper[name]:.4f}"
-    return f"{result.paper['hours']:.2f} h" if result.paper and name == "minutes" else ""
-
-
-def _tests(results: Sequence[RowResult], references: Sequence[str]) -> list[dict]:
-    tested = []
-    for result, reference, differences in tables.tests(results, references):
+def _rows(runs: pd.DataFrame) -> list[dict]:
+    marks, estimates = tables.marks(runs), tables.estimates(runs)
+    rows = []
+    for title, row in tables.rows(runs).iterrows():
+        of_paper = paper.paper_row(row["config"]) or {}
         cells = [
             {
-                "value": difference.mean,
-                "text": tables.signed_interval(difference),
-                "p": tables.p_text(difference.p_value),
-                "verdict": _verdict(name, difference),
+                "value": one.mean,
+                "text": tables.cell(name, one),
+                "interval": _interval(name, one),
+                "mark": marks.get((title, name)),
+                "paper": f"{of_paper[name]:.4f}" if name in of_paper else "",
             }
-            for name, difference in differences.items()
+            for name, one in estimates.loc[title, list(_TITLES)].items()
         ]
-        pairs = next(iter(differences.values())).num
-        tested.append({"title": result.row.title, "against": reference.row.label, "pairs": pairs, "cells": cells})
+        if of_paper:
+            cells[list(_TITLES).index("minutes")]["paper"] = f"{of_paper['hours']:.2f} h"
+        floor = row["noise_floor.mean"]
+        rows.append({"title": title, "seeds": _seeds(row["seeds"].split()), "floor": floor, "cells": cells})
+    return rows
+
+
+def _interval(name: str, estimate: Estimate) -> str:
+    """The 95 % interval of a mean; empty for a single run, and for what is the same in every run."""
+    digits = {"minutes": 1, "gradient_passes": 0, "forwards": 0}.get(name, 4)
+    return f"[{estimate.low:,.{digits}f}, {estimate.high:,.{digits}f}]" if estimate.sd else ""
+
+
+def _tests(runs: pd.DataFrame, references: Sequence[str]) -> list[dict]:
+    tested = []
+    for line in tables.tests(runs, references).to_dict("records"):
+        cells = [
+            {
+                "value": line[name].mean,
+                "text": tables.signed_interval(line[name]),
+                "p": tables.p_text(line[name].p_value),
+                "verdict": _verdict(name, line[name]),
+            }
+            for name in tables.TESTED
+        ]
+        tested.append({"title": line["title"], "against": line["against"], "pairs": line["pairs"], "cells": cells})
     return tested
 
 
-def _verdict(name: str, difference) -> str:
+def _verdict(name: str, difference: Difference) -> str:
     if difference.p_value is None or difference.p_value >= _SIGNIFICANT:
         return ""
     return "better" if (difference.mean > 0) == (name in tables.LARGER_IS_BETTER) else "worse"
 
 
-def _facts(results: Sequence[RowResult]) -> list[tuple[str, str]]:
-    """What the runs have in common or differ in: data, networks, seeds, versions."""
-    records = [record for result in results for record in result.records.values()]
-    versions = {name: _joined(record["versions"][name] for record in records) for name in records[0]["versions"]}
+def _facts(runs: pd.DataFrame) -> list[tuple[str, str]]:
+    """Data, networks, seeds and versions of the runs: one value where they have it in common, else all."""
+    widths = runs["flags.width"].map(lambda width: width or "as in the paper")
+    versions = [(name.removeprefix("versions."), _joined(runs[name].dropna())) for name in runs if "versions." in name]
     return [
-        ("rows", f"{len(results)}"),
-        ("runs", f"{len(records)} with {_seeds(results)}"),
-        ("data", _joined(record["data"]["name"] for record in records)),
-        ("members (training images)", _joined(f"{record['data']['num_members']:,}" for record in records)),
-        ("non-members (test images)", _joined(f"{record['data']['num_non_members']:,}" for record in records)),
-        ("network", _joined(_network(record["flags"]) for record in records)),
-        ("updates", _joined(f"{record['cost']['updates']:,}" for record in records)),
-        ("precision", _joined(record["flags"]["precision"] for record in records)),
-        ("made with", ", ".join(f"{name} {version}" for name, version in versions.items())),
+        ("rows", f"{runs['title'].nunique()}"),
+        ("runs", f"{len(runs)} with {_seeds(sorted(set(runs['seed'])))}"),
+        ("data", _joined(runs["data.name"])),
+        ("members (training images)", _joined(runs["data.num_members"].map("{:,}".format))),
+        ("non-members (test images)", _joined(runs["data.num_non_members"].map("{:,}".format))),
+        ("network", _joined(f"{name} (width {width})" for name, width in zip(runs["flags.network"], widths))),
+        ("updates", _joined(runs["cost.updates"].map("{:,}".format))),
+        ("precision", _joined(runs["flags.precision"])),
+        ("made with", ", ".join(f"{name} {version}" for name, version in versions)),
     ]
 
 
-def _network(flags: dict) -> str:
-    return f"{flags['network']} (width {flags['width'] or 'as in the paper'})"
-
-
-def _seeds(results: Sequence[RowResult]) -> str:
-    seeds = sorted({seed for result in results for seed in result.records})
+def _seeds(seeds: Sequence) -> str:
     return f"seed{'' if len(seeds) == 1 else 's'} {_joined(seeds)}"
 
 
-def _joined(values) -> str:
+def _joined(values: Iterable) -> str:
     return ", ".join(dict.fromkeys(map(str, values)))
 
 

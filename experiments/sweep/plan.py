@@ -1,15 +1,16 @@
-"""What the flags of a sweep say: its rows, seeds and records, and where results go."""
+"""The flags of a sweep: its rows, seeds and finished runs, and where results go."""
 
 import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import pandas as pd
 from absl import flags
 
-from experiments import command_line, files
+from experiments import command_line, cost, files, results
 from experiments.sweep import executors, grid
-from experiments.sweep.records import Records
 from pineat_tf.checks import check_choice, check_count
+from pineat_tf.report import markdown_table
 
 
 class Sweep(NamedTuple):
@@ -17,7 +18,7 @@ class Sweep(NamedTuple):
 
     Attributes:
         rows: those that --only leaves.
-        records: of the runs that are done.
+        runs: those that are done.
         output_dir: where tables, pictures and report go.
         title: headline of tables and report.
         name: what their files are called.
@@ -29,7 +30,7 @@ class Sweep(NamedTuple):
     """
 
     rows: list[grid.Row]
-    records: Records
+    runs: results.Runs
     output_dir: pathlib.Path
     title: str
     name: str
@@ -43,11 +44,27 @@ class Sweep(NamedTuple):
         """The runs that have no record, seed by seed, so that every row has its first before any has its second."""
         by_seed = zip(*(row.configs for row in self.rows))
         jobs = [
-            executors.Job(f"{row.slug}-seed{config.seed}", config)
+            executors.Job(f"{row.slug}-seed{config.seed}", config, row.group, row.label)
             for configs in by_seed
             for row, config in zip(self.rows, configs)
         ]
-        return [job for job in jobs if self.records.find(job.config) is None]
+        return [job for job in jobs if self.runs.find(job.config) is None]
+
+    def finished(self) -> pd.DataFrame:
+        """The runs that are done, as `results.tidy` has them, under the groups and labels of the rows."""
+        pairs = [(row, config) for row in self.rows for config in row.configs]
+        found = [(row, config, run) for row, config in pairs if (run := self.runs.find(config)) is not None]
+        runs = [{**run, "group": row.group, "label": row.label} for row, _, run in found]
+        return results.tidy(runs, [config for _, config, _ in found])
+
+    def grid_text(self) -> str:
+        """The grid as a table: each row with its runs, the number of those done, and the cost of one."""
+        lines = [("row", "runs", "done", "updates", "gradient passes", "forward passes of an image")]
+        for row in self.rows:
+            done, config = sum(self.runs.find(config) is not None for config in row.configs), row.configs[0]
+            costs = (config.scaled_updates, cost.gradient_passes(config), cost.forwards(config))
+            lines.append((row.title, *(f"{count:,}" for count in (len(row.configs), done, *costs))))
+        return markdown_table(lines)
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -60,11 +77,11 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("title", "Sweep", "Headline of the tables and the report.", **own)
     flags.DEFINE_string("name", "table", "What the files of tables and report are called.", **own)
     flags.DEFINE_string("output_dir", "runs/sweep", "Where tables and report go.", **own)
-    flags.DEFINE_string("records_dir", "", "Records of finished runs; empty for records/ in the output_dir.", **own)
+    flags.DEFINE_string("runs_file", "", "CSV file of finished runs; empty for runs.csv in the output_dir.", **own)
     flags.DEFINE_string("run_dir", "", "Run directories; empty for runs/ in the output_dir.", **own)
     flags.DEFINE_list("only", [], "Run and show only rows whose title fits a pattern, as in 'PGD *,Natural'.", **own)
     flags.DEFINE_integer("jobs", 1, "How many runs are trained at once.", **own)
-    flags.DEFINE_string("executor", "local", "Processes of this machine (local) or a cluster (ray).", **own)
+    flags.DEFINE_string("executor", "local", "Processes of this machine (local), or a cluster (ray, dask).", **own)
     flags.DEFINE_bool("dry_run", False, "Print the grid and its cost, and run nothing.", **own)
     flags.DEFINE_bool("tables_only", False, "Lay out what is done, and run nothing.", **own)
 
@@ -84,7 +101,7 @@ def from_flags(values: flags.FlagValues) -> Sweep:
         grid.check_references(values.reference, [row.label for row in rows], "the labels of the rows")
     return Sweep(
         rows=grid.select(rows, [pattern for pattern in values.only if pattern]),
-        records=Records(pathlib.Path(values.records_dir or output_dir / "records").expanduser()),
+        runs=results.Runs(pathlib.Path(values.runs_file or output_dir / "runs.csv").expanduser()),
         output_dir=output_dir,
         title=values.title,
         name=values.name,

@@ -1,13 +1,11 @@
-"""The rows of a sweep as tables: means with spread, the best marked, tests against a reference, the paper's figures."""
+"""Runs as tables, a line a row of the sweep: means, the best marked, tests against a reference, the paper's figures."""
 
-import csv
-import dataclasses
-import io
 from collections.abc import Sequence
 
+import pandas as pd
+
 from experiments import paper, statistics
-from experiments.sweep.grid import Row
-from experiments.sweep.records import Records
+from experiments.statistics import Difference, Estimate
 from pineat_tf.report import Markdown, markdown_table
 
 COLUMNS = {**{name: title for name, title in paper.COLUMNS.items() if name != "hours"}, "gap": "gap attack"}
@@ -16,176 +14,108 @@ COLUMNS = {**{name: title for name, title in paper.COLUMNS.items() if name != "h
 COSTS = {"minutes": "minutes", "gradient_passes": "gradient passes", "forwards": "forward passes"}
 """What a training costs; passes are over 100 images each, whatever the batches."""
 
-_BATCH = 100
 TESTED = {"a_test": "A_test", "r_test": "R_test", "p_max": "P_MAX"}
 LARGER_IS_BETTER = ("a_train", "a_test", "r_train", "r_test")
 _MARKED = (*COLUMNS, "minutes")
 
 
-def figures_of(record: dict) -> dict[str, float]:
-    """The figures of one run that tables show, by name."""
-    shares = {name: record[name] for name in COLUMNS if name != "gap"}
-    costs = {
-        "minutes": record["seconds"]["training"] / 60,
-        "gradient_passes": record["cost"]["gradient_passes"] * record["flags"]["batch_size"] / _BATCH,
-        "forwards": record["cost"]["forward_units"] * record["flags"]["batch_size"] / _BATCH,
-    }
-    return {**shares, "gap": max(record["gap_nat"], record["gap_adv"]), **costs}
+def rows(runs: pd.DataFrame) -> pd.DataFrame:
+    """The first run of each row, by title, with its number of "seeds"."""
+    first = runs.drop_duplicates("title").set_index("title", drop=False)
+    return first.assign(seeds=runs.groupby("title")["seed"].apply(lambda seeds: " ".join(map(str, sorted(seeds)))))
 
 
-@dataclasses.dataclass(frozen=True)
-class RowResult:
-    """A row with what its runs gave.
-
-    Attributes:
-        row: what was run.
-        records: of the seeds that are done, by seed.
-    """
-
-    row: Row
-    records: dict[int, dict]
-
-    def values(self, name: str) -> dict[int, float]:
-        """One figure of every run, by seed."""
-        return {seed: figures_of(record)[name] for seed, record in self.records.items()}
-
-    def estimate(self, name: str) -> statistics.Estimate:
-        """The mean of one figure over the seeds."""
-        return statistics.estimate(list(self.values(name).values()))
-
-    def difference(self, other: "RowResult", name: str) -> statistics.Difference | None:
-        """By how much a figure exceeds that of another row, over the seeds that both have; None without any."""
-        mine, others = self.values(name), other.values(name)
-        seeds = sorted(mine.keys() & others.keys())
-        if not seeds:
-            return None
-        return statistics.paired_difference([mine[seed] for seed in seeds], [others[seed] for seed in seeds])
-
-    @property
-    def noise_floor(self) -> dict[str, float]:
-        """Of its in-sample thresholds, which depends on the data alone: "mean" and "upper_95"."""
-        return next(iter(self.records.values()))["noise_floor"]
-
-    @property
-    def paper(self) -> dict[str, float] | None:
-        """The row of the paper's Table 1 for the same method, if it has one."""
-        return paper.paper_row(self.row.configs[0])
+def estimates(runs: pd.DataFrame) -> pd.DataFrame:
+    """`statistics.Estimate`s of all figures and costs, by title."""
+    return statistics.summary(runs, [*COLUMNS, *COSTS])
 
 
-def results(rows: Sequence[Row], records: Records) -> list[RowResult]:
-    """The rows of which at least one run is done, with the records of their runs."""
-    found = [
-        RowResult(row, {c.seed: record for c in row.configs if (record := records.find(c)) is not None}) for row in rows
-    ]
-    return [result for result in found if result.records]
-
-
-def noise_floors(rows: Sequence[RowResult]) -> list[tuple[float, float]]:
+def noise_floors(runs: pd.DataFrame) -> list[tuple[float, float]]:
     """The noise floors that occur, as (mean, upper end of 95 %), from the lowest up."""
-    return sorted({(row.noise_floor["mean"], row.noise_floor["upper_95"]) for row in rows})
+    first = rows(runs)
+    return sorted(set(zip(first["noise_floor.mean"], first["noise_floor.upper_95"])))
 
 
-def best_of(rows: Sequence[RowResult], name: str) -> float | None:
-    """The best mean of a figure over rows, as it is printed; None where no row is better than another."""
-    printed = [_rounded(name, row.estimate(name).mean) for row in rows]
-    if len(set(printed)) < 2:
-        return None
-    return max(printed) if name in LARGER_IS_BETTER else min(printed)
-
-
-def marks(rows: Sequence[RowResult]) -> dict[tuple[str, str], str]:
-    """Which figures are the best, as in the paper: "bold" of all rows, "underline" of a group of several.
+def marks(runs: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """The best figures, as the paper marks them: "bold" of all rows, "underline" of a group of several.
 
     Returns:
         (title of the row, name of the figure) -> mark.
     """
+    means, groups = estimates(runs), rows(runs)["group"]
     marked = {}
     for name in _MARKED:
-        best = best_of(rows, name)
-        for row in rows:
-            group = [other for other in rows if other.row.group == row.row.group]
-            value = _rounded(name, row.estimate(name).mean)
-            if best is not None and value == best:
-                marked[row.row.title, name] = "bold"
-            elif len(group) > 1 and value == best_of(group, name):
-                marked[row.row.title, name] = "underline"
+        printed = means[name].map(lambda one: round(one.mean, 1 if name == "minutes" else 4))  # noqa: B023
+        for titles in groups.groupby(groups).groups.values():
+            if len(titles) > 1:
+                marked |= dict.fromkeys([(title, name) for title in _best(printed[titles])], "underline")
+        marked |= dict.fromkeys([(title, name) for title in _best(printed)], "bold")
     return marked
 
 
-def markdown(rows: Sequence[RowResult]) -> str:
+def markdown(runs: pd.DataFrame) -> str:
     """The results as Markdown: mean and standard deviation, the best marked, the paper's figures beneath each row."""
-    marked = marks(rows)
+    marked, means = marks(runs), estimates(runs)
     lines = [("method", "seeds", *COLUMNS.values(), "noise floor", *COSTS.values())]
-    for row in rows:
-        cells = [_marked(cell(row, name), marked.get((row.row.title, name))) for name in (*COLUMNS, *COSTS)]
-        cells.insert(len(COLUMNS), f"{row.noise_floor['mean']:.4f}")
-        lines.append((row.row.title, str(len(row.records)), *cells))
-        if row.paper:
-            of_paper = [f"{row.paper[name]:.4f}" if name in row.paper else "" for name in COLUMNS]
-            floor = paper.noise_floor(paper.dataset_of(row.row.configs[0]))
-            cells = (*of_paper, f"{floor:.4f}", f"{row.paper['hours']:.2f} h", "", "")
+    for title, row in rows(runs).iterrows():
+        cells = [_marked(cell(name, means.loc[title, name]), marked.get((title, name))) for name in (*COLUMNS, *COSTS)]
+        cells.insert(len(COLUMNS), f"{row['noise_floor.mean']:.4f}")
+        lines.append((title, str(len(row["seeds"].split())), *cells))
+        of_paper = paper.paper_row(row["config"])
+        if of_paper:
+            shares = [f"{of_paper[name]:.4f}" if name in of_paper else "" for name in COLUMNS]
+            floor = paper.noise_floor(paper.dataset_of(row["config"]))
+            cells = (*shares, f"{floor:.4f}", f"{of_paper['hours']:.2f} h", "", "")
             lines.append((Markdown("*in the paper, at full scale*"), "1", *cells))
     return markdown_table(lines)
 
 
-def tests_markdown(rows: Sequence[RowResult], references: Sequence[str]) -> str:
-    """Paired differences of every row from the reference rows of its group, with 95 % intervals and p-values."""
+def tests(runs: pd.DataFrame, references: Sequence[str]) -> pd.DataFrame:
+    """Paired differences of every row from the reference rows of its group.
+
+    Returns:
+        A line a pair: "title", "against" (label of the reference), "pairs", and for each of `TESTED` its
+        `statistics.Difference`, with p-values adjusted for the number of rows tested against that label (Holm).
+    """
+    first = rows(runs)[["title", "group", "label"]]
+    pairs = first.merge(first, on="group", suffixes=("", "_other"))
+    pairs = pairs[pairs["label_other"].isin(list(references)) & (pairs["title"] != pairs["title_other"])]
+    order = {label: place for place, label in enumerate(references)}
+    pairs = pairs.sort_values("label_other", key=lambda labels: labels.map(order), kind="stable")
+    found = []
+    for title, other, against in zip(pairs["title"], pairs["title_other"], pairs["label_other"]):
+        differences = {name: statistics.difference(runs, title, other, name) for name in TESTED}
+        if all(differences.values()):
+            found.append({"title": title, "against": against, "pairs": differences["a_test"].num, **differences})
+    tested = pd.DataFrame(found, columns=["title", "against", "pairs", *TESTED])
+    for lines in tested.groupby("against").groups.values():
+        for name in TESTED:
+            tested.loc[lines, name] = pd.Series(_adjusted(tested.loc[lines, name]), index=lines, dtype=object)
+    return tested
+
+
+def tests_markdown(runs: pd.DataFrame, references: Sequence[str]) -> str:
+    """The differences of `tests` as Markdown, with 95 % intervals and p-values; empty without any."""
     lines = [("method", "against", "pairs", *TESTED.values(), *(f"p ({title}, Holm)" for title in TESTED.values()))]
-    for row, reference, differences in tests(rows, references):
-        cells = [signed_interval(difference) for difference in differences.values()]
-        p_values = [p_text(difference.p_value) for difference in differences.values()]
-        pairs = next(iter(differences.values())).num
-        lines.append((row.row.title, reference.row.label, str(pairs), *cells, *p_values))
+    for _, line in tests(runs, references).iterrows():
+        differences = [line[name] for name in TESTED]
+        cells = [*map(signed_interval, differences), *(p_text(one.p_value) for one in differences)]
+        lines.append((line["title"], line["against"], str(line["pairs"]), *cells))
     return markdown_table(lines) if len(lines) > 1 else ""
 
 
-def tests(
-    rows: Sequence[RowResult], references: Sequence[str]
-) -> list[tuple[RowResult, RowResult, dict[str, statistics.Difference]]]:
-    """Every row with each reference row of its group, and their paired differences by figure.
-
-    The p-values of one figure against one reference label are adjusted for their number (Holm).
-    """
-    pairs = [
-        (row, reference)
-        for label in references
-        for row in rows
-        for reference in rows
-        if reference.row.label == label and reference.row.group == row.row.group and reference is not row
-    ]
-    found = []
-    for row, reference in pairs:
-        differences = {name: row.difference(reference, name) for name in TESTED}
-        if all(differences.values()):
-            found.append((row, reference, differences))
-    for label in {reference.row.label for _, reference, _ in found}:
-        for name in TESTED:
-            _adjust([differences for _, reference, differences in found if reference.row.label == label], name)
-    return found
-
-
-def _adjust(family: Sequence[dict[str, statistics.Difference]], name: str) -> None:
-    tested = [differences for differences in family if differences[name].p_value is not None]
-    adjusted = statistics.holm([differences[name].p_value for differences in tested])
-    for differences, p_value in zip(tested, adjusted):
-        differences[name] = differences[name]._replace(p_value=p_value)
-
-
-def csv_text(rows: Sequence[RowResult]) -> str:
+def csv_text(runs: pd.DataFrame) -> str:
     """Every figure of every row with its mean, standard deviation and 95 % interval, and the paper's, as CSV."""
-    output = io.StringIO()
-    names = (*COLUMNS, *COSTS)
-    spread = ("mean", "sd", "low", "high")
-    writer = csv.writer(output, lineterminator="\n")
-    columns = [f"{name}_{part}" for name in names for part in spread]
-    writer.writerow(["group", "label", "seeds", *columns, "noise_floor", *(f"paper_{name}" for name in paper.COLUMNS)])
-    for row in rows:
-        cells = [getattr(row.estimate(name), part) for name in names for part in spread]
-        of_paper = [row.paper[name] if row.paper else None for name in paper.COLUMNS]
-        seeds = " ".join(map(str, sorted(row.records)))
-        figures = ["" if value is None else f"{value:.6g}" for value in (*cells, row.noise_floor["mean"], *of_paper)]
-        writer.writerow(map(csv_cell, [row.row.group, row.row.label, seeds, *figures]))
-    return output.getvalue()
+    first, means = rows(runs), estimates(runs)
+    frame = first[["group", "label", "seeds"]].map(csv_cell)
+    for name in means:
+        spread = pd.DataFrame(means[name].tolist(), index=means.index)[["mean", "sd", "low", "high"]]
+        frame = frame.join(spread.add_prefix(f"{name}_"))
+    frame["noise_floor"] = first["noise_floor.mean"]
+    of_paper = [paper.paper_row(config) or {} for config in first["config"]]
+    for name in paper.COLUMNS:
+        frame[f"paper_{name}"] = pd.Series([row.get(name) for row in of_paper], index=frame.index, dtype=float)
+    return frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
 def csv_cell(value: object) -> object:
@@ -200,9 +130,8 @@ def csv_cell(value: object) -> object:
     return value
 
 
-def cell(row: RowResult, name: str) -> str:
+def cell(name: str, estimate: Estimate) -> str:
     """A mean with its standard deviation, as tables print it."""
-    estimate = row.estimate(name)
     if name in ("gradient_passes", "forwards"):
         return f"{estimate.mean:,.0f}"
     digits = 1 if name == "minutes" else 4
@@ -210,14 +139,7 @@ def cell(row: RowResult, name: str) -> str:
     return f"{estimate.mean:.{digits}f}{spread}"
 
 
-def interval_text(row: RowResult, name: str) -> str:
-    """The 95 % interval of a mean; empty for a single run, and for what is the same in every run."""
-    estimate = row.estimate(name)
-    digits = {"minutes": 1, "gradient_passes": 0, "forwards": 0}.get(name, 4)
-    return f"[{estimate.low:,.{digits}f}, {estimate.high:,.{digits}f}]" if estimate.sd else ""
-
-
-def signed_interval(difference: statistics.Difference) -> str:
+def signed_interval(difference: Difference) -> str:
     """A difference with the ends of its interval."""
     interval = "" if difference.low is None else f" [{difference.low:+.4f}, {difference.high:+.4f}]"
     return f"{difference.mean:+.4f}{interval}"
@@ -230,10 +152,17 @@ def p_text(p_value: float | None) -> str:
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
+def _best(printed: pd.Series) -> list[str]:
+    """Titles of the best figures; none where no row is better than another."""
+    best = printed.max() if printed.name in LARGER_IS_BETTER else printed.min()
+    return list(printed.index[printed == best]) if printed.nunique() > 1 else []
+
+
+def _adjusted(differences: pd.Series) -> list[Difference]:
+    p_values = statistics.holm([one.p_value for one in differences])
+    return [one._replace(p_value=p_value) for one, p_value in zip(differences, p_values)]
+
+
 def _marked(text: str, mark: str | None) -> str:
     marked = {"bold": f"**{text}**", "underline": f"<u>{text}</u>"}
     return Markdown(marked[mark]) if mark in marked else text
-
-
-def _rounded(name: str, value: float) -> float:
-    return round(value, 1 if name == "minutes" else 4)
