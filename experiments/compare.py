@@ -28,14 +28,7 @@ _METRICS, _AUDIT = "metrics.json", "audit.json"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line.
-
-    Args:
-        argv: program name and arguments; `sys.argv` if None.
-
-    Returns:
-        The exit code: 0, or 2 after one line on stderr.
-    """
+    """Runs the command line; gives its exit code."""
     return command_line.guarded(_run, argv)
 
 

@@ -193,7 +193,7 @@ def test_bad_flags_are_one_line_and_exit_code_2(flag, words, capsys):
 def test_help_names_every_flag(capsys):
     assert command.main(["benchmark", "--help"]) == 0
     text = capsys.readouterr().out
-    assert all(f"--{name}:" in text for name in command._FLAGS)
+    assert all(f"  --{name} (default: " in text for name in ("widths", "tasks", "engines", "repeats", "picture"))
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,8 @@ def test_the_view_begins_at_the_rows_that_are_robust():
 
 def test_the_own_method_is_labelled_and_intervals_are_drawn():
     data = page.plot(table1()).data
-    assert [trace.text[0] for trace in data if trace.mode == "markers+text"] == ["PINEAT-1/1"] * 3
+    labelled = [trace.text[0] for trace in data if trace.mode == "markers+text"]
+    assert labelled == [f"{group} PINEAT-1/1" for group in ("PGD", "DIST", "DIFF")]
     assert all(trace.error_y.visible for trace in data[:-1])
 
 

@@ -158,10 +158,10 @@ def test_training_that_diverges_names_the_round_and_keeps_the_checkpoint_before(
 # ---------------------------------------------------------------- the command
 
 
-@pytest.mark.parametrize("flag", ["--help", "-h", "--helpshort"])
+@pytest.mark.parametrize("flag", ["--help", "--helpshort"])
 def test_the_trial_explains_itself(flag, capsys):
     assert resume_trial.main(["resume_trial", flag]) == 0
-    assert capsys.readouterr().out == resume_trial.USAGE + "\n"
+    assert "  --kills (default: 30)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

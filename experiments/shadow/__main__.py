@@ -29,14 +29,7 @@ _LEAST = 3  # models; in an audit of one the others are two
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line.
-
-    Args:
-        argv: program name and arguments; `sys.argv` if None.
-
-    Returns:
-        The exit code: 0, 2 for bad input or runs that failed, 130 for Ctrl-C, 143 for SIGTERM.
-    """
+    """Runs the command line; gives its exit code."""
     return command_line.guarded(_run, argv)
 
 

@@ -1,7 +1,5 @@
 """What a shadow study leaves: JSON with every figure, tables, and ROC curves on logarithmic axes."""
 
-import csv
-import io
 import json
 import os
 import pathlib
@@ -10,6 +8,7 @@ from typing import NamedTuple
 
 import matplotlib
 import numpy as np
+import pandas as pd
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -17,7 +16,7 @@ from matplotlib import pyplot
 from experiments import files, results, statistics
 from experiments.figures import style
 from experiments.shadow.attackers import ATTACKERS, FPRS, GRID, QUERIES, Leakage
-from experiments.sweep.tables import csv_cell
+from experiments.sweep.tables import csv_cell, signed_interval
 from pineat_tf.membership import noise_floor
 from pineat_tf.report import markdown_table, quoted
 
@@ -28,6 +27,8 @@ FIGURES = {"auc": "AUC", "balanced_accuracy": "balanced accuracy"} | {
 }
 _SHOWN = ("tpr_0.001", "tpr_0.01", "auc", "balanced_accuracy")
 _BY_QUERIES = ("RMIA online", "LiRA online, fixed variance")  # the strongest of their kind with few shadow models
+_COMPARED = ("tpr_0.001", "tpr_0.01", "auc")
+_ABOUT = ["method", "attacker", "queries", "examples", "figure"]
 NOT_AVAILABLE = "n/a"
 _UTILITY = ("a_train", "a_test", "r_train", "r_test", "p_max")
 
@@ -55,11 +56,6 @@ class Study(NamedTuple):
         """What one attacker learns by one kind of query."""
         wanted = (attacker, queries, examples)
         return next(one for one in self.leakage if (one.attacker, one.queries, one.examples) == wanted)
-
-    @property
-    def has_canaries(self) -> bool:
-        """Whether some of the labels were wrong on purpose."""
-        return any(one.examples == "canaries" for one in self.leakage)
 
 
 def read(path: pathlib.Path) -> dict[str, Study]:
@@ -91,64 +87,73 @@ def write(base: pathlib.Path, title: str, studies: Sequence[Study], references: 
     """Writes `base`.json, .md, .csv and .png."""
     base.parent.mkdir(parents=True, exist_ok=True)
     methods = [_plain(study) for study in studies]
-    studies = [
-        _from_plain(method) for method in methods
-    ]  # as `read` gives them, so that tables made later are the same
+    studies = [_from_plain(method) for method in methods]  # as `read` gives them: tables made later are the same
     grid = [round(rate, 8) for rate in GRID.tolist()]
     record = {"schema_version": SCHEMA_VERSION, "title": title, "fpr_grid": grid, "methods": methods}
-    text = json.dumps(record, allow_nan=False, separators=(",", ":"))
-    files.write_text(f"{base}.json", text + "\n")
-    files.write_text(f"{base}.csv", _csv(studies))
+    files.write_text(f"{base}.json", json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n")
+    lines = frame(studies).drop(columns="values")
+    csv = lines.assign(method=lines["method"].map(csv_cell)).to_csv(
+        index=False, float_format="%.6f", lineterminator="\n"
+    )
+    files.write_text(f"{base}.csv", csv)
     files.write_text(f"{base}.md", markdown(title, studies, references))
     _curves(pathlib.Path(f"{base}.png"), title, studies)
 
 
+def frame(studies: Sequence[Study]) -> pd.DataFrame:
+    """What every attacker learns: a line a method, attacker, kind of query, examples judged and figure.
+
+    Returns:
+        Those, then mean, ends of the 95 % interval, number of models, and the "values" themselves (None where a model
+        does not show the figure).
+    """
+    lines = []
+    for study in studies:
+        for one in study.leakage:
+            for figure in FIGURES:
+                values = one.values(figure)
+                mean, _, low, high, num = statistics.estimate(values) if values else (None, None, None, None, 0)
+                about = (study.title, one.attacker, one.queries, one.examples, figure)
+                lines.append((*about, mean, low, high, num, values))
+    names = [*_ABOUT, "mean", "low", "high", "num", "values"]
+    return pd.DataFrame(lines, columns=names).astype({name: float for name in ("mean", "low", "high")})
+
+
 def markdown(title: str, studies: Sequence[Study], references: Sequence[str]) -> str:
     """The tables: what the models are worth, attackers by natural queries, queries by one attacker, differences."""
-    all_studies, studies = studies, [study for study in studies if study.leakage]
-    if not studies:
-        return "\n\n".join([f"# {title}", "## The models", _utility(all_studies), *_not_asked(all_studies)]) + "\n"
-    first = studies[0]
-    floor = noise_floor(first.num_members, first.num_non_members)
-    by_attacker = [(name, "natural") for name in ATTACKERS]
-    by_queries = [[(name, queries) for queries in QUERIES] for name in _BY_QUERIES]
-    parts = [
-        f"# {quoted(title)}",
+    asked = [study for study in studies if study.leakage]
+    parts = [f"# {quoted(title)}"]
+    if not asked:
+        return "\n\n".join([*parts, "## The models", _utility(studies), *_not_asked(studies)]) + "\n"
+    first, values = asked[0], frame(asked).set_index(_ABOUT)["values"]
+    parts += [
         f"{len(first.runs)} shadow models a method, each trained on a random half of {first.num_members * 2:,} images. "
         "Each in turn is the network under audit and the others are its shadows: means over the models with their "
         "95 % intervals (Student's t; the audits share their shadows, so the intervals are approximate).",
         "## The models",
-        _utility(all_studies),
-        *_not_asked(all_studies),
+        _utility(studies),
+        *_not_asked(studies),
         "## Attackers, by natural queries",
-        *(_table(studies, by_attacker, figure, "attacker") for figure in _SHOWN),
-        *(
-            part
-            for name, pairs in zip(_BY_QUERIES, by_queries)
-            for part in (
-                f"## Queries, by {name}",
-                *(_table(studies, pairs, figure, "queries") for figure in ("tpr_0.001", "tpr_0.01", "auc")),
-            )
-        ),
+        *(_table(values, figure, "attacker", queries="natural") for figure in _SHOWN),
+    ]
+    for attacker in _BY_QUERIES:
+        shown = (_table(values, figure, "queries", attacker=attacker) for figure in _COMPARED)
+        parts += [f"## Queries, by {attacker}", *shown]
+    floor = noise_floor(first.num_members, first.num_non_members)
+    parts.append(
         "Balanced accuracies are of the best threshold in-sample: without leakage "
         f"{floor.mean:.4f} (95 %: below {floor.upper_95:.4f}). Without leakage the AUC is .5, and the TPR is the FPR. "
-        "n/a: a rate that the non-members of some model are too few, or too often alike, to show.",
-    ]
-    if all(study.has_canaries for study in studies):
-        parts += [
-            "## Canaries",
-            f"The same attackers on the {first.flags['canaries']} images with wrong labels alone.",
-            *(_table(studies, by_attacker, figure, "attacker", "canaries") for figure in ("tpr_0.01", "auc")),
-        ]
+        "n/a: a rate that the non-members of some model are too few, or too often alike, to show."
+    )
+    if all(any(one.examples == "canaries" for one in study.leakage) for study in asked):
+        shown = (_table(values, f, "attacker", queries="natural", examples="canaries") for f in ("tpr_0.01", "auc"))
+        count = first.flags["canaries"]
+        parts += ["## Canaries", f"The same attackers on the {count} images with wrong labels alone.", *shown]
     for reference in references:
-        of_reference = next((study for study in studies if study.title.endswith(reference)), None)
-        others = [study for study in studies if study is not of_reference and study.title != "Natural"]
+        of_reference = next((study.title for study in asked if study.title.endswith(reference)), None)
+        others = [study.title for study in asked if study.title not in (of_reference, "Natural")]
         if of_reference and others:
-            pairs = list(dict.fromkeys(sum(by_queries, by_attacker)))
-            parts += [
-                f"## Paired differences from {quoted(of_reference.title)}",
-                _differences(others, of_reference, pairs),
-            ]
+            parts += [f"## Paired differences from {quoted(of_reference)}", _differences(values, others, of_reference)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -160,29 +165,30 @@ def _utility(studies: Sequence[Study]) -> str:
 
 
 def _not_asked(studies: Sequence[Study]) -> list[str]:
-    """What to say of methods whose models are trained and were asked nothing."""
+    """A line about methods whose models are trained and were asked nothing."""
     titles = ", ".join(study.title for study in studies if not study.leakage)
     return [f"Trained, and not yet attacked: {titles}."] if titles else []
 
 
-def _table(
-    studies: Sequence[Study], pairs: Sequence[tuple[str, str]], figure: str, what: str, examples: str = "all"
-) -> str:
-    rows = [(f"{FIGURES[figure]}: {what}", *(study.title for study in studies))]
-    for attacker, queries in pairs:
-        cells = (_cell(study.of(attacker, queries, examples).values(figure)) for study in studies)
-        rows.append((attacker if what == "attacker" else queries, *cells))
+def _table(values: pd.Series, figure: str, by: str, *, examples: str = "all", **other: str) -> str:
+    """One figure of every method by attacker or by kind of query; the other of these two is given."""
+    chosen = values.xs((figure, examples, *other.values()), level=("figure", "examples", *other)).unstack("method")
+    titles = values.index.unique("method")
+    rows = [(f"{FIGURES[figure]}: {by}", *titles)]
+    for name in ATTACKERS if by == "attacker" else QUERIES:
+        rows.append((name, *map(_cell, chosen.loc[name, titles])))
     return markdown_table(rows)
 
 
-def _differences(studies: Sequence[Study], reference: Study, pairs: Sequence[tuple[str, str]]) -> str:
-    figures = ("tpr_0.001", "tpr_0.01", "auc")
-    rows = [("method", "attacker", "queries", *(FIGURES[figure] for figure in figures))]
-    for study in studies:
-        for pair in pairs:
-            mine, others = study.of(*pair), reference.of(*pair)
-            cells = (_signed(mine.values(name), others.values(name)) for name in figures)
-            rows.append((study.title, *pair, *cells))
+def _differences(values: pd.Series, titles: Sequence[str], reference: str) -> str:
+    """Paired differences of methods from a reference: attackers by natural queries, then queries by one attacker."""
+    pairs = [(name, "natural") for name in ATTACKERS]
+    pairs += [(name, queries) for name in _BY_QUERIES for queries in QUERIES]
+    rows = [("method", "attacker", "queries", *(FIGURES[figure] for figure in _COMPARED))]
+    for title in titles:
+        for pair in dict.fromkeys(pairs):
+            mine, others = ([values[method, *pair, "all", f] for f in _COMPARED] for method in (title, reference))
+            rows.append((title, *pair, *map(_signed, mine, others)))
     return markdown_table(rows)
 
 
@@ -190,33 +196,14 @@ def _cell(values: Sequence[float] | None) -> str:
     if values is None:
         return NOT_AVAILABLE
     estimate = statistics.estimate(values)
-    if estimate.low is None:
-        return f"{estimate.mean:.4f}"
-    return f"{estimate.mean:.4f} [{estimate.low:.4f}, {estimate.high:.4f}]"
+    interval = "" if estimate.low is None else f" [{estimate.low:.4f}, {estimate.high:.4f}]"
+    return f"{estimate.mean:.4f}{interval}"
 
 
 def _signed(values: Sequence[float] | None, others: Sequence[float] | None) -> str:
     if values is None or others is None:
         return NOT_AVAILABLE
-    difference = statistics.paired_difference(values, others)
-    if difference.low is None:
-        return f"{difference.mean:+.4f}"
-    return f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
-
-
-def _csv(studies: Sequence[Study]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("method", "attacker", "queries", "examples", "figure", "mean", "low", "high", "num"))
-    for study in studies:
-        title = csv_cell(study.title)
-        for one in study.leakage:
-            for figure in FIGURES:
-                values = one.values(figure)
-                value = statistics.estimate(values) if values else statistics.Estimate(*[None] * 4, num=0)
-                numbers = ("" if number is None else f"{number:.6f}" for number in (value.mean, value.low, value.high))
-                writer.writerow((title, one.attacker, one.queries, one.examples, figure, *numbers, value.num))
-    return text.getvalue()
+    return signed_interval(statistics.paired_difference(values, others))
 
 
 def _plain(study: Study) -> dict:

@@ -17,14 +17,7 @@ from pineat_tf.report import markdown_table, quoted
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line.
-
-    Args:
-        argv: program name and arguments; `sys.argv` if None.
-
-    Returns:
-        The exit code: 0, 2 for bad input, 130 for Ctrl-C.
-    """
+    """Runs the command line; gives its exit code."""
     return command_line.guarded(_run, argv)
 
 

@@ -280,14 +280,7 @@ STATEMENTS = (
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line.
-
-    Args:
-        argv: program name and arguments; `sys.argv` if None.
-
-    Returns:
-        The exit code: 0, or 2 for bad input.
-    """
+    """Runs the command line; gives its exit code."""
     return command_line.guarded(_run, argv)
 
 

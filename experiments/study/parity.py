@@ -127,18 +127,17 @@ def measure(network: keras.Model, data: Split, epsilon: float, state_path: str |
 
 def _run(argv: list[str]) -> None:
     values = flags.FlagValues()
-    flags.DEFINE_string(
-        "images", "fmnist:test:1000", "Images and labels, as experiments.audit takes them.", flag_values=values
-    )
-    flags.DEFINE_string("json", "", "Write the figures to this file.", flag_values=values)
-    flags.DEFINE_bool("trust", False, "Load a network that is a program too.", flag_values=values)
+    own = {"flag_values": values}
+    flags.DEFINE_string("images", "fmnist:test:1000", "Images and labels, as experiments.audit takes them.", **own)
+    flags.DEFINE_string("json", "", "Write the figures to this file.", **own)
+    flags.DEFINE_bool("trust", False, "Load a network that is a program too.", **own)
     command_line.define(values, "epsilon", 0.1, "Radius of the L-inf ball.")
     for name in ("help", "helpshort"):
-        flags.DEFINE_bool(name, False, "Print this text.", flag_values=values)
+        flags.DEFINE_bool(name, False, "Print this text.", **own)
     values.set_gnu_getopt(True)
     paths = values(argv)[1:]
     if values.help or values.helpshort:
-        print(__doc__)
+        print(command_line.usage(__doc__, values))
         return
     if len(paths) != 1:
         raise ValueError(f"give one network, not {len(paths)}. See --help.")

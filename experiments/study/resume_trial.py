@@ -1,4 +1,12 @@
-"""Kills training runs at random moments, resumes them, and compares them with runs that nobody disturbed."""
+"""Kills training runs at random moments, resumes them, and compares them with runs that nobody disturbed.
+
+    python -m experiments.study.resume_trial --kills=30 --json=trial.json
+
+Trains small networks on scikit-learn's digits with a checkpoint after every round, kills the processes by SIGKILL at
+random moments, resumes them with --resume, and compares weights and optimizer at the end, bit for bit, with a run of
+the same flags that ended by itself. Takes turns between float32 and mixed_bfloat16, and the original method and
+PINEAT. The exit code is 2 if a run ended differently.
+"""
 
 import contextlib
 import dataclasses
@@ -20,20 +28,6 @@ from absl import flags
 
 from experiments import child, command_line, files, progress
 from pineat_tf.checks import check_count
-
-USAGE = """\
-usage: python -m experiments.study.resume_trial [--kills=30] [--seed=0] [--json=PATH]
-
-Trains small networks on scikit-learn's digits with a checkpoint after every round, kills the processes by SIGKILL at
-random moments, resumes them with --resume, and compares weights and optimizer at the end, bit for bit, with a run of
-the same flags that ended by itself. Takes turns between float32 and mixed_bfloat16, and the original method and
-PINEAT. The exit code is 2 if a run ended differently.
-
-  --kills=30   how many in all, at most four a run
-  --seed=0     of the moments
-  --json=PATH  writes each kill: seconds after the process began, updates on disk, whether a half-written checkpoint
-               lay there too, and the update that the next process went on from
-"""
 
 FLAGS = (
     "--flagfile=quickstart.flags", "--flagfile=smoke.flags", "--train_size=500", "--updates=600", "--export=",
@@ -117,30 +111,21 @@ def final_state(run_dir: pathlib.Path) -> dict[str, bytes]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line.
-
-    Args:
-        argv: program name and arguments; `sys.argv` if None.
-
-    Returns:
-        The exit code: 0, or 2 after one line on stderr.
-    """
+    """Runs the command line; gives its exit code."""
     return command_line.guarded(_run, argv)
 
 
 def _run(argv: list[str]) -> None:
     values = flags.FlagValues()
-    flags.DEFINE_integer("kills", 30, "How many in all.", flag_values=values)
-    flags.DEFINE_integer("seed", 0, "Of the moments.", flag_values=values)
-    flags.DEFINE_string("json", None, "Where to write.", flag_values=values)
-    flags.DEFINE_bool("help", False, "Print this text.", short_name="h", flag_values=values)
-    flags.DEFINE_bool("helpshort", False, "Print this text.", flag_values=values)
-    rest = values(argv)[1:]
-    if values.help or values.helpshort:
-        print(USAGE)
+    own = {"flag_values": values}
+    flags.DEFINE_integer("kills", 30, "How many in all, at most four a run.", **own)
+    flags.DEFINE_integer("seed", 0, "Of the moments.", **own)
+    flags.DEFINE_string(
+        "json", "", "File for each kill: seconds after the process began, updates on disk, whether a half-written "
+        "checkpoint lay there too, and the update that the next process went on from.", **own,
+    )  # fmt: skip
+    if not command_line.parsed(values, argv, lambda: command_line.usage(__doc__, values)):
         return
-    if rest:
-        raise ValueError(f"there is no use for {rest}; flags begin with --. See --help.")
     check_count("kills", values.kills, 1, "Give how many in all, e.g. --kills=30.")
     with files.replacing(values.json) if values.json else contextlib.nullcontext() as temporary:
         if temporary:

@@ -172,8 +172,8 @@ def _backend(executor: str, num: int) -> Iterator[int]:
     at_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         num_nodes, disconnect = {"ray": _connect_to_ray, "dask": _connect_to_dask}[executor](num)
-    except ImportError:
-        raise ValueError(f"--executor={executor} needs a package: pip install '.[{executor}]'") from None
+    except ImportError as error:
+        raise ValueError(f"--executor={executor} needs a package ({error}): pip install '.[{executor}]'") from None
     try:
         signal.signal(signal.SIGTERM, at_sigterm)  # Ray's own handler aborts the process
         with joblib.parallel_config(backend=executor):

@@ -110,7 +110,7 @@ def plot(runs: pd.DataFrame) -> go.Figure:
             **{name: views[0].traces[name][number] for name in ("x", "y", "error_x", "error_y")},
             name=_text(title),
             mode="markers+text" if is_own else "markers",
-            text=[_text(look.label) if is_own else ""],
+            text=[_text(title) if is_own else ""],
             textposition="top center",
             marker={"color": look.colour, "size": 10, "symbol": style.SYMBOLS[number % len(style.SYMBOLS)]},
             hovertext=["<br>".join(map(_text, [_seeds(seeds[title].split()), *flags[title]]))],

@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> None:
     values = _flags()
-    if not command_line.parsed(values, argv, lambda: _usage(values)):
+    if not command_line.parsed(values, argv, lambda: command_line.usage(__doc__, values)):
         return
     known = {"tasks": [*TRAINING, *EVALUATION], "engines": work.engines(), "precisions": _PRECISIONS}
     chosen = {name: getattr(values, name) or all_of_them for name, all_of_them in known.items()}
@@ -83,9 +83,6 @@ def _run(argv: list[str]) -> None:
     print(results.to_markdown(results.summarised(timings, matmul)))
 
 
-_FLAGS = ("widths", "precisions", "tasks", "engines", "repeats", "seconds", "json", "picture")
-
-
 def _flags() -> flags.FlagValues:
     values = flags.FlagValues()
     flags.DEFINE_list("widths", ["1", "4"], "Widths of the network, whole numbers.", flag_values=values)
@@ -97,10 +94,6 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_string("json", "", "File for all figures.", flag_values=values)
     flags.DEFINE_string("picture", "", "PNG file for the bars of PGD training.", flag_values=values)
     return values
-
-
-def _usage(values: flags.FlagValues) -> str:
-    return "\n".join([__doc__, *(f"  --{name}: {values[name].help}" for name in _FLAGS)])
 
 
 def _widths(texts: list[str]) -> list[int]:

@@ -4,16 +4,21 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import pathlib
-import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.figure import Figure
 
 from experiments import files
 from experiments.study.benchmark import counts, worker
 from experiments.study.benchmark.work import EVALUATION, EVALUATION_BATCH, MATMUL, TRAINING, Work
 from pineat_tf.report import markdown_table
 
+_KIND = ["width", "precision", "task"]
+_LIBRARIES = ("tensorflow", "keras", "torch", "adversarial-robustness-toolbox", "foolbox", "cleverhans", "torchattacks")
 
-def summarised(timings: Iterable[dict], matmul: dict[str, float]) -> list[dict]:
+
+def summarised(timings: Sequence[dict], matmul: dict[str, float]) -> list[dict]:
     """One row for each engine, task, width and precision.
 
     Args:
@@ -25,23 +30,32 @@ def summarised(timings: Iterable[dict], matmul: dict[str, float]) -> list[dict]:
         loop and to the fastest PyTorch of the same width and precision (medians of the ratios within each
         repeat), and for training the rate in GFLOP/s by counted operations and its share of `matmul`.
     """
+    rates = pd.DataFrame(
+        [(*(t[name] for name in (*_KIND, "engine")), turn, rate)
+         for t in timings if t["task"] != MATMUL for turn, rate in enumerate(t["updates_per_second"])],
+        columns=[*_KIND, "engine", "turn", "rate"],
+    )  # fmt: skip
+    for name, others in (
+        ("tf", rates["engine"] == "tf.function"),
+        ("torch", rates["engine"].str.startswith("pytorch")),
+    ):
+        best = rates[others].groupby([*_KIND, "turn"])["rate"].max().rename(name)
+        rates = rates.join(best, on=[*_KIND, "turn"])
     rows = []
-    timings = [timing for timing in timings if timing["task"] != MATMUL]
-    for timing in timings:
-        alike = [t for t in timings if all(t[key] == timing[key] for key in ("width", "precision"))]
-        rate, size = timing["updates_per_second"], batch_size(timing["task"])
-        row = {key: timing[key] for key in ("engine", "task", "width", "precision")}
+    for (engine, task, width, precision), turns in rates.groupby(["engine", "task", "width", "precision"], sort=False):
+        size, rate = batch_size(task), turns["rate"]
+        row = {"engine": engine, "task": task, "width": width, "precision": precision}
         row |= {
-            "updates_per_second": statistics.median(rate),
-            "images_per_second": round(size * statistics.median(rate), 1),
-            "images_per_second_range": [round(size * min(rate), 1), round(size * max(rate), 1)],
-            "ratio_to_tf_function": _ratio(timing, [t for t in alike if t["engine"] == "tf.function"]),
-            "ratio_to_fastest_pytorch": _ratio(timing, [t for t in alike if t["engine"].startswith("pytorch")]),
+            "updates_per_second": float(rate.median()),
+            "images_per_second": round(size * float(rate.median()), 1),
+            "images_per_second_range": [round(size * float(rate.min()), 1), round(size * float(rate.max()), 1)],
+            "ratio_to_tf_function": _median(rate / turns["tf"]),
+            "ratio_to_fastest_pytorch": _median(rate / turns["torch"]),
         }
-        if timing["task"] in TRAINING and timing["engine"] == "pineat_tf":
-            config = worker.config_of(timing["task"], timing["width"], timing["precision"])
-            gflops = counts.by_formula(config).flops * row["images_per_second"] / 1e9
-            row |= {"gflops": round(gflops, 1), "share_of_matmul": round(gflops / matmul[timing["precision"]], 3)}
+        if task in TRAINING and engine == "pineat_tf":
+            flops = counts.by_formula(worker.config_of(task, width, precision)).flops
+            gflops = flops * row["images_per_second"] / 1e9
+            row |= {"gflops": round(gflops, 1), "share_of_matmul": round(gflops / matmul[precision], 3)}
         rows.append(row)
     return rows
 
@@ -56,78 +70,57 @@ def costs() -> list[dict]:
     rows = []
     for task in TRAINING:
         config = dataclasses.replace(worker.config_of(task, 1, "float32"), batch_size=4)
-        counted, formula = counts.counted(config), counts.by_formula(config)
-        rows.append(
-            {
-                "task": task,
-                "gradient_passes": counted.gradient_passes,
-                "gradient_passes_formula": formula.gradient_passes,
-                "mflops": round(counted.flops / 1e6, 2),
-                "mflops_formula": round(formula.flops / 1e6, 2),
-            }
-        )
+        row: dict = {"task": task}
+        for suffix, found in (("", counts.counted(config)), ("_formula", counts.by_formula(config))):
+            row[f"gradient_passes{suffix}"] = found.gradient_passes
+            row[f"mflops{suffix}"] = round(found.flops / 1e6, 2)
+        rows.append(row)
     return rows
 
 
 def to_markdown(rows: Sequence[dict]) -> str:
     """The rows as a Markdown table, the fastest engine of each task first."""
-    titles = ("width", "precision", "task", "engine", "images/s", "/ tf.function", "/ PyTorch", "share of matmul")
-    table = [titles]
     order = {task: place for place, task in enumerate([*TRAINING, *EVALUATION])}
-    key = lambda row: (row["width"], row["precision"], order[row["task"]], -row["images_per_second"])  # noqa: E731
-    for row in sorted(rows, key=key):
+    table = [("width", "precision", "task", "engine", "images/s", "/ tf.function", "/ PyTorch", "share of matmul")]
+    for row in sorted(rows, key=lambda r: (r["width"], r["precision"], order[r["task"]], -r["images_per_second"])):
         ratios = [row["ratio_to_tf_function"], row["ratio_to_fastest_pytorch"], row.get("share_of_matmul")]
         cells = [row["width"], row["precision"], row["task"], row["engine"], f"{row['images_per_second']:,.0f}"]
-        cells += ["" if ratio is None else f"{ratio:.2f}" for ratio in ratios]
-        table.append([str(cell) for cell in cells])
+        table.append([*map(str, cells), *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios)])
     return markdown_table(table)
 
 
 def write_picture(path: str | pathlib.Path, rows: Sequence[dict]) -> None:
     """Bars of PGD training speed, one panel for each width and precision."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    rows = [row for row in rows if row["task"] == "pgd original"]
-    panels = sorted(
-        {(row["width"], row["precision"]) for row in rows}, key=lambda panel: (panel[0], panel[1] != "float32")
+    frame = pd.DataFrame(
+        [row for row in rows if row["task"] == "pgd original"], columns=[*_KIND, "engine", "images_per_second"]
     )
-    lines = max(1, len({width for width, _ in panels}))
+    panels = sorted(frame.groupby(["width", "precision"]), key=lambda one: (one[0][0], one[0][1] != "float32"))
+    lines = max(1, frame["width"].nunique())
     columns = max(1, -(-len(panels) // lines))
-    figure, axes = pyplot.subplots(
-        lines, columns, figsize=(5 * columns, 2.6 * lines), squeeze=False, layout="constrained"
-    )
-    for axis in axes.flat[len(panels) :]:
-        axis.set_visible(False)
-    for axis, panel in zip(axes.flat, panels):
-        bars = sorted((r for r in rows if (r["width"], r["precision"]) == panel), key=lambda r: r["images_per_second"])
-        colours = ["#c44e52" if row["engine"] == "pineat_tf" else "#8c9bb0" for row in bars]
-        drawn = axis.barh([r["engine"] for r in bars], [r["images_per_second"] for r in bars], color=colours)
-        axis.bar_label(drawn, fmt="{:,.0f}", padding=3)
+    figure = Figure(figsize=(5 * columns, 2.6 * lines), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False).flat
+    for ((width, precision), bars), axis in zip(panels, axes):
+        bars = bars.sort_values("images_per_second", kind="stable")
+        colours = ["#c44e52" if engine == "pineat_tf" else "#8c9bb0" for engine in bars["engine"]]
+        axis.bar_label(axis.barh(bars["engine"], bars["images_per_second"], color=colours), fmt="{:,.0f}", padding=3)
         axis.margins(x=0.15)
-        axis.set_title(f"width {panel[0]}, {panel[1]}", loc="left")
+        axis.set_title(f"width {width}, {precision}", loc="left")
         axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes:  # those that are left
+        axis.set_visible(False)
     figure.supxlabel("images a second, PGD-8 adversarial training, batches of 100")
     with files.replacing(path) as temporary:
         figure.savefig(temporary, dpi=130, format="png")
-    pyplot.close(figure)
 
 
 def versions() -> dict[str, str]:
     """Versions of the libraries that took part."""
-    names = ("tensorflow", "keras", "torch", "adversarial-robustness-toolbox", "foolbox", "cleverhans", "torchattacks")
     found = {}
-    for name in names:
+    for name in _LIBRARIES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
 
 
-def _ratio(timing: dict, others: Sequence[dict]) -> float | None:
-    """The median, over the repeats, of this rate over the best of the others' at the same task."""
-    rates = [other["updates_per_second"] for other in others if other["task"] == timing["task"]]
-    if not rates:
-        return None
-    return statistics.median(own / max(at_once) for own, *at_once in zip(timing["updates_per_second"], *rates))
+def _median(ratios: pd.Series) -> float | None:
+    return None if ratios.isna().any() else float(ratios.median())
