@@ -231,8 +231,8 @@ def _told_of(path: pathlib.Path):
 
 
 def _with_defaults(run: dict[str, Any]) -> dict[str, Any]:
-    """The run with its lists of flags as tuples, and the default of each flag that it does not know."""
-    run = {name: tuple(value) if isinstance(value, list) else value for name, value in run.items()}
+    """The run without what is null, its lists as tuples, with the default of each flag that it does not know."""
+    run = {n: tuple(value) if isinstance(value, list) else value for n, value in run.items() if value is not None}
     missing = {name: value for name, value in _FLAGS.items() if name not in _NOT_KEPT and f"flags.{name}" not in run}
     return run | {f"flags.{name}": value for name, value in missing.items()}
 
@@ -243,12 +243,13 @@ def _parsed(name: str, text: str) -> Any:
     if name in _TEXTS or name.startswith(("versions.", "machine.")) or isinstance(default, str):
         return text
     if isinstance(default, bool):
-        return {"True": True, "False": False}.get(text, text)
+        return {"true": True, "false": False}.get(text.lower(), text)
     try:
         if isinstance(default, tuple):
             return json.loads(text)
-        return int(text) if text.lstrip("-").isdecimal() else float(text)
-    except (ValueError, RecursionError):
+        value = int(text) if text.lstrip("-").isdecimal() else float(text)
+        return int(value) if isinstance(default, int) and value == int(value) else value  # as pandas may write it
+    except (ValueError, OverflowError, RecursionError):
         return text
 
 

@@ -427,9 +427,9 @@ def swept(tmp_path_factory):
         started.terminate()
         stopped = started.communicate(timeout=PATIENCE)[0]
         left = at_work(folder)
-    with process(folder) as again:
-        finished = again.communicate(timeout=PATIENCE)[0]
-    return Swept(folder / "out", kept, (started.returncode, stopped), left, (again.returncode, finished))
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        code = main(["sweep", *COMMAND, f"--output_dir={folder / 'out'}"])
+    return Swept(folder / "out", kept, (started.returncode, stopped), left, (code, printed.getvalue()))
 
 
 def test_runs_of_a_sweep_that_is_killed_end_by_themselves_with_a_checkpoint(swept):
