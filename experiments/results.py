@@ -232,7 +232,8 @@ def _told_of(path: pathlib.Path):
 
 def _with_defaults(run: dict[str, Any]) -> dict[str, Any]:
     """The run without what is null, its lists as tuples, with the default of each flag that it does not know."""
-    run = {n: tuple(value) if isinstance(value, list) else value for n, value in run.items() if value is not None}
+    kept = {name: value for name, value in run.items() if value is not None or name.startswith("flags.")}
+    run = {name: tuple(value) if isinstance(value, list) else value for name, value in kept.items()}
     missing = {name: value for name, value in _FLAGS.items() if name not in _NOT_KEPT and f"flags.{name}" not in run}
     return run | {f"flags.{name}": value for name, value in missing.items()}
 
