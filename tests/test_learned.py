@@ -11,9 +11,17 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
+from threadpoolctl import threadpool_limits
 
 from pineat_tf import membership
 from pineat_tf.membership import label_only, learned
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Threads that wait for one another take longer than such small models."""
+    with threadpool_limits(1):
+        yield
 
 
 def area(member_scores, non_member_scores):
@@ -102,8 +110,8 @@ def test_a_planted_leak_is_found_with_the_power_of_theory(kind):
 
 @pytest.mark.parametrize("kind", learned.KINDS)
 def test_a_leak_of_logits_is_found(kind):
-    known = predictions(1500, leak=1.0, seed=0), predictions(1500, seed=1)
-    audited = predictions(1500, leak=1.0, seed=2), predictions(1500, seed=3)
+    known = predictions(800, leak=1.0, seed=0), predictions(800, seed=1)
+    audited = predictions(800, leak=1.0, seed=2), predictions(800, seed=3)
     plain = area(*(membership.logit_score(part.labels, part.logits) for part in audited))
     assert plain > 0.65
     # All that leaks here is in the log-odds of the true class, so that learning can tell hardly more than they do.
@@ -186,12 +194,6 @@ def test_answers_of_label_only_queries_are_features(network, images, labels):
     answers = label_only.augmentation_answers(network, (x, y))
     found = membership.cross_fitted_scores(answers[:16], answers[16:])
     assert [part.shape for part in found] == [(16,), (16,)]
-
-
-def test_scores_can_be_audited():
-    scores = membership.cross_fitted_scores(predictions(60, 2.0, 0), predictions(50, 0.0, 1))
-    result = membership.audit_scores(*scores, signal="logistic", queries="natural")
-    assert (result.num_members, result.num_non_members) == (60, 50) and result.auc > 0.8
 
 
 FEATURES = np.random.default_rng(0).normal(size=(40, 2))
