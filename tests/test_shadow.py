@@ -12,7 +12,7 @@ LOG_NORMALISER = 0.5 * np.log(2 * np.pi)
 
 def random_shadows(seed, num_models=9, num=13, queries=()):
     rng = np.random.default_rng(seed)
-    in_mask = rng.permuted(np.arange(num_models)[:, None] % 2 * np.ones((1, num), int) == 1, axis=0)
+    in_mask = rng.permuted(np.arange(num_models)[:, None] < rng.integers(2, num_models - 1, num), axis=0)
     shadows = rng.normal(size=(num_models, num, *queries)) + in_mask.reshape(in_mask.shape + (1,) * len(queries))
     return rng.normal(size=(num, *queries)), shadows, in_mask
 

@@ -100,7 +100,8 @@ def test_the_largest_of_equally_good_thresholds_wins(member, non_member, expecte
 def test_both_zeros_are_one_score():
     assert len(thresholds.roc([0.0, -0.0], [-0.0]).fpr) == 2
     assert thresholds.tie_share([0.0], [-0.0]) == 1.0
-    assert not np.signbit(thresholds.roc([0.0], [-0.0]).thresholds).any()
+    for member in (0.0, -0.0):
+        assert not np.signbit(thresholds.roc([member], [-member]).thresholds).any()
 
 
 def test_no_tpr_is_reported_where_ties_forbid_the_rate():
