@@ -117,7 +117,7 @@ def _name(attack: Any) -> str:
 
 
 def _is_attack(name: str, value: Any) -> bool:
-    """Whether it is called as an attack, not as what makes one."""
+    """Tells an attack from a function that makes one of a radius."""
     if not callable(value):
         raise ValueError(
             f"{name!r} must be an attack, or make one of a radius. Received: {briefly(value)}. "

@@ -25,8 +25,6 @@ class EvaluationState:
         path: the file, or None to keep nothing.
         fingerprint: what tells evaluations apart.
         logits: of the first natural images: networks that differ by what no config says give others.
-        num_radii: radii without 0.
-        num_attacks: attacks of the ensemble.
         save_seconds: how long results may go unwritten.
     """
 
@@ -36,14 +34,11 @@ class EvaluationState:
         fingerprint: str,
         logits: np.ndarray,
         *,
-        num_radii: int,
-        num_attacks: int,
         save_seconds: float,
     ) -> None:
         self.path, self.fingerprint = pathlib.Path(path) if path else None, fingerprint
         self.probe = np.asarray(logits[:_PROBE], np.float64)
-        self.stages, self.batches = (num_radii, num_attacks), 0
-        self.stage: tuple[int, int] = (0, 0)
+        self.stage, self.batches = (0, 0), 0
         self.save_seconds, self._saved = save_seconds, time.monotonic()
 
     def restore(self, fooled_at: np.ndarray, fooled_by: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -59,33 +54,22 @@ class EvaluationState:
             content = kept["content"]
             if kept["checksum"] != _checksum(content):
                 raise ValueError("its checksum does not fit")
-            if content["fingerprint"] == self.fingerprint:
-                fooled = self._checked(content, len(fooled_at))
-            probe = np.array(content["probe"], np.float64)
+            probe, same = np.array(content["probe"], np.float64), content["fingerprint"] == self.fingerprint
+            if same:  # the checksum answers for what is in range
+                fooled_at, fooled_by = (
+                    np.array(content[name], np.int64).reshape(len(fooled_at)) for name in ("fooled_at", "fooled_by")
+                )
+                (radius, rank), batches = map(int, content["stage"]), int(content["batches"])
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError(f"{str(self.path)!r} is no state of an evaluation: {error}. Remove it.") from error
-        same = content["fingerprint"] == self.fingerprint and probe.shape == self.probe.shape
+        same = same and probe.shape == self.probe.shape
         if not same or not np.allclose(probe, self.probe, rtol=_TOLERANCE, atol=_TOLERANCE):
             raise ValueError(
                 f"{str(self.path)!r} is of an evaluation of other weights, images, labels, attacks or radii. Remove it "
                 "to start over, or name another file."
             )
-        self.stage, self.batches = tuple(content["stage"]), content["batches"]
-        return fooled
-
-    def _checked(self, content: dict[str, Any], num: int) -> tuple[np.ndarray, np.ndarray]:
-        radii, attacks = self.stages
-        fooled = [content[name] for name in ("fooled_at", "fooled_by")]
-        whole = [*fooled[0], *fooled[1], *content["stage"], content["batches"]]
-        if any(type(number) is not int for number in whole):
-            raise ValueError("its entries are no whole numbers")
-        at, by = (np.array(part, np.int64) for part in fooled)
-        in_range = len(at) == len(by) == num and at.min() >= -1 and at.max() <= radii
-        in_range = in_range and by.min() >= -1 and by.max() < attacks and bool(np.all((by >= 0) == (at > 0)))
-        radius, rank = content["stage"]
-        if not (in_range and 1 <= radius <= radii and 0 <= rank <= attacks and content["batches"] >= 0):
-            raise ValueError("its entries are out of range")
-        return at, by
+        self.stage, self.batches = (radius, rank), batches
+        return fooled_at, fooled_by
 
     def keep(self, fooled: Sequence[np.ndarray], stage: tuple[int, int], batches: int, now: bool = False) -> None:
         """Writes the file, if it is time."""

@@ -104,7 +104,7 @@ class Report:
 
     @property
     def noise_floor(self) -> NoiseFloor:
-        """What an in-sample threshold would reach by chance."""
+        """The balanced accuracy that an in-sample threshold would reach by chance."""
         return self.natural.membership[0].noise_floor
 
     def to_dict(self) -> dict[str, Any]:

@@ -35,7 +35,7 @@ _NEVER = -1
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Robustness:
-    """What attacks leave of a network's accuracy.
+    """The accuracy of a network that attacks leave, by radius.
 
     Attributes:
         epsilons: radii, rising; the first is 0, without any attack.
@@ -201,8 +201,6 @@ def robustness(
         state_path,
         _fingerprint(network, evaluation, batch_size) if state_path is not None else "",
         evaluation.natural_logits,
-        num_radii=len(ensemble.radii),
-        num_attacks=len(ensemble.attacks),
         save_seconds=_SAVE_SECONDS,
     )
     evaluation.run(state, on_batch)
@@ -251,7 +249,7 @@ class _Stream:
             yield x.numpy(), class_numbers(y).numpy().astype(np.int64)
 
     def rows(self, wanted: np.ndarray) -> Iterator[_Rows]:
-        """Gives the rows that are wanted with their images and labels, in full batches over one pass."""
+        """Yields the rows that are wanted with their images and labels, in full batches over one pass."""
         waiting: list[_Rows] = []
         start = 0
         for x, y in self.batches():

@@ -1,4 +1,4 @@
-"""What an attacker's hits and false alarms prove: a bound on differential privacy, precision."""
+"""Figures from counts of true and false positives: a bound on differential privacy, and the precision."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Where a threshold comes from and what it decides: chosen on the judged scores, a part of them, or a shadow's."""
+"""Calibration of thresholds: on the judged scores, on a random half of them, or on a shadow model's scores."""
 
 import math
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 CALIBRATIONS = ("in-sample", "held-out", "shadow")
-"""What a threshold can be chosen on: the judged scores, a random half that is not judged, a shadow model's scores."""
+"""The scores to choose a threshold on: the judged ones, a random half that is not judged, a shadow model's."""
 
 
 class ScoreSets(NamedTuple):
@@ -55,7 +55,7 @@ class ScoreSets(NamedTuple):
 
 
 class Decisions(NamedTuple):
-    """How often a threshold is right about members and wrong about non-members.
+    """Counts of true and false positives of a threshold.
 
     Attributes:
         true_positives: members called members.
@@ -111,7 +111,7 @@ class Thresholds(NamedTuple):
 
 
 class Calibrated(NamedTuple):
-    """Thresholds, and how well they do on the scores that they are judged on.
+    """Thresholds, and their counts on the scores that they are judged on.
 
     Attributes:
         thresholds: chosen as the calibration says.
@@ -285,7 +285,7 @@ def _random_order(num: int, labels: np.ndarray | None, rng: np.random.Generator)
 
 
 def _fixed_noise_floor(decisions: Decisions) -> NoiseFloor:
-    """Of a threshold chosen elsewhere: without leakage its TPR and its FPR are equal but for chance."""
+    """The floor of a threshold chosen elsewhere: without leakage its TPR and its FPR are equal but for chance."""
     hits, num_members, alarms, num_non_members = decisions
     accepted = (hits + alarms) / (num_members + num_non_members)
     deviation = math.sqrt(accepted * (1 - accepted) * (1 / num_members + 1 / num_non_members))

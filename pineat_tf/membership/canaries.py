@@ -11,7 +11,7 @@ __all__ = ["plant_canaries"]
 
 
 def plant_canaries(labels: Any, *, num: int, num_classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Gives random examples a random wrong label.
+    """Replaces the labels of random examples by random wrong ones.
 
     Average figures hide those who need privacy most. Canaries stand in for them: train on the examples of one half of
     the canaries, with the labels given here, leave the other half out, and audit the two halves (scored with these

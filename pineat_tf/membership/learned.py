@@ -216,7 +216,7 @@ def _known(members: Any, non_members: Any, fewest: int = _FEWEST_EXAMPLES) -> tu
 
 
 def _features(name: str, examples: Any) -> np.ndarray:
-    """Those of predictions, or the array itself."""
+    """Returns the features of predictions, or an array of features itself."""
     if hasattr(examples, "logits") and hasattr(examples, "labels"):
         return logit_features(examples)
     try:

@@ -14,7 +14,7 @@ from pineat_tf.statistics import Interval
 __all__ = ["PRIORS", "QUERIES", "MembershipResult"]
 
 QUERIES = ("natural", "adversarial")
-"""What the attacker shows the network: examples as they are, or attacked ones."""
+"""Inputs that the attacker shows the network: examples as they are, or attacked ones."""
 
 PRIORS = (0.5, 0.1, 0.01)
 """Shares of members for which the precision is reported: a balanced audit, and two nearer to the world."""
@@ -22,7 +22,7 @@ PRIORS = (0.5, 0.1, 0.01)
 
 @dataclasses.dataclass(frozen=True)
 class MembershipResult:
-    """What one signal reveals about membership.
+    """The record of what one signal reveals about membership.
 
     Attributes:
         signal: name of the score, e.g. "cross_entropy".

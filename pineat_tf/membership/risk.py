@@ -1,4 +1,4 @@
-"""Whom a network gives away: the risk of each example, and of each class."""
+"""Membership risks of single examples, and of classes."""
 
 from typing import Any, NamedTuple
 

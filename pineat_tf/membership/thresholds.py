@@ -1,4 +1,4 @@
-"""What an attacker gains who says "member" where score >= threshold.
+"""Thresholds on scores, and the rates of an attacker who says "member" where score >= threshold.
 
 All functions take the scores of members and of non-members, vectors of numbers below +inf (-inf is allowed), larger =
 more likely a member; they raise `ValueError` for anything else. They sort once, O(n log n), on the host, which sorts a

@@ -1,4 +1,4 @@
-"""How sure the figures of an audit are: intervals, and p-values of "these scores do not depend on membership".
+"""Uncertainty of the figures of an audit: intervals, and p-values of "these scores do not depend on membership".
 
 Everything is counted at the distinct scores, from the highest down: these are sorted once, and a draw only changes
 their weights. The host does it, a chunk of draws at a time.
@@ -229,7 +229,7 @@ def _permuted(ranks: Ranked, num_draws: int, rng: np.random.Generator) -> Iterat
 
 
 def _statistics(true_positives: np.ndarray, false_positives: np.ndarray, budgets: Sequence[int]) -> np.ndarray:
-    """Whole numbers that order draws as their metrics do, shape `(2 + len(budgets), draws)`."""
+    """Integers that order draws as their metrics do, shape `(2 + len(budgets), draws)`."""
     num_members, num_non_members = true_positives[0, -1], false_positives[0, -1]
     advantages = true_positives * num_non_members - false_positives * num_members
     twice_wins = true_positives[:, 1:] + true_positives[:, :-1]
@@ -245,7 +245,7 @@ def _statistics(true_positives: np.ndarray, false_positives: np.ndarray, budgets
 def _interval_of_decisions(
     decisions: Decisions, num_draws: int, tails: tuple[float, float], rng: np.random.Generator
 ) -> Interval:
-    """Of TPR - FPR at a threshold that these examples had no part in."""
+    """The interval of TPR - FPR at a threshold that was not chosen on these examples."""
     hits, num_members, alarms, num_non_members = decisions
     tpr = rng.beta(hits + 0.5, num_members - hits + 0.5, num_draws)
     fpr = rng.beta(alarms + 0.5, num_non_members - alarms + 0.5, num_draws)
@@ -255,7 +255,7 @@ def _interval_of_decisions(
 def _interval_of_tpr(
     ranks: Ranked, fpr: float, num_draws: int, tails: tuple[float, float], rng: np.random.Generator
 ) -> Interval:
-    """Of the TPR where the non-members' own rate, not the one seen, is `fpr`."""
+    """The interval of the TPR where the true rate of non-members, not the one seen, is `fpr`."""
     num, num_members, num_non_members = (len(part) for part in ranks)
     hits, alarms = ranks.accepted()
     above = rng.binomial(num_non_members, fpr, num_draws)
