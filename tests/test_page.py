@@ -1,6 +1,7 @@
 """The report of a sweep: what its text holds, and what a browser makes of it on a desk and on a phone."""
 
 import base64
+import functools
 import hashlib
 import html.parser
 import io
@@ -64,6 +65,13 @@ def report(runs, title="Table 1", references=("Original",), examples=1):
     return page.report(runs, title=title, references=references, examples=pictures)
 
 
+@functools.cache
+def usual():
+    """The runs of Table 1 and their report, made once."""
+    runs = table1()
+    return runs, report(runs)
+
+
 def png():
     """A picture of 3 x 2 pixels."""
     file = io.BytesIO()
@@ -107,7 +115,7 @@ def figure(text):
 
 
 def test_nothing_is_fetched_and_only_its_own_scripts_run():
-    text = report(table1())
+    _, text = usual()
     scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
     policy = next(m["content"] for m in Page(text).attributes("meta") if "http-equiv" in m)
     allowed = re.findall(r"'sha256-([^']+)'", policy)
@@ -124,15 +132,15 @@ def test_hostile_names_stay_text():
 
 
 def test_all_rows_are_in_the_tables_and_in_the_plot():
-    runs = table1()
-    text, titles = report(runs), list(runs["title"].unique())
+    runs, text = usual()
+    titles = list(runs["title"].unique())
     assert re.findall(r'<tr><th scope="row" data-value="([^"]*)">', text.partition('id="tests"')[0]) == titles
     assert [trace["name"] for trace in figure(text)["data"]] == [*titles, "front: beaten by no other row"]
 
 
 def test_a_cell_has_mean_spread_interval_and_the_papers_figure():
-    runs = table1()
-    cell = cells(report(runs), "PGD PINEAT-1/1")["r_test"]
+    runs, text = usual()
+    cell = cells(text, "PGD PINEAT-1/1")["r_test"]
     estimate = tables.estimates(runs).loc["PGD PINEAT-1/1", "r_test"]
     assert f"{estimate.mean:.4f} ± {estimate.sd:.4f}" in cell
     assert f"[{estimate.low:.4f}, {estimate.high:.4f}]" in cell
@@ -147,21 +155,21 @@ def test_a_single_run_has_neither_spread_nor_interval_nor_test():
 
 
 def test_the_best_are_marked_as_in_the_other_tables():
-    runs = table1()
-    text, tags, marks = report(runs), {"bold": "<strong>", "underline": "<u>"}, tables.marks(runs)
+    runs, text = usual()
+    tags, marks = {"bold": "<strong>", "underline": "<u>"}, tables.marks(runs)
     for title in runs["title"].unique():
         for name, cell in cells(text, title).items():
             assert all((tag in cell) == (kind == marks.get((title, name))) for kind, tag in tags.items())
 
 
 def test_flags_are_told_apart_from_those_of_all_rows():
-    common, own = page.differing_flags(table1())
+    common, own = page.differing_flags(usual()[0])
     assert "--dataset=fmnist" in common and not any("output_dir" in flag or "seed" in flag for flag in common)
     assert own["PGD PINEAT-1/1"] == ["--attack=pgd", "--variant=pineat"]
 
 
 def test_the_page_says_what_is_in_it():
-    facts = dict(page._facts(table1()))
+    facts = dict(page._facts(usual()[0]))
     assert facts["runs"] == "39 with seeds 0, 1, 2" and facts["members (training images)"] == "10,000"
     mixed = dict(page._facts(table1(others=[row("", "Wide", {}, width=4)])))
     assert mixed["network"] == "fmnist_vgg (width 4), fmnist_vgg (width 1)"
@@ -187,7 +195,7 @@ def test_a_report_needs_results():
 
 
 def test_the_view_begins_at_the_rows_that_are_robust():
-    runs = table1()
+    runs = usual()[0].copy()
     runs.loc[runs["title"] == "Natural", ["r_test", "p_max"]] = 0.01, 0.9
     estimates = tables.estimates(runs)
     for name, fragile in (("r_test", 0.01), ("p_max", 0.9)):
@@ -197,7 +205,7 @@ def test_the_view_begins_at_the_rows_that_are_robust():
 
 
 def test_the_own_method_is_labelled_and_intervals_are_drawn():
-    data = page.plot(table1()).data
+    data = page.plot(usual()[0]).data
     labelled = [trace.text[0] for trace in data if trace.mode == "markers+text"]
     assert labelled == [f"{group} PINEAT-1/1" for group in ("PGD", "DIST", "DIFF")]
     assert all(trace.error_y.visible for trace in data[:-1])
@@ -205,7 +213,7 @@ def test_the_own_method_is_labelled_and_intervals_are_drawn():
 
 @pytest.mark.parametrize("x, y", page.VIEWS)
 def test_every_view_holds_all_rows_the_front_that_none_beats_and_noise_floors_of_leakage(x, y):
-    estimates = tables.estimates(table1())
+    estimates = tables.estimates(usual()[0])
     view = page._view(estimates, [(0.5044, 0.5087)], x, y)
     points = list(zip([p[0] for p in view.traces["x"][:-1]], [p[0] for p in view.traces["y"][:-1]]))
     assert points == [(a.mean, b.mean) for a, b in zip(estimates[x], estimates[y])]

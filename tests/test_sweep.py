@@ -1,5 +1,6 @@
 """From a grid of rows to tables: what is run, what is found again, what is printed, and how a sweep goes on."""
 
+import concurrent.futures
 import contextlib
 import csv
 import dataclasses
@@ -10,6 +11,8 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +22,7 @@ import pytest
 from made_up import keep, tidy
 
 from experiments import command_line, paper, results, statistics, tracking
-from experiments.sweep import grid, plan, tables
+from experiments.sweep import executors, grid, plan, tables
 from experiments.sweep.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -385,6 +388,26 @@ def test_a_run_that_hears_of_ctrl_c_from_the_terminal_and_then_from_the_sweep_ke
         for number in signal.SIGINT, signal.SIGTERM:
             os.kill(os.getpid(), number)
         assert stop.received == signal.SIGINT  # and no KeyboardInterrupt, which would end it at once
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores of a thread are Linux'")
+def test_runs_at_once_have_cores_of_their_own_and_a_third_has_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    together = threading.Barrier(3)
+
+    def cores(_):
+        before = os.sched_getaffinity(0)
+        with executors._share_of_the_machine(2):
+            together.wait(PATIENCE)
+            found = os.sched_getaffinity(0)
+            together.wait(PATIENCE)
+        return found, before == os.sched_getaffinity(0)
+
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        shares, restored = zip(*pool.map(cores, range(3)))
+    first, second, whole = sorted(shares, key=len)
+    assert all(restored) and whole == os.sched_getaffinity(0) == first | second
+    assert len(whole) == 1 or not first & second
 
 
 class Swept(NamedTuple):
