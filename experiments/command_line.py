@@ -1,4 +1,4 @@
-"""What the commands of this folder share: flags from records, flag files by name, errors in one line."""
+"""The parts that all commands share: flags from the config, flag files by name, errors in one line."""
 
 import contextlib
 import dataclasses
@@ -135,7 +135,7 @@ def parsed(values: flags.FlagValues, argv: Sequence[str], help_text: Callable[[]
     """Reads a command line of flags only, into flags that are defined but for --help and --helpshort.
 
     Returns:
-        Whether to go on: not if the command line asks for help, which is then printed.
+        True to go on; False if the command line asks for help, which is then printed.
 
     Raises:
         ValueError: if there is something other than flags.
@@ -208,7 +208,7 @@ _REMEDIES = {
 
 
 def _remedy(error: OSError) -> str:
-    """How to mend what the system refused, as a sentence to append; that it was the system where we know none."""
+    """A sentence that says how to mend what the system refused."""
     remedy = _REMEDIES.get(error.errno, "The operating system refused it; mend that, and run the command again")
     return f". {remedy}."
 

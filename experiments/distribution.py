@@ -52,7 +52,7 @@ def strategy(name: str) -> tf.distribute.Strategy:
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process is the one that keeps the files."""
+    """Tells if this process is the one that keeps the files."""
     if not has_workers(strategy):
         return True
     resolver = strategy.cluster_resolver
@@ -61,7 +61,7 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 
 def has_workers(strategy: tf.distribute.Strategy) -> bool:
-    """Whether there may be other processes."""
+    """Tells if there may be other processes."""
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
@@ -93,7 +93,7 @@ def parts(batches: tf.data.Dataset, batch_size: int, strategy: tf.distribute.Str
 
 
 def train_function(model: keras.Model) -> Callable[[Iterator], dict]:
-    """What trains a model on the next batch of an iterator, and gives its logs; compiled once a model."""
+    """Returns a function that trains a model on the next batch of an iterator and gives its logs; compiled once."""
     strategy = model.distribute_strategy
     if not has_workers(strategy):
         model.make_train_function()

@@ -1,4 +1,4 @@
-"""What the machine at hand is good at."""
+"""A description of this machine, and the precision that it computes fast."""
 
 import os
 import platform
@@ -9,7 +9,7 @@ _BFLOAT16_FEATURES = {"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16", "sveb
 
 
 def description(cpuinfo: str = "/proc/cpuinfo") -> dict[str, object]:
-    """What the last digits of a run depend on: its cores, threads and processors.
+    """Describes what the last digits of a run depend on: cores, threads and processors.
 
     Args:
         cpuinfo: Linux' description of its processors.
@@ -39,7 +39,7 @@ def _processor(cpuinfo: str) -> str:
 
 
 def emulates_bfloat16(cpuinfo: str = "/proc/cpuinfo") -> bool:
-    """Whether this machine would compute bfloat16 without instructions for it, which is slower than float32.
+    """Tells if this machine would compute bfloat16 without instructions for it, which is slower than float32.
 
     Args:
         cpuinfo: Linux' description of its processors.

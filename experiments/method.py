@@ -42,12 +42,12 @@ def pool(config: ExperimentConfig) -> Pool:
 
 
 def data_fingerprint(config: ExperimentConfig) -> str:
-    """What tells the data of a run by their content; empty for those that are known by their name."""
+    """A digest of the content of a run's data; empty for data of a public name."""
     return datasets.fingerprint(config.dataset, config.data_dir or None)
 
 
 def data(config: ExperimentConfig) -> datasets.Dataset:
-    """What a run is trained on and tested on."""
+    """The members and non-members of a run."""
     whole = pool(config).data
     if config.half < 0:
         return whole
@@ -80,7 +80,7 @@ def evaluation_attack(config: ExperimentConfig) -> pt.attacks.GradientAttack:
 
 
 def queries(config: ExperimentConfig) -> dict[str, Callable | None]:
-    """What an attacker who knows the defence shows the network: natural images, and three kinds made from them."""
+    """The queries of an attacker who knows the defence: natural images, and three kinds made from them."""
     of_training, radius = attack(config), _radius(config)
     mirrored = pt.queries.ReverseSymmetryQuery(attack=of_training, keep_in_range=_keeps_in_range(config), **radius)
     norm = pt.threat.ThreatModel.of(of_training).norm or "linf"
@@ -150,7 +150,7 @@ def trainer(config: ExperimentConfig, network: keras.Model) -> pt.AdversarialTra
 
 @dataclasses.dataclass(frozen=True)
 class RoundCost:
-    """What one round costs for one image.
+    """The cost of one round for one image.
 
     Attributes:
         gradients: gradient passes.

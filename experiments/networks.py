@@ -34,7 +34,7 @@ _GLOROT = (1.0, "fan_avg", "uniform")  # Keras' default
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Network:
-    """What all networks of the table say.
+    """The entries that all networks of the table have.
 
     Attributes:
         width: default width, that of the paper where the paper uses the network.

@@ -35,7 +35,7 @@ _ROUND_OF_WORKERS = 60.0  # seconds; those who end without a checkpoint after a 
 
 
 class Evaluation(NamedTuple):
-    """What the evaluation found.
+    """The findings of the evaluation.
 
     Attributes:
         predictions: by kind of input, then by split: `predictions["natural"]["train"]`.

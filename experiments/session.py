@@ -42,7 +42,7 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class Session:
-    """What the stages of a run hand on.
+    """The values that the stages of a run hand on.
 
     Attributes:
         config: the flags.

@@ -40,7 +40,7 @@ _HOW = (
 
 
 def is_network(path: str) -> bool:
-    """Whether a path looks like that of a network: a .keras or .h5 file, or a SavedModel's folder."""
+    """Tells if a path looks like that of a network: a .keras or .h5 file, or a SavedModel's folder."""
     return path.endswith((".keras", ".h5", ".hdf5")) or os.path.isfile(os.path.join(path, SAVED_MODEL))
 
 
@@ -191,7 +191,7 @@ class _Served(keras.layers.Layer):
         self._served, self._serve, self._content = served, call, content
 
     def get_config(self) -> dict:
-        """What tells the layer from others; nothing recreates it."""
+        """Returns the content that identifies the layer; nothing recreates it."""
         return super().get_config() | {"content": self._content}
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:

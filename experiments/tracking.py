@@ -108,7 +108,7 @@ class StopOnDivergence(keras.callbacks.Callback):
 
 
 class _PassState(tf.train.experimental.PythonState):
-    """What a checkpoint holds beside the weights: seconds, the metrics of a pass that is not over yet, the machine."""
+    """The part of a checkpoint beside the weights: seconds, the metrics of an unfinished pass, the machine."""
 
     def __init__(self, model: keras.Model, clock: Clock):
         self.model = model
@@ -161,7 +161,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.saved = time.monotonic()
 
     def updates(self) -> list[int]:
-        """How many updates were done at each of the checkpoints, the last one last."""
+        """Returns the number of updates at each checkpoint, in ascending order."""
         names = [path.stem.partition("-")[2] for path in self.directory.glob("ckpt-*.index")]
         return sorted(int(name) for name in names if name.isdecimal())
 
@@ -208,7 +208,7 @@ class Checkpoints(keras.callbacks.Callback):
     def save(self) -> None:
         """Keeps the state as it is now, unless that is done already.
 
-        Whether the weights are finite is for `StopOnDivergence` to see, before the other callbacks.
+        `StopOnDivergence`, which comes before, sees to it that the weights are finite.
         """
         done, before = updates_done(self.trained), self.updates()
         if done not in before:

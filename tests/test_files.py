@@ -207,7 +207,19 @@ def test_resume_begins_a_run_that_there_is_not_yet(tmp_path):
     assert (tmp_path / "run" / "result").read_text() == "new"
 
 
-def test_overwrite_begins_an_unfinished_run_anew_with_other_flags(tmp_path):
+def test_flags_that_change_nothing_of_a_run_may_differ_when_it_is_resumed(tmp_path):
+    def begin(flags, **options):
+        RunDirectory(tmp_path / "run", flags=flags, **options).release()
+
+    begin("--seed=1\n--export=keras\n")
+    begin("--seed=1\n--export=\n", may_differ={"export"}, resume=True)
+    with pytest.raises(ValueError, match="other flags: --export differ"):
+        begin("--seed=1\n--export=keras\n", resume=True)
+    with pytest.raises(ValueError, match="other flags: --seed differ"):
+        begin("--seed=2\n--export=keras\n", may_differ={"export"}, resume=True)
+
+
+def test_overwrite_starts_an_unfinished_run_over_with_other_flags(tmp_path):
     leave_unfinished(tmp_path / "run", "half")
     (files.unfinished(tmp_path / "run") / "folder").mkdir()
     directory = RunDirectory(tmp_path / "run", flags="--seed=9\n", overwrite=True)
@@ -246,7 +258,7 @@ def test_what_a_killed_process_had_half_written_does_not_become_a_result(tmp_pat
     assert tree(tmp_path) == {"run/checkpoint": "half", "run/result": "new", "run/run.flags": FLAGS}
 
 
-def test_the_flags_go_first_when_a_run_is_begun_anew(tmp_path, monkeypatch):
+def test_the_flags_go_first_when_a_run_is_started_over(tmp_path, monkeypatch):
     leave_unfinished(tmp_path / "run", "half")
 
     def remove_and_die(path):

@@ -30,7 +30,7 @@ class Loaded(NamedTuple):
 
 
 class Attacks(NamedTuple):
-    """What the network is attacked by.
+    """The attacks on the network.
 
     Attributes:
         epsilon: radius of PGD on members and non-members; 0 for natural queries only.

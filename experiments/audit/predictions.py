@@ -11,7 +11,7 @@ QUERIES = {"natural": "benign", "adversarial": "adversarial"}
 """Our word for the inputs that were predicted -> the word in the names of the arrays."""
 
 PREFIXES = {"logits_": "logits", "logits_output_": "logits", "output_": "probabilities"}
-"""How names of prediction arrays begin -> what the arrays hold; the first complete pair is used."""
+"""Prefixes of the names of prediction arrays -> what the arrays hold; the first complete pair is used."""
 
 LABELS = ("train_label", "test_label")
 

@@ -118,7 +118,7 @@ def _check_format(shape: tuple[int, ...], data_format: str) -> None:
 
 
 def _rows(num: int, batch_size: int, base_seed: tf.Tensor, first_round: int, num_rounds: int) -> tf.data.Dataset:
-    """Which images the batches hold, from `first_round` on: elements `(batch_size,)` int64."""
+    """The numbers of the images in each batch, from `first_round` on: elements `(batch_size,)` int64."""
     rounds_a_pass = num // batch_size
 
     def rows_of_pass(number: tf.Tensor) -> tf.data.Dataset:

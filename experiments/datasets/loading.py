@@ -301,4 +301,4 @@ _LOADERS: dict[str, Callable[[str | None], Dataset]] = {
 }
 
 NAMES = tuple(_LOADERS)
-"""What `load` knows."""
+"""The names that `load` takes."""

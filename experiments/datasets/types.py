@@ -1,4 +1,4 @@
-"""What a data set is in memory, and the checks that every source passes."""
+"""Data sets in memory, and the checks that every source passes."""
 
 from typing import NamedTuple
 
