@@ -48,7 +48,15 @@ def option(
         needs_attack: whether it has no effect in free adversarial training, which perturbs while it updates.
         paper: what the paper's methods have: the "default", or the setting of their "attack"; empty for any value.
     """
-    metadata = {name: value for name, value in locals().items() if name != "default"}
+    limits = {"choices": choices, "least": least, "below": below, "share": share}
+    metadata = {
+        "help": help,
+        **limits,
+        "scope": scope,
+        "recorded": recorded,
+        "needs_attack": needs_attack,
+        "paper": paper,
+    }
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -272,10 +280,6 @@ class ExperimentConfig:
     def to_dict(self, *, without: Sequence[str] = ()) -> dict:
         """The fields as plain values, but for those named in `without`."""
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in without}
-
-    def results(self) -> dict:
-        """The fields that change results, as plain values: two configs with the same ones are the same run."""
-        return self.to_dict(without=names(scope="run"))
 
 
 @functools.cache
