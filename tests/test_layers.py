@@ -77,20 +77,22 @@ def runner_module(path):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def test_modules_of_the_runner_import_each_other_in_no_circle():
+def folder_of(module):
+    folders = module.split(".")[1:]
+    return folders[0] if len(folders) > 1 or (ROOT / "experiments" / folders[0]).is_dir() else module
+
+
+@pytest.mark.parametrize("unit", [str, folder_of], ids=["modules", "folders"])
+def test_the_runner_has_no_circle_of_imports(unit):
     files = {runner_module(path): path for path in SOURCES if "experiments" in path.relative_to(ROOT).parts}
-    below = {
-        module: {
-            target
-            for name, item in imports(path)
-            for target in (f"{name}.{item}" if f"{name}.{item}" in files else name,)
-            if target in files and target not in (module, "experiments")
-        }
-        for module, path in files.items()
-    }
-    while leaves := [module for module, targets in below.items() if not targets & below.keys()]:
-        for module in leaves:
-            del below[module]
+    del files["experiments"]
+    below = {unit(module): set() for module in files}
+    for module, path in files.items():
+        targets = (f"{name}.{item}" if f"{name}.{item}" in files else name for name, item in imports(path))
+        below[unit(module)] |= {unit(target) for target in targets if target in files} - {unit(module)}
+    while leaves := [name for name, targets in below.items() if not targets & below.keys()]:
+        for name in leaves:
+            del below[name]
     assert not below, f"a circle among {sorted(below)}"
 
 
