@@ -175,15 +175,18 @@ def _checked_stream(model: keras.Model, data: Any, batch_size: int, bounds: Boun
     def checked(x, y, *weights):
         natural, _ = check_batch(x, y, bounds=bounds, num_classes=num_classes)
         with tf.control_dependencies([natural]):
-            return tf.identity(x), tf.identity(y), *weights
+            x = tf.identity(x)
+        if shape is not None and tf.is_tensor(x):
+            x = tf.ensure_shape(x, [None, *shape])  # where the stream does not say it, older Keras cannot flatten
+        return x, tf.identity(y), *weights
 
+    shape = _image_shape(network)
     if isinstance(data, tf.data.Dataset):
         return data.map(checked)
     if isinstance(data, keras.utils.PyDataset):
         return _CheckedPyDataset(data, lambda item: checked(*_parts(item, name)))
     if not _is_iterable(data):
         return data
-    shape = _image_shape(network)
     return _as_dataset(data, lambda: (checked(*p) for p in _batched_items(iter(data), batch_size, shape, name)), shape)
 
 
