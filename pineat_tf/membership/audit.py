@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from pineat_tf.checks import check_choice, check_count
@@ -13,7 +12,7 @@ from pineat_tf.membership.calibration import ScoreSets, calibrate, score_sets
 from pineat_tf.membership.results import MembershipResult
 from pineat_tf.membership.uncertainty import leakage_p_values, score_intervals
 
-__all__ = ["SIGNALS", "audit_predictions", "audit_scores", "check_predictions"]
+__all__ = ["SIGNALS", "audit_predictions", "audit_scores"]
 
 SIGNALS: dict[str, Callable[..., tf.Tensor]] = {
     "cross_entropy": scores.cross_entropy_score,
@@ -138,7 +137,7 @@ def audit_predictions(
         check_choice("signals", signal, SIGNALS)
     for pair in ((members, non_members), shadow):
         if pair is not None:
-            check_predictions(members=pair[0], non_members=pair[1])
+            scores.check_predictions(members=pair[0], non_members=pair[1])
 
     def audited(signal: str) -> MembershipResult:
         of_shadow = None if shadow is None else _scored(signal, *shadow)
@@ -146,22 +145,6 @@ def audit_predictions(
         return audit_scores(**scored, signal=signal, queries=queries, shadow=of_shadow, **options)
 
     return tuple(map(audited, signals))
-
-
-def check_predictions(**named: Any) -> None:
-    """Raises `ValueError` unless all have `.logits` and `.labels`, and logits of as many classes."""
-    for name, predictions in named.items():
-        if not (hasattr(predictions, "logits") and hasattr(predictions, "labels")):
-            raise ValueError(
-                f"`{name}` must have `.logits` and `.labels`. Received: {type(predictions).__name__}. Give e.g. the "
-                "result of `predict_logits`."
-            )
-    shapes = [np.shape(predictions.logits) for predictions in named.values()]
-    if len({shape[1:] for shape in shapes}) > 1:
-        raise ValueError(
-            f"{' and '.join(f'`{name}`' for name in named)} must be predictions of one network. Received: logits of "
-            f"shapes {shapes}. Predict all with the same network."
-        )
 
 
 def _scored(signal: str, members: Any, non_members: Any) -> ScoreSets:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pineat_tf.checks import check_count
-from pineat_tf.membership.scores import as_class_numbers, logit_score
+from pineat_tf.membership.scores import as_class_numbers, check_predictions, logit_score
 
 __all__ = ["image_features", "quantile_regression_scores"]
 
@@ -57,12 +57,7 @@ def quantile_regression_scores(
     """
     check_count("seed", seed, 0, "scikit-learn takes a whole number of 32 bits.")
     examples = {"population": population, "members": members, "non_members": non_members}
-    for name, part in examples.items():
-        if not (hasattr(part, "logits") and hasattr(part, "labels")):
-            raise ValueError(
-                f"`{name}` must have `.logits` and `.labels`. Received: {type(part).__name__}. Give e.g. the result of "
-                "`predict_logits`."
-            )
+    check_predictions(**examples)
     known = _checked_features(features, [len(part.labels) for part in examples.values()])
     scores = [logit_score(part.labels, part.logits).numpy() for part in examples.values()]
     centre, variance = _conditional_normal(known[0], scores[0], seed)

@@ -17,6 +17,7 @@ from pineat_tf.losses import class_numbers
 __all__ = [
     "as_class_numbers",
     "as_float64",
+    "check_predictions",
     "checked_predictions",
     "confidence_score",
     "correctness_score",
@@ -211,6 +212,22 @@ def as_class_numbers(name: str, labels: Any, num: int | None = None, num_classes
             f"`{name}` must have one label an example. Received: {classes.shape[0]} labels for {num} examples."
         )
     return classes
+
+
+def check_predictions(**named: Any) -> None:
+    """Raises `ValueError` unless all have `.logits` and `.labels`, and logits of as many classes."""
+    for name, predictions in named.items():
+        if not (hasattr(predictions, "logits") and hasattr(predictions, "labels")):
+            raise ValueError(
+                f"`{name}` must have `.logits` and `.labels`. Received: {type(predictions).__name__}. Give e.g. the "
+                "result of `predict_logits`."
+            )
+    shapes = [np.shape(predictions.logits) for predictions in named.values()]
+    if len({shape[1:] for shape in shapes}) > 1:
+        raise ValueError(
+            f"{' and '.join(f'`{name}`' for name in named)} must be predictions of one network. Received: logits of "
+            f"shapes {shapes}. Predict all with the same network."
+        )
 
 
 def _of_class(labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
