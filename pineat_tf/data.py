@@ -185,8 +185,8 @@ def _checked_stream(model: keras.Model, data: Any, batch_size: int, bounds: Boun
         return data.map(checked)
     if isinstance(data, keras.utils.PyDataset):
         return _CheckedPyDataset(data, lambda item: checked(*_parts(item, name)))
-    if not _is_iterable(data):
-        return data
+    if not _is_iterable(data) or isinstance(data, tf.distribute.DistributedDataset):
+        return data  # batches in parts, one a replica, are checked in the step
     return _as_dataset(data, lambda: (checked(*p) for p in _batched_items(iter(data), batch_size, shape, name)), shape)
 
 

@@ -480,3 +480,20 @@ def test_a_strategy_of_one_replica_trains_to_the_same_weights(images, labels):
 
     for one, other in zip(weights(tf.distribute.MirroredStrategy(["CPU:0"])), weights(tf.distribute.get_strategy())):
         np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_a_distributed_dataset_trains_as_a_plain_one(images, labels):
+    def weights(distribute):
+        keras.utils.set_random_seed(0)
+        strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+        with strategy.scope():
+            attack = pt.attacks.pgd(epsilon=0.1, step_size=0.05, num_steps=2)
+            model = pt.AdversarialTraining(dense_network(), attack=attack, seed=0)
+            model.compile(optimizer="adam")
+        data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(4)
+        data = strategy.experimental_distribute_dataset(data) if distribute else data
+        model.fit(data, steps_per_epoch=2, verbose=0)
+        return model.network.get_weights()
+
+    for one, other in zip(weights(True), weights(False)):
+        np.testing.assert_allclose(one, other, atol=1e-6)
