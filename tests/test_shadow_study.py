@@ -155,18 +155,6 @@ def test_tables_name_methods_attackers_and_differences(tmp_path):
     assert (tmp_path / "shadow.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_results_of_before_rates_were_checked_lose_those_that_nothing_shows(tmp_path):
-    outputs.write(tmp_path / "shadow", "Shadows", [study("Original", 1.5)], [])
-    before = json.loads((tmp_path / "shadow.json").read_text())
-    before["schema_version"] = 1
-    for one in before["methods"][0]["leakage"]:
-        one.update({name: [0.5] * 6 for name in one if name.startswith("tpr_")}, curve=[0.5] * len(attackers.GRID))
-    (tmp_path / "shadow.json").write_text(json.dumps(before))
-    first = outputs.read(tmp_path / "shadow.json")["Original"].leakage[0]
-    assert first.tpr == dict.fromkeys(attackers.FPRS)  # 50 non-members
-    assert [tpr is None for tpr in first.curve] == [bool(rate < 0.02) for rate in attackers.GRID]
-
-
 def test_models_that_were_not_asked_are_laid_out_by_their_own_figures(tmp_path):
     not_asked = study("PINEAT-1/1", 0.0)._replace(leakage=[])
     outputs.write(tmp_path / "shadow", "Shadows", [study("Original", 1.5), not_asked], ["PINEAT-1/1"])

@@ -21,7 +21,6 @@ from pineat_tf.membership import noise_floor
 from pineat_tf.report import markdown_table, quoted
 
 SCHEMA_VERSION = 2
-_READ = (1, SCHEMA_VERSION)  # 1 gave a TPR at every rate, also where there were too few non-members to show it
 FIGURES = {"auc": "AUC", "balanced_accuracy": "balanced accuracy"} | {
     f"tpr_{fpr:g}": f"TPR at {100 * fpr:g} % FPR" for fpr in FPRS
 }
@@ -68,7 +67,7 @@ def read(path: pathlib.Path) -> dict[str, Study]:
         return {}
     try:
         plain = files.read_json(path)
-        if plain["schema_version"] not in _READ:
+        if plain["schema_version"] != SCHEMA_VERSION:
             raise ValueError(f"its schema_version is {plain['schema_version']}, not {SCHEMA_VERSION}")
         return {method["title"]: _from_plain(method) for method in plain["methods"]}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -228,9 +227,6 @@ def _rounded(values: Sequence[float | None] | None) -> list[float | None] | None
 
 def _from_plain(method: dict) -> Study:
     models = {name: _numbers(method["models"], name) for name in _UTILITY}
-    # Of canaries half are non-members, give or take; files of version 2 have no figure to drop.
-    judged = {"all": _number(method, "num_non_members"), "canaries": method["flags"].get("canaries", 0) // 2}
-    finest = {examples: 1 / max(num, 1) for examples, num in judged.items()}
     return Study(
         title=str(method["title"]),
         flags=dict(method["flags"]),
@@ -239,10 +235,8 @@ def _from_plain(method: dict) -> Study:
             Leakage(
                 **{name: str(one[name]) for name in ("attacker", "queries", "examples")},
                 **{name: _numbers(one, name) for name in ("balanced_accuracy", "auc")},
-                tpr={fpr: _available(one, f"tpr_{fpr:g}") if fpr >= finest[one["examples"]] else None for fpr in FPRS},
-                curve=[
-                    tpr if fpr >= finest[one["examples"]] else None for fpr, tpr in zip(GRID, _available(one, "curve"))
-                ],
+                tpr={fpr: _available(one, f"tpr_{fpr:g}") for fpr in FPRS},
+                curve=_available(one, "curve"),
             )
             for one in method["leakage"]
         ],
