@@ -33,6 +33,13 @@ def check_share(name: str, value: float) -> None:
         raise ValueError(f"`{name}` must be in [0, 1). Received: {name}={value!r}. Give e.g. 0.1, or 0 for none.")
 
 
+def check_part(name: str, value: float, hint: str) -> None:
+    """Raises `ValueError` unless `value` is a number in (0, 1]."""
+    check_positive(name, value, hint)
+    if value > 1:
+        raise ValueError(f"`{name}` must be at most 1. Received: {name}={value!r}. {hint}")
+
+
 def check_epsilon(epsilon: float) -> None:
     """Raises `ValueError` unless `epsilon` is a radius above 0."""
     hint = "Give the radius on the scale of the pixels, e.g. 8/255 for images in [0, 1]."

@@ -112,8 +112,8 @@ def _named(attacks: Any) -> dict[str, Any]:
 
 
 def _name(attack: Any) -> str:
-    name: str = getattr(attack, "__name__", None) or _NAMES.get(type(attack).__name__, type(attack).__name__)
-    return "attack" if name == "<lambda>" else name
+    name: str = getattr(attack, "__name__", type(attack).__name__)
+    return "attack" if name == "<lambda>" else _NAMES.get(name, name)
 
 
 def _is_attack(name: str, value: Any) -> bool:

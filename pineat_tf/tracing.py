@@ -47,5 +47,5 @@ class Traced:
         if tf.executing_eagerly() or tf.distribute.has_strategy():
             return function(*args)
         if key not in self._graphs:
-            self._graphs[key] = graph(function)
+            self._graphs[key] = graph(function, experimental_attributes={"_noinline": True})
         return self._graphs[key](*args)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from pineat_tf import losses, threat
 from pineat_tf.attacks.attacked import AttackedNetwork
 from pineat_tf.attacks.parts import choose, spread
-from pineat_tf.checks import check_bounds, check_choice, check_count, check_epsilon, check_positive
+from pineat_tf.checks import check_bounds, check_choice, check_count, check_epsilon, check_part
 from pineat_tf.projections import Norm, clip_to_bounds
 from pineat_tf.seeds import fold
 from pineat_tf.serialization import serializable
@@ -57,36 +57,54 @@ class _Ascent(NamedTuple):
 @serializable
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AutoPGD:
-    """Moves images up a loss with momentum, and halves an example's step size where it makes no progress.
+    """Auto-PGD: projected gradient descent with momentum that needs no step size, as its authors' code does it.
 
-    Call it as `attack(logits_fn, x, y, seed=0)`, like a `GradientAttack`. It returns what the authors' code returns by
-    default: of each image a point that is misclassified (the last one on the way from the first start that led to
-    any), or the natural image itself if there was none. The accuracy on the result is the robust accuracy; the loss
-    on it is not the largest loss found.
+    Steps start at 2 * epsilon. At checkpoints an example's step size halves, and it goes back to its point of the
+    largest loss, if few steps made the loss larger, or if neither the step size nor the largest loss has changed
+    since the last checkpoint.
 
-    With `targeted`, the `y` of a call are the classes to reach, and the result is a point that is predicted as such.
-    With the loss "dlr_targeted", which takes the true classes, every start is taken once for each target: the classes
-    whose natural logits are the second largest, the third and so on.
+    Called as `attack(logits_fn, x, y, seed=0)`, like a `GradientAttack`, it returns of each image a point that is
+    misclassified (the last one on the way from the first start that led to any), or the natural image if there was
+    none: the accuracy on the result is the robust accuracy, but the loss on it is not the largest loss found.
 
-    Each ascent costs `num_steps + 1` gradients and nothing else: their logits tell what is misclassified, and further
-    ascents are of images alone that none before has fooled the network on. The loop is one graph inside a `tf.function`
-    (without XLA, if there are several ascents); outside it gives the same tensors. An example does not influence the
-    others.
+    An ascent costs `num_steps + 1` gradients and nothing else; further ones are of those images alone that none before
+    has fooled the network on. The loop is one graph inside a `tf.function` (without XLA, if there are several
+    ascents). An example does not influence the others.
 
-    Attributes:
-        epsilon, num_steps, norm, loss, num_restarts, num_targets, rho, bounds, targeted: as `apgd` takes them.
-        start: where the ascents start.
+    Args:
+        epsilon: radius of the ball, > 0, on the scale of the pixels.
+        num_steps: steps of each start, >= 1.
+        norm: "linf" (steps along the gradient's sign) or "l2" (along the normalised gradient).
+        loss: "cross_entropy", "dlr" (difference of logits ratio, for 3 classes or more), or "dlr_targeted" (for 4
+            classes or more; an ascent for each target: the class of the second largest natural logit, and so on).
+        num_restarts: random starts of each image (and target), >= 1; the result is of the first that succeeds.
+        num_targets: how many other classes the targeted loss tries, the likeliest first, >= 1; all if there are fewer.
+        rho: the step size halves if at most this share of the steps made the loss larger, in (0, 1].
+        bounds: the pixel range, or None for no limits.
+        start: where ascents start, called as `start(x, seed)`; None for uniformly on the surface of the ball.
+        targeted: the `y` of a call are the classes to reach, of which the loss is made small, not the true ones.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Example:
+        >>> attack = apgd(epsilon=8 / 255, loss="dlr")
+        >>> x_adv = attack(network, x, y, seed=0)
+
+    Reference:
+        Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
+        attacks", ICML 2020, algorithm 1.
     """
 
     epsilon: float
-    num_steps: int
-    norm: str
-    loss: str
-    num_restarts: int
-    num_targets: int
-    rho: float
-    bounds: Bounds | None
-    start: Callable[[tf.Tensor, Seed], tf.Tensor]
+    num_steps: int = 100
+    norm: str = "linf"
+    loss: str = "cross_entropy"
+    num_restarts: int = 1
+    num_targets: int = 9
+    rho: float = 0.75
+    bounds: Bounds | None = (0.0, 1.0)
+    start: Callable[[tf.Tensor, Seed], tf.Tensor] | None = None
     targeted: bool = False
 
     @property
@@ -101,10 +119,7 @@ class AutoPGD:
         check_choice("loss", self.loss, _LOSSES)
         check_count("num_restarts", self.num_restarts, 1, "Give 1 for a single start.")
         check_count("num_targets", self.num_targets, 1, "The authors take 9, for 10 classes.")
-        hint = "It is a share of the steps, e.g. 0.75."
-        check_positive("rho", self.rho, hint)
-        if self.rho > 1:
-            raise ValueError(f"`rho` must be at most 1. Received: rho={self.rho!r}. {hint}")
+        check_part("rho", self.rho, "It is a share of the steps, e.g. 0.75.")
         check_bounds(self.bounds)
         threat.check_scale(self.epsilon, self.bounds, norm=self.norm)
         if self.targeted and self.loss == "dlr_targeted":
@@ -112,6 +127,8 @@ class AutoPGD:
                 "The loss 'dlr_targeted' chooses its targets itself, and takes the true classes. Received: "
                 "targeted=True, loss='dlr_targeted'. To reach classes of your own, give loss='cross_entropy' or 'dlr'."
             )
+        if self.start is None:
+            object.__setattr__(self, "start", UniformOnSurface(self.epsilon, self.norm, self.bounds))
 
     def __call__(self, logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor, *, seed: Seed = 0) -> tf.Tensor:
         network = AttackedNetwork(logits_fn, x, y, self.bounds)
@@ -205,62 +222,7 @@ class AutoPGD:
         return lambda moved: clip_to_bounds(Norm.of(self.norm).project(moved, x, self.epsilon), self.bounds)
 
 
-def apgd(
-    *,
-    epsilon: float,
-    num_steps: int = 100,
-    norm: str = "linf",
-    loss: str = "cross_entropy",
-    num_restarts: int = 1,
-    num_targets: int = 9,
-    rho: float = 0.75,
-    targeted: bool = False,
-    bounds: Bounds | None = (0.0, 1.0),
-) -> AutoPGD:
-    """Auto-PGD: projected gradient descent with momentum that needs no step size, as its authors' code does it.
-
-    Steps start at 2 * epsilon. At checkpoints an example's step size halves, and it goes back to its point of the
-    largest loss, if few steps made the loss larger, or if neither the step size nor the largest loss has changed
-    since the last checkpoint.
-
-    Args:
-        epsilon: radius of the ball, > 0, on the scale of the pixels.
-        num_steps: steps of each start, >= 1.
-        norm: "linf" (steps along the gradient's sign) or "l2" (along the normalised gradient).
-        loss: "cross_entropy", "dlr" (difference of logits ratio, for 3 classes or more), or "dlr_targeted" (for 4
-            classes or more; an ascent for each target).
-        num_restarts: random starts of each image (and target), >= 1; the result is of the first that succeeds.
-        num_targets: how many other classes the targeted loss tries, the likeliest first, >= 1; all if there are fewer.
-        rho: the step size halves if at most this share of the steps made the loss larger, in (0, 1].
-        targeted: the `y` of a call are the classes to reach, of which the loss is made small, not the true ones.
-        bounds: the pixel range, or None for no limits.
-
-    Returns:
-        The attack. It gives back natural images where it finds no misclassified ones; see `AutoPGD`.
-
-    Raises:
-        ValueError: if an argument is out of its range.
-
-    Example:
-        >>> attack = apgd(epsilon=8 / 255, loss="dlr")
-        >>> x_adv = attack(network, x, y, seed=0)
-
-    Reference:
-        Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
-        attacks", ICML 2020, algorithm 1.
-    """
-    return AutoPGD(
-        epsilon=epsilon,
-        num_steps=num_steps,
-        norm=norm,
-        loss=loss,
-        num_restarts=num_restarts,
-        num_targets=num_targets,
-        rho=rho,
-        bounds=bounds,
-        start=UniformOnSurface(epsilon, Norm.of(norm).name, bounds),
-        targeted=targeted,
-    )
+apgd = AutoPGD
 
 
 def _begin(start: tf.Tensor, x: tf.Tensor, step_size: float) -> _Ascent:

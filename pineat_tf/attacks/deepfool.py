@@ -19,24 +19,40 @@ _NUM_CLASSES = 10  # the likeliest ones, as in the authors' code
 @serializable
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DeepFool:
-    """Moves images step by step to the nearest of the boundaries with other classes, each taken as linear.
+    """DeepFool for the L2 norm: small noise that changes the class, of which the size is what there is to report.
 
-    Call it as `attack(logits_fn, x, y, seed=0)`, like a `GradientAttack`; there is no randomness. It returns of each
-    image the first misclassified point, whatever its L2 distance, or the natural image itself if there was none.
+    Each step goes the shortest way within the pixel range to the nearest of the boundaries with the 10 likeliest other
+    classes, each taken as linear. The authors' code knows no range; clipping its steps instead would let many of them
+    end short of the boundary again and again.
 
-    A step costs one prediction and a gradient for each class but the true one, and there is one look more than steps.
-    The loop is one graph inside a `tf.function`, and ends when all are misclassified. An example does not influence
-    the others.
+    Called as `attack(logits_fn, x, y, seed=0)`, like a `GradientAttack`, it returns of each image the first
+    misclassified point, whatever its L2 distance, or the natural image if there was none. There is no randomness. A
+    step costs one prediction and a gradient for each class but the true one, and there is one look more than steps. The
+    loop is one graph inside a `tf.function`, and ends when all are misclassified. An example does not influence the
+    others.
 
-    Attributes:
-        num_steps, overshoot, bounds: as `deepfool` takes them.
+    Args:
+        num_steps: largest number of steps, >= 1.
+        overshoot: how much further than the boundary to go, as a share of the noise, > 0.
+        bounds: the pixel range, or None for no limits, as in the authors' code.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Example:
+        >>> x_adv = deepfool()(network, x, y)
+        >>> distance = tf.norm(tf.reshape(x_adv - x, [len(x), -1]), axis=1)
+
+    Reference:
+        Moosavi-Dezfooli, Fawzi and Frossard, "DeepFool: a simple and accurate method to fool deep neural networks",
+        CVPR 2016, algorithm 2.
     """
 
     norm: ClassVar[str] = "l2"
     epsilon: ClassVar[None] = None  # it goes as far as it must
-    num_steps: int
-    overshoot: float
-    bounds: Bounds | None
+    num_steps: int = 50
+    overshoot: float = 0.02
+    bounds: Bounds | None = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         check_count("num_steps", self.num_steps, 1, "Each step costs a gradient for each class.")
@@ -66,32 +82,7 @@ class DeepFool:
         return network.give_back(choose(fooled, x_adv, x))
 
 
-def deepfool(*, num_steps: int = 50, overshoot: float = 0.02, bounds: Bounds | None = (0.0, 1.0)) -> DeepFool:
-    """DeepFool for the L2 norm: small noise that changes the class, of which the size is what there is to report.
-
-    Each step goes the shortest way within the pixel range. The authors' code knows no range; clipping its steps instead
-    would let many of them end short of the boundary again and again.
-
-    Args:
-        num_steps: largest number of steps, >= 1.
-        overshoot: how much further than the boundary to go, as a share of the noise, > 0.
-        bounds: the pixel range, or None for no limits, as in the authors' code.
-
-    Returns:
-        The attack. It tries the 10 likeliest classes; see `DeepFool`.
-
-    Raises:
-        ValueError: if an argument is out of its range.
-
-    Example:
-        >>> x_adv = deepfool()(network, x, y)
-        >>> distance = tf.norm(tf.reshape(x_adv - x, [len(x), -1]), axis=1)
-
-    Reference:
-        Moosavi-Dezfooli, Fawzi and Frossard, "DeepFool: a simple and accurate method to fool deep neural networks",
-        CVPR 2016, algorithm 2.
-    """
-    return DeepFool(num_steps=num_steps, overshoot=overshoot, bounds=bounds)
+deepfool = DeepFool
 
 
 def _look(

@@ -9,7 +9,7 @@ import tensorflow as tf
 from pineat_tf import losses, threat
 from pineat_tf.attacks.attacked import AttackedNetwork
 from pineat_tf.attacks.parts import choose, flat, shift_to_plane, spread
-from pineat_tf.checks import check_bounds, check_count, check_epsilon, check_positive
+from pineat_tf.checks import check_bounds, check_count, check_epsilon, check_part, check_positive
 from pineat_tf.projections import Norm, clip_to_bounds
 from pineat_tf.seeds import fold
 from pineat_tf.serialization import serializable
@@ -28,30 +28,58 @@ class Closest(NamedTuple):
 @serializable
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FastAdaptiveBoundary:
-    """Walks along the decision boundary between the true class and a target, towards the image itself.
+    """Targeted FAB (FAB-T), which looks for the smallest noise that changes the class, as its authors' code does it.
 
-    Call it as `attack(logits_fn, x, y, seed=0)`, like a `GradientAttack`. It returns of each image the closest
+    Each step takes the network as linear: it projects the point, and the image itself, on where the target's logit
+    would equal that of the true class within the pixel range, and goes to a mean of the two. From a misclassified point
+    it goes back towards the image. The defaults are those of AutoAttack's standard version. Unlike there, an image that
+    has been fooled within `epsilon` is attacked further, as a later target may be closer.
+
+    Called as `attack(logits_fn, x, y, seed=0)`, like a `GradientAttack`, it returns of each image the closest
     misclassified point found if that lies within `epsilon`, else the natural image, so that the accuracy on the result
     is the robust accuracy. `closest` gives the points whatever their distance, and the distances: one run of it tells
     the robust accuracy at every radius, the share of images whose distance is larger.
 
     Each target (the class of the second largest natural logit, the third and so on) and restart is a walk of its own,
-    of `num_steps` steps. A step costs one gradient and one prediction. The loops are one graph inside a
-    `tf.function`; outside it they give the same tensors. An example does not influence the others.
+    of which a step costs one gradient and one prediction. The loops are one graph inside a `tf.function`. An example
+    does not influence the others.
 
-    Attributes:
-        epsilon, num_steps, norm, num_restarts, num_targets, alpha_max, eta, beta, bounds: as `fab` takes them.
+    Args:
+        epsilon: radius on the scale of the pixels, > 0, within which a misclassified point counts; None to get the
+            closest one whatever its distance. The walks from the natural images are the same for every radius.
+        num_steps: steps of each walk, >= 1.
+        norm: "linf" or "l2", by which distances count.
+        num_restarts: walks to each target, >= 1: the first from the natural image, the others from random points at
+            half the distance of the closest point found so far, or half of `epsilon` if that is smaller (of 0.3 or 1.0,
+            by the norm, if `epsilon` is None).
+        num_targets: how many other classes to try, the likeliest first, >= 1; all if there are fewer.
+        alpha_max: largest weight of the image's own projection, in (0, 1].
+        eta: factor on the projections' length, >= 1, to go a little beyond the boundary.
+        beta: share of the noise that a misclassified point keeps, in (0, 1].
+        bounds: the pixel range, or None for no limits.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Example:
+        >>> attack = fab(epsilon=8 / 255)
+        >>> x_adv = attack(network, x, y)
+
+    Reference:
+        Croce and Hein, "Minimally distorted adversarial examples with a fast adaptive boundary attack", ICML 2020,
+        algorithm 1; FAB-T: Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse
+        parameter-free attacks", ICML 2020, section 5.
     """
 
     epsilon: float | None
-    num_steps: int
-    norm: str
-    num_restarts: int
-    num_targets: int
-    alpha_max: float
-    eta: float
-    beta: float
-    bounds: Bounds | None
+    num_steps: int = 100
+    norm: str = "linf"
+    num_restarts: int = 1
+    num_targets: int = 9
+    alpha_max: float = 0.1
+    eta: float = 1.05
+    beta: float = 0.9
+    bounds: Bounds | None = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         if self.epsilon is not None:
@@ -60,14 +88,9 @@ class FastAdaptiveBoundary:
         object.__setattr__(self, "norm", Norm.of(self.norm).name)
         check_count("num_restarts", self.num_restarts, 1, "Give 1 for walks from the natural images only.")
         check_count("num_targets", self.num_targets, 1, "The authors take 9, for 10 classes.")
-        for name, hint in (
-            ("alpha_max", "It is the largest share of the step that starts at the natural image, e.g. 0.1."),
-            ("beta", "It is the share of the noise that a misclassified point keeps, e.g. 0.9."),
-        ):
-            value = getattr(self, name)
-            check_positive(name, value, hint)
-            if value > 1:
-                raise ValueError(f"`{name}` must be at most 1. Received: {name}={value!r}. {hint}")
+        hint = "It is the largest share of the step that starts at the natural image, e.g. 0.1."
+        check_part("alpha_max", self.alpha_max, hint)
+        check_part("beta", self.beta, "It is the share of the noise that a misclassified point keeps, e.g. 0.9.")
         hint = "It stretches each step to go a little beyond the boundary, e.g. 1.05; 1 goes just to it."
         check_positive("eta", self.eta, hint)
         if self.eta < 1:
@@ -172,65 +195,7 @@ class FastAdaptiveBoundary:
         return tf.squeeze(Norm.of(self.norm).length(noise), axis=1)
 
 
-def fab(
-    *,
-    epsilon: float | None,
-    num_steps: int = 100,
-    norm: str = "linf",
-    num_restarts: int = 1,
-    num_targets: int = 9,
-    alpha_max: float = 0.1,
-    eta: float = 1.05,
-    beta: float = 0.9,
-    bounds: Bounds | None = (0.0, 1.0),
-) -> FastAdaptiveBoundary:
-    """Targeted FAB (FAB-T), which looks for the smallest noise that changes the class, as its authors' code does it.
-
-    Each step takes the network as linear: it projects the point, and the image itself, on where the target's logit
-    would equal that of the true class within the pixel range, and goes to a mean of the two. From a misclassified point
-    it goes back towards the image. The defaults are those of AutoAttack's standard version. Unlike there, an image that
-    has been fooled within `epsilon` is attacked further, as a later target may be closer.
-
-    Args:
-        epsilon: radius on the scale of the pixels, > 0, within which a misclassified point counts; None to get the
-            closest one whatever its distance. The walks from the natural images are the same for every radius.
-        num_steps: steps of each walk, >= 1.
-        norm: "linf" or "l2", by which distances count.
-        num_restarts: walks to each target, >= 1: the first from the natural image, the others from random points at
-            half the distance of the closest point found so far, or half of `epsilon` if that is smaller (of 0.3 or 1.0,
-            by the norm, if `epsilon` is None).
-        num_targets: how many other classes to try, the likeliest first, >= 1; all if there are fewer.
-        alpha_max: largest weight of the image's own projection, in (0, 1].
-        eta: factor on the projections' length, >= 1, to go a little beyond the boundary.
-        beta: share of the noise that a misclassified point keeps, in (0, 1].
-        bounds: the pixel range, or None for no limits.
-
-    Returns:
-        The attack. It gives back natural images where it finds no misclassified ones; see `FastAdaptiveBoundary`.
-
-    Raises:
-        ValueError: if an argument is out of its range.
-
-    Example:
-        >>> attack = fab(epsilon=8 / 255)
-        >>> x_adv = attack(network, x, y)
-
-    Reference:
-        Croce and Hein, "Minimally distorted adversarial examples with a fast adaptive boundary attack", ICML 2020,
-        algorithm 1; FAB-T: Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse
-        parameter-free attacks", ICML 2020, section 5.
-    """
-    return FastAdaptiveBoundary(
-        epsilon=epsilon,
-        num_steps=num_steps,
-        norm=norm,
-        num_restarts=num_restarts,
-        num_targets=num_targets,
-        alpha_max=alpha_max,
-        eta=eta,
-        beta=beta,
-        bounds=bounds,
-    )
+fab = FastAdaptiveBoundary
 
 
 def _boundary(

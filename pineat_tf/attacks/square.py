@@ -12,7 +12,7 @@ import tensorflow as tf
 from pineat_tf import losses, threat
 from pineat_tf.attacks.attacked import AttackedNetwork
 from pineat_tf.attacks.parts import choose
-from pineat_tf.checks import check_bounds, check_choice, check_count, check_epsilon, check_positive
+from pineat_tf.checks import check_bounds, check_choice, check_count, check_epsilon, check_part
 from pineat_tf.distribution import num_replicas, place_in_batch
 from pineat_tf.projections import Norm, clip_to_bounds, l2_norm, unit_l2
 from pineat_tf.seeds import fold
@@ -35,29 +35,49 @@ class _Search(NamedTuple):
 @serializable
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SquareAttack:
-    """Changes squares of the images at random places, and keeps each change that makes the loss larger.
+    """The Square attack: random search by squares that shrink, a black-box attack as its authors' code does it.
 
-    Call it as `attack(logits_fn, x, y, seed=0)`, like a `GradientAttack`. It returns what the authors' code returns: of
-    each image the first misclassified point found, or the natural image itself if there was none. The accuracy on the
-    result is the robust accuracy.
+    In the L-inf norm it starts from vertical stripes of +epsilon and -epsilon, and sets one square at a time to
+    +epsilon or -epsilon in each channel. In the L2 norm it starts from a grid of pyramids of noise, and moves the
+    noise of one square into another. It keeps each change that makes the loss larger.
 
-    It looks at logits only, so it sees through networks whose gradient says nothing. Each start costs `num_queries + 1`
-    passes, fewer where all images are fooled earlier. The loop is one graph inside a `tf.function`, which is much
-    faster; outside it gives the same tensors. An example does not influence the others: each has squares of its own.
+    Called as `attack(logits_fn, x, y, seed=0)`, like a `GradientAttack`, it returns of each image the first
+    misclassified point found, or the natural image if there was none: the accuracy on the result is the robust
+    accuracy. It looks at logits only, so it sees through networks whose gradient says nothing. Each start costs
+    `num_queries + 1` passes, fewer where all images are fooled earlier. The loop is one graph inside a `tf.function`,
+    which is much faster. An example does not influence the others.
 
-    Attributes:
-        epsilon, num_queries, norm, loss, share, num_restarts, bounds, data_format: as `square` takes them.
-        image_rank: the rank of the images that it can lay squares in, with the batch.
+    Args:
+        epsilon: radius of the ball, > 0, on the scale of the pixels.
+        num_queries: changes tried from each start, >= 1; the schedule of the squares' sides is stretched to it.
+        norm: "linf" or "l2".
+        loss: what is made larger, "margin" or "cross_entropy".
+        share: the share of the pixels that the first squares cover, in (0, 1]; it halves nine times.
+        num_restarts: random starts of each image, >= 1; the result is of the first that succeeds.
+        bounds: the pixel range, or None for no limits.
+        data_format: "channels_last" for images of shape `(batch, height, width, channels)`, "channels_first" for
+            `(batch, channels, height, width)`; None for that of `keras.config.image_data_format()`.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Example:
+        >>> attack = tf.function(square(epsilon=8 / 255), autograph=False)
+        >>> x_adv = attack(network, x, y, seed=0)
+
+    Reference:
+        Andriushchenko, Croce, Flammarion and Hein, "Square Attack: a query-efficient black-box adversarial attack via
+        random search", ECCV 2020, algorithms 1 to 3.
     """
 
-    image_rank: ClassVar[int] = 4
+    image_rank: ClassVar[int] = 4  # of the images that squares can be laid in, with the batch
     epsilon: float
-    num_queries: int
-    norm: str
-    loss: str
-    share: float
-    num_restarts: int
-    bounds: Bounds | None
+    num_queries: int = 5000
+    norm: str = "linf"
+    loss: str = "margin"
+    share: float = 0.8
+    num_restarts: int = 1
+    bounds: Bounds | None = (0.0, 1.0)
     data_format: str | None = None
 
     @property
@@ -73,10 +93,7 @@ class SquareAttack:
         check_epsilon(self.epsilon)
         check_count("num_queries", self.num_queries, 1, "Each query costs one pass, and each start another one.")
         check_choice("loss", self.loss, _LOSSES)
-        hint = "It is the share of the pixels that the first squares cover, e.g. 0.8."
-        check_positive("share", self.share, hint)
-        if self.share > 1:
-            raise ValueError(f"`share` must be at most 1. Received: share={self.share!r}. {hint}")
+        check_part("share", self.share, "It is the share of the pixels that the first squares cover, e.g. 0.8.")
         check_count("num_restarts", self.num_restarts, 1, "Give 1 for a single start.")
         check_bounds(self.bounds)
         threat.check_scale(self.epsilon, self.bounds, norm=self.norm)
@@ -126,58 +143,7 @@ class SquareAttack:
         return tf.cast(loss, x.dtype), margin > 0
 
 
-def square(
-    *,
-    epsilon: float,
-    num_queries: int = 5000,
-    norm: str = "linf",
-    loss: str = "margin",
-    share: float = 0.8,
-    num_restarts: int = 1,
-    bounds: Bounds | None = (0.0, 1.0),
-    data_format: str | None = None,
-) -> SquareAttack:
-    """The Square attack: random search by squares that shrink, a black-box attack as its authors' code does it.
-
-    In the L-inf norm it starts from vertical stripes of +epsilon and -epsilon, and sets one square at a time to
-    +epsilon or -epsilon in each channel. In the L2 norm it starts from a grid of pyramids of noise, and moves the
-    noise of one square into another.
-
-    Args:
-        epsilon: radius of the ball, > 0, on the scale of the pixels.
-        num_queries: changes tried from each start, >= 1; the schedule of the squares' sides is stretched to it.
-        norm: "linf" or "l2".
-        loss: what is made larger, "margin" or "cross_entropy".
-        share: the share of the pixels that the first squares cover, in (0, 1]; it halves nine times.
-        num_restarts: random starts of each image, >= 1; the result is of the first that succeeds.
-        bounds: the pixel range, or None for no limits.
-        data_format: "channels_last" for images of shape `(batch, height, width, channels)`, "channels_first" for
-            `(batch, channels, height, width)`; None for that of `keras.config.image_data_format()`.
-
-    Returns:
-        The attack. It gives back natural images where it finds no misclassified ones; see `SquareAttack`.
-
-    Raises:
-        ValueError: if an argument is out of its range.
-
-    Example:
-        >>> attack = tf.function(square(epsilon=8 / 255), autograph=False)
-        >>> x_adv = attack(network, x, y, seed=0)
-
-    Reference:
-        Andriushchenko, Croce, Flammarion and Hein, "Square Attack: a query-efficient black-box adversarial attack via
-        random search", ECCV 2020, algorithms 1 to 3.
-    """
-    return SquareAttack(
-        epsilon=epsilon,
-        num_queries=num_queries,
-        norm=norm,
-        loss=loss,
-        share=share,
-        num_restarts=num_restarts,
-        bounds=bounds,
-        data_format=data_format,
-    )
+square = SquareAttack
 
 
 class _LinfSquares:
