@@ -21,6 +21,8 @@ from pineat_tf import distribution
 from pineat_tf.checks import check_count
 from pineat_tf.serialization import serializable
 
+__all__ = ["ComputeTwin", "ZeroBiasConv2D", "compute_twin", "set_threads"]
+
 _SMALLEST_PART = 8
 _PROGRAMS = (keras.layers.Lambda, keras.layers.TFSMLayer)
 

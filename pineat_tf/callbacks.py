@@ -30,6 +30,8 @@ from pineat_tf.types import Attack, Seed
 
 __all__ = ["LeakageMonitor", "RobustCheckpoint", "RobustValidation"]
 
+__all__ = ["LeakageMonitor", "RobustCheckpoint", "RobustValidation"]
+
 
 class _Measurement(keras.callbacks.Callback, abc.ABC):  # type: ignore[misc]
     """Measures after some epochs, by predictors compiled once for all of them."""

@@ -16,6 +16,33 @@ import tensorflow as tf
 
 from pineat_tf.types import Bounds
 
+__all__ = [
+    "MIXED_SIZES",
+    "WHOLE_NUMBERS",
+    "as_classes",
+    "briefly",
+    "can_be_called",
+    "check_arrays",
+    "check_attack",
+    "check_batch",
+    "check_batch_size",
+    "check_bounds",
+    "check_choice",
+    "check_count",
+    "check_epsilon",
+    "check_image_type",
+    "check_images",
+    "check_label_shape",
+    "check_labels",
+    "check_network",
+    "check_part",
+    "check_positive",
+    "check_share",
+    "check_trainable",
+    "data_errors_as_value_errors",
+    "with_common_dtype",
+]
+
 _MARK, _END = "Bad data: ", "(end of message)"
 MIXED_SIZES = f"{_MARK}images of one batch must have one size. Bring them to one, or batch those of one size yourself."
 _ROW_SUM_TOLERANCE, _ROW_SUM_TOLERANCE_HALF = 4e-3, 2e-2  # Keras makes rows of bfloat16, off by 2**-8, float32

@@ -25,6 +25,17 @@ from pineat_tf.serialization import serializable
 from pineat_tf.threat import FROM_ATTACK, InBall, InBallAndRange
 from pineat_tf.types import Bounds, Seed
 
+__all__ = [
+    "NaturalCompanions",
+    "NoCompanions",
+    "RandomCompanions",
+    "ReverseSymmetry",
+    "ShuffledSigns",
+    "aggregate_noise",
+    "reverse_symmetry",
+    "translate_earlier_bounds",
+]
+
 
 def aggregate_noise(x: tf.Tensor, adversarial: Sequence[tf.Tensor]) -> tf.Tensor:
     """Sums the noises of the adversarial examples.

@@ -30,6 +30,8 @@ from pineat_tf.heads import check_logits_head, noise_like
 from pineat_tf.pixel_scale import warn_of_scale
 from pineat_tf.types import Bounds
 
+__all__ = ["Batches", "Data", "as_batches", "fit_arguments"]
+
 Data = tf.data.Dataset | keras.utils.PyDataset | tuple | Mapping | Iterable
 """Images and labels in a structure of `pineat_tf.data`. Only `fit` and `evaluate` respect weights of examples."""
 

@@ -10,6 +10,8 @@ from pineat_tf.serialization import serializable
 from pineat_tf.training import AdversarialTraining
 from pineat_tf.types import Objective
 
+__all__ = ["SelfDistilledTraining"]
+
 _WARM_UP = 10  # rounds; until then the average is of about as many rounds as there were
 
 

@@ -6,6 +6,8 @@ which sees all of it, and the functions here do what their plain TensorFlow twin
 
 import tensorflow as tf
 
+__all__ = ["contribution", "global_mean", "local_mean", "num_replicas", "place_in_batch"]
+
 
 def num_replicas() -> int:
     """How many replicas share the batch at hand."""

@@ -7,6 +7,8 @@ import re
 import secrets
 from collections.abc import Iterator
 
+__all__ = ["check_replaceable", "is_temporary", "replacing", "sync"]
+
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:

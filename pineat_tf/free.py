@@ -15,6 +15,8 @@ from pineat_tf.serialization import serializable
 from pineat_tf.training import AdversarialTraining
 from pineat_tf.types import Bounds, Companions, Objective, Ratio, Seed
 
+__all__ = ["FreeAdversarialTraining"]
+
 
 @serializable
 class FreeAdversarialTraining(AdversarialTraining):

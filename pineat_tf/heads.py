@@ -10,6 +10,8 @@ import tensorflow as tf
 from pineat_tf.tracing import graph
 from pineat_tf.types import LogitsFn
 
+__all__ = ["Head", "PROBABILITIES", "check_logits_head", "class_logits", "head_of", "noise_like", "with_class_logits"]
+
 _PASSED_THROUGH = ("Identity", "StopGradient", "Cast", "Reshape", "Squeeze", "EnsureShape")
 _SCALES = (1.0, 30.0, 1000.0)  # of inputs at which no logits stay probabilities
 _SMALLEST = 1e-12  # probability that a logit is computed of

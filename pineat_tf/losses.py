@@ -7,6 +7,18 @@ import tensorflow as tf
 
 from pineat_tf.checks import check_label_shape, with_common_dtype
 
+__all__ = [
+    "class_numbers",
+    "cross_entropy",
+    "dlr",
+    "dlr_targeted",
+    "kl_divergence",
+    "margin",
+    "smoothed_cross_entropy",
+    "unfading_cross_entropy",
+    "unfading_kl_divergence",
+]
+
 _TINY = 1e-12  # keeps the ratio of equal logits at 0, not NaN
 _SMALLEST_SLOPE = 1e-20  # that of an unfading loss: moves nothing by its size, and float32 can still divide it
 

@@ -21,6 +21,8 @@ from pineat_tf.losses import kl_divergence, smoothed_cross_entropy
 from pineat_tf.serialization import serializable
 from pineat_tf.types import LogitsFn
 
+__all__ = ["CrossEntropy", "Trades"]
+
 
 @serializable
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,8 @@ import numpy as np
 
 from pineat_tf.types import Bounds
 
+__all__ = ["PixelScale", "warn_of_scale"]
+
 # Layers that leave the scale of pixels as it is; with them all whose name begins with "Random".
 _PASSING = {
     "CenterCrop", "Cropping1D", "Cropping2D", "Cropping3D", "Dropout", "Flatten", "GaussianNoise", "GetItem",

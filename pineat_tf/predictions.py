@@ -17,6 +17,8 @@ from pineat_tf.threat import ThreatModel
 from pineat_tf.tracing import graph
 from pineat_tf.types import Bounds, Seed
 
+__all__ = ["Predictions", "Predictor", "predict_logits"]
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Predictions:

@@ -10,6 +10,25 @@ from pineat_tf.checks import check_choice
 from pineat_tf.seeds import fold, normal_like, uniform_like
 from pineat_tf.types import Bounds, Seed
 
+__all__ = [
+    "Norm",
+    "clip_to_bounds",
+    "in_single",
+    "l2_norm",
+    "linf_norm",
+    "power_of_two",
+    "project",
+    "project_l2",
+    "project_linf",
+    "rounded_towards",
+    "uniform_in_ball",
+    "uniform_in_l2_ball",
+    "uniform_in_linf_ball",
+    "uniform_on_l2_sphere",
+    "uniform_on_linf_sphere",
+    "unit_l2",
+]
+
 
 def project_linf(x: tf.Tensor, center: tf.Tensor, epsilon: float) -> tf.Tensor:
     """The point of the L-inf ball of radius `epsilon` around `center` that is nearest to `x`."""

@@ -22,6 +22,16 @@ from pineat_tf.seeds import normal_like
 from pineat_tf.serialization import serializable
 from pineat_tf.types import Bounds, LogitsFn, Seed
 
+__all__ = [
+    "GaussianNoise",
+    "Natural",
+    "RandomInBall",
+    "ReverseSymmetryQuery",
+    "check_same_order",
+    "mean_scores",
+    "predict_queries",
+]
+
 
 @serializable
 @dataclasses.dataclass(frozen=True, kw_only=True)

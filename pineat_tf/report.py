@@ -33,6 +33,18 @@ __all__ = [
     "schema",
 ]
 
+__all__ = [
+    "Markdown",
+    "QueryFigures",
+    "Report",
+    "SCHEMA_VERSION",
+    "evaluate",
+    "markdown_table",
+    "quoted",
+    "rate_cell",
+    "schema",
+]
+
 SCHEMA_VERSION = 2
 _SCHEMA = pathlib.Path(__file__).with_name("report.schema.json")
 

@@ -29,6 +29,8 @@ from pineat_tf.types import Attack, Bounds, Seed
 
 __all__ = ["Robustness", "robustness"]
 
+__all__ = ["Robustness", "robustness"]
+
 _SAVE_SECONDS = 20.0
 _NEVER = -1
 

@@ -14,6 +14,8 @@ from pineat_tf.checks import can_be_called, check_attack
 from pineat_tf.companions import NoCompanions
 from pineat_tf.types import Ratio
 
+__all__ = ["Step", "check_companions", "check_strategies", "play", "schedule"]
+
 
 class Step(NamedTuple):
     """One step of a round.

@@ -7,6 +7,8 @@ import keras
 from pineat_tf.checks import check_count, check_positive
 from pineat_tf.types import Ratio
 
+__all__ = ["piecewise_learning_rate", "rounds_for"]
+
 
 def rounds_for(updates: int, ratio: Ratio | str) -> int:
     """How many training rounds make up at most `updates` updates (paper, section 3.3, "Variants").

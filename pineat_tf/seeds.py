@@ -9,6 +9,8 @@ import tensorflow as tf
 from pineat_tf import distribution
 from pineat_tf.types import Seed
 
+__all__ = ["as_seed", "fold", "normal_like", "uniform_like"]
+
 # One algorithm for every device and compiler: the default would let XLA choose its own.
 _ALGORITHM = "philox"
 

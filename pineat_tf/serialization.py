@@ -12,6 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+__all__ = ["T", "class_content", "identity", "network_identity", "serializable"]
+
 T = TypeVar("T")
 
 

@@ -13,6 +13,8 @@ from pineat_tf.checks import check_bounds, check_choice, check_epsilon, check_im
 from pineat_tf.projections import Norm
 from pineat_tf.types import Bounds
 
+__all__ = ["FROM_ATTACK", "InBall", "InBallAndRange", "T", "ThreatModel", "adopt", "check_scale"]
+
 T = TypeVar("T")
 
 FROM_ATTACK = "attack"

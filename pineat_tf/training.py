@@ -18,6 +18,8 @@ from pineat_tf.serialization import serializable
 from pineat_tf.tracing import Traced
 from pineat_tf.types import Attack, Companions, Objective, Ratio, Seed
 
+__all__ = ["AdversarialTraining"]
+
 _RANDOM_STATE = "random_state_"
 _AS_THE_OPTIMIZER_COUNTS = -1
 

@@ -5,6 +5,8 @@ from typing import NamedTuple, Protocol
 
 import tensorflow as tf
 
+__all__ = ["Attack", "Bounds", "Companions", "LogitsFn", "Objective", "PerExampleLoss", "Query", "Ratio", "Seed"]
+
 Bounds = tuple[float, float]
 """Smallest and largest valid pixel value, e.g. `(0.0, 1.0)`."""
 

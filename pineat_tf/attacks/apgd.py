@@ -17,6 +17,8 @@ from pineat_tf.seeds import fold
 from pineat_tf.serialization import serializable
 from pineat_tf.types import Bounds, LogitsFn, Seed
 
+__all__ = ["AutoPGD", "UniformOnSurface", "apgd"]
+
 _LOSSES = {"cross_entropy": losses.unfading_cross_entropy, "dlr": losses.dlr, "dlr_targeted": losses.dlr_targeted}
 _MIN_CLASSES = {"cross_entropy": 2, "dlr": 3, "dlr_targeted": 4}
 _Surrogate = Callable[[tf.Tensor], tf.Tensor]  # logits to what is made large, one number an example

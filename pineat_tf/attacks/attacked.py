@@ -12,6 +12,8 @@ from pineat_tf.heads import with_class_logits
 from pineat_tf.projections import in_single, power_of_two, rounded_towards
 from pineat_tf.types import Bounds, LogitsFn
 
+__all__ = ["AttackedNetwork"]
+
 _UNITS = {tf.float16: 2.0**-10, tf.bfloat16: 2.0**-7}  # the spacing of numbers near 1
 _FLOAT16_MIDDLE = 16.0  # 1 over the middle of float16's range, 2^-24 to 2^16: gradients grow and shrink on their way
 

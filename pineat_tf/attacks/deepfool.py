@@ -13,6 +13,8 @@ from pineat_tf.projections import clip_to_bounds
 from pineat_tf.serialization import serializable
 from pineat_tf.types import Bounds, LogitsFn, Seed
 
+__all__ = ["DeepFool", "deepfool"]
+
 _NUM_CLASSES = 10  # the likeliest ones, as in the authors' code
 
 

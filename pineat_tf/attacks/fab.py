@@ -15,6 +15,8 @@ from pineat_tf.seeds import fold
 from pineat_tf.serialization import serializable
 from pineat_tf.types import Bounds, LogitsFn, Seed
 
+__all__ = ["Closest", "FastAdaptiveBoundary", "fab"]
+
 _WIDEST_RESTART = {"linf": 0.3, "l2": 1.0}  # in place of epsilon where there is none, as in the authors' code
 
 

@@ -5,6 +5,8 @@ from pineat_tf.attacks.gradient import GradientAttack
 from pineat_tf.checks import check_bounds, check_epsilon, check_positive
 from pineat_tf.types import Bounds
 
+__all__ = ["fgsm_rs", "n_fgsm"]
+
 _STEP_HINT = "Give the length of the one step on the scale of the pixels, or None for that of the authors."
 
 

@@ -14,6 +14,8 @@ from pineat_tf.projections import Norm, clip_to_bounds
 from pineat_tf.serialization import serializable
 from pineat_tf.types import Bounds, LogitsFn, Seed
 
+__all__ = ["GradientAttack", "dist", "fgsm", "pgd", "trades_kl", "wrm_l2"]
+
 _STEP_HINT = "Give the length of one step on the scale of the pixels, e.g. 2/255."
 _COUNT_HINT = "Each step costs one gradient."
 _SURROGATES = {

@@ -12,6 +12,31 @@ from pineat_tf.seeds import normal_like
 from pineat_tf.serialization import serializable
 from pineat_tf.types import Bounds, LogitsFn, Seed
 
+__all__ = [
+    "Ascended",
+    "AtNatural",
+    "DistStep",
+    "Gaussian",
+    "L2Ball",
+    "L2Step",
+    "LinfBall",
+    "NoGradientError",
+    "SignStep",
+    "Unbounded",
+    "UniformL2",
+    "UniformLinf",
+    "WassersteinStep",
+    "check_gradient",
+    "choose",
+    "cross_entropy_surrogate",
+    "divergence_surrogate",
+    "dlr_surrogate",
+    "flat",
+    "margin_surrogate",
+    "shift_to_plane",
+    "spread",
+]
+
 Ascended = Callable[[tf.Tensor], tf.Tensor]
 """Maps images `(batch, ...)` to what the attack makes large, shape `(batch,)`. The logits that it takes from the
 `logits_fn` of its surrogate are float32 at least, and their gradient survives half precision."""

@@ -19,6 +19,8 @@ from pineat_tf.seeds import fold
 from pineat_tf.serialization import serializable
 from pineat_tf.types import Bounds, LogitsFn, Seed
 
+__all__ = ["SquareAttack", "pyramids", "square"]
+
 _LOSSES = {"margin": losses.margin, "cross_entropy": losses.cross_entropy}
 _HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 queries: when the squares' area halves
 _Draw = Callable[[list[int | tf.Tensor]], tf.Tensor]  # limits to whole numbers below them, one row an example

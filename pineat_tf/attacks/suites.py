@@ -8,6 +8,8 @@ from pineat_tf.attacks.square import square
 from pineat_tf.projections import Norm
 from pineat_tf.types import Bounds
 
+__all__ = ["auto_attack"]
+
 
 def auto_attack(
     *,
