@@ -96,7 +96,7 @@ class ZeroBiasConv2D(keras.layers.Conv2D):
     The zeros are a variable, as an addition of constant zeros would be optimised away before it can be fused.
     """
 
-    def build(self, input_shape) -> None:
+    def build(self, input_shape: Any) -> None:
         """Makes the kernel and the zeros, which are no weight."""
         super().build(input_shape)
         with tf.init_scope():
@@ -180,7 +180,7 @@ def _for_computing(config: Any) -> Any:
         return type(config)(map(_for_computing, config))
     if not isinstance(config, dict):
         return config
-    edited = {}
+    edited: dict[str, Any] = {}
     for name, value in config.items():
         if name.endswith("_initializer") and value is not None:
             edited[name] = "zeros"

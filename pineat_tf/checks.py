@@ -121,7 +121,7 @@ def briefly(value: Any) -> str:
     return f"{kind} of {len(value)}" if isinstance(value, (dict, list, tuple)) else repr(value)
 
 
-def can_be_called(function: Any, *args, **kwargs) -> bool:
+def can_be_called(function: Any, *args: Any, **kwargs: Any) -> bool:
     """Whether a function takes such arguments, as far as it says which it takes."""
     try:
         signature = inspect.signature(function)

@@ -19,11 +19,11 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from pineat_tf.checks import check_choice
-from pineat_tf.projections import clip_to_bounds, in_single, project, rounded_towards, uniform_in_ball
+from pineat_tf.projections import Norm, clip_to_bounds, in_single, rounded_towards
 from pineat_tf.seeds import fold, uniform_like
 from pineat_tf.serialization import serializable
-from pineat_tf.threat import FROM_ATTACK, InBall, InBallAndRange
-from pineat_tf.types import Bounds, Seed
+from pineat_tf.threat import InBall, InBallAndRange
+from pineat_tf.types import Seed
 
 __all__ = [
     "NaturalCompanions",
@@ -33,7 +33,6 @@ __all__ = [
     "ShuffledSigns",
     "aggregate_noise",
     "reverse_symmetry",
-    "translate_earlier_bounds",
 ]
 
 
@@ -59,8 +58,7 @@ def reverse_symmetry(
     parts: Sequence[tf.Tensor],
     *,
     epsilon: float | None = None,
-    norm: str = "linf",
-    clip: bool = True,
+    norm: str | Norm = "linf",
 ) -> tuple[tf.Tensor, ...]:
     """Decomposes the mirrored noise into parts that are given and a last one that completes the sum.
 
@@ -68,10 +66,9 @@ def reverse_symmetry(
         x: natural images, shape `(batch, ...)`.
         noise: aggregated adversarial noise, like `x`.
         parts: the noises of the first m - 1 companions, each like `x`.
-        epsilon: radius of the ball; needed to clip only.
+        epsilon: radius of the ball, to which the last companion is clipped (section 3.3, "Variants"); None does not
+            clip, so that the noises of all companions add up to `-noise` exactly.
         norm: of the ball, "linf" or "l2".
-        clip: clip the last companion to the ball (section 3.3, "Variants"); without, the noises of all companions
-            add up to `-noise` exactly.
 
     Returns:
         m companions like `x`.
@@ -80,7 +77,8 @@ def reverse_symmetry(
         PINEAT, section 3.3 and Fig. 4 (reading A7 in docs/paper.md: noises are decomposed, not images).
     """
     last = x - noise - (tf.add_n(list(parts)) if parts else 0.0)
-    last = project(last, x, epsilon=epsilon, norm=norm) if clip else last
+    if epsilon is not None:
+        last = Norm.of(norm).project(last, x, epsilon)
     return tuple(x + part for part in parts) + (last,)
 
 
@@ -89,7 +87,9 @@ def reverse_symmetry(
 class NoCompanions:
     """The original method: adversarial examples only, ratio n/0."""
 
-    def __call__(self, x, adversarial, *, num: int, seed: Seed = 0) -> tuple[tf.Tensor, ...]:
+    def __call__(
+        self, x: tf.Tensor, adversarial: Sequence[tf.Tensor], *, num: int, seed: Seed = 0
+    ) -> tuple[tf.Tensor, ...]:
         if num:
             raise ValueError(
                 f"A ratio with m={num} companions needs companions. Received: {self!r}. Give e.g. "
@@ -103,7 +103,9 @@ class NoCompanions:
 class NaturalCompanions:
     """The natural images themselves (the paper's AdvNat; with ratio 0/1 natural training)."""
 
-    def __call__(self, x, adversarial, *, num: int, seed: Seed = 0) -> tuple[tf.Tensor, ...]:
+    def __call__(
+        self, x: tf.Tensor, adversarial: Sequence[tf.Tensor], *, num: int, seed: Seed = 0
+    ) -> tuple[tf.Tensor, ...]:
         return (x,) * num
 
 
@@ -122,9 +124,12 @@ class RandomCompanions(InBallAndRange):
         >>> RandomCompanions(epsilon=0.1)(x, (), num=2, seed=0)  # without an attack
     """
 
-    def __call__(self, x, adversarial, *, num: int, seed: Seed = 0) -> tuple[tf.Tensor, ...]:
+    def __call__(
+        self, x: tf.Tensor, adversarial: Sequence[tf.Tensor], *, num: int, seed: Seed = 0
+    ) -> tuple[tf.Tensor, ...]:
         x = self._check_range(x)
-        noises = [uniform_in_ball(in_single(x), fold(seed, j), **self._ball()) for j in range(num)]
+        norm, epsilon = self._ball()
+        noises = [norm.uniform_in_ball(in_single(x), epsilon, fold(seed, j)) for j in range(num)]
         return tuple(_companion(clip_to_bounds(in_single(x) + noise, self._range()), x) for noise in noises)
 
 
@@ -141,12 +146,15 @@ class ShuffledSigns(InBall):
         norm: "linf" or "l2"; None takes that of the attack, and "linf" where there is none.
     """
 
-    def __call__(self, x, adversarial, *, num: int, seed: Seed = 0) -> tuple[tf.Tensor, ...]:
+    def __call__(
+        self, x: tf.Tensor, adversarial: Sequence[tf.Tensor], *, num: int, seed: Seed = 0
+    ) -> tuple[tf.Tensor, ...]:
         _check_mirrors(adversarial)
         if not num:
             return ()
         precise, noise = _noise(x, adversarial)
-        (mirrored,) = reverse_symmetry(precise, noise, (), **self._ball())
+        norm, epsilon = self._ball()
+        (mirrored,) = reverse_symmetry(precise, noise, (), epsilon=epsilon, norm=norm)
         signs = [tf.sign(uniform_like(precise, fold(seed, j), -1.0, 1.0)) for j in range(num)]
         return tuple(_companion(precise + sign * (mirrored - precise), x) for sign in signs)
 
@@ -170,8 +178,6 @@ class ReverseSymmetry(InBallAndRange):
             share of the mirrored noise (uniform on the simplex, one draw an image).
         clip: clip to the ball, which the last companion needs wherever the adversarial noise leaves the ball
             (Dist) or several noises add up. False is the literal section 3.3 for ratio 1/1.
-        pixel_range: the earlier name of `bounds`, which held the words "paper" and "valid" for `keep_in_range` False
-            and True. Both are still understood.
 
     Example:
         >>> companions = ReverseSymmetry(epsilon=0.1)
@@ -184,14 +190,14 @@ class ReverseSymmetry(InBallAndRange):
     keep_in_range: bool = False
     decomposition: str = "random"
     clip: bool = True
-    pixel_range: dataclasses.InitVar[Bounds | None] = None
 
-    def __post_init__(self, pixel_range: Bounds | None) -> None:
-        translate_earlier_bounds(self, pixel_range)
+    def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("decomposition", self.decomposition, ("random", "split"))
 
-    def __call__(self, x, adversarial, *, num: int, seed: Seed = 0) -> tuple[tf.Tensor, ...]:
+    def __call__(
+        self, x: tf.Tensor, adversarial: Sequence[tf.Tensor], *, num: int, seed: Seed = 0
+    ) -> tuple[tf.Tensor, ...]:
         _check_mirrors(adversarial)
         if not num:
             return ()
@@ -199,13 +205,16 @@ class ReverseSymmetry(InBallAndRange):
             x = self._check_range(x)
         precise, noise = _noise(x, adversarial)
         parts = self._random_parts if self.decomposition == "random" else self._split_parts
-        ball = self._ball() if self.clip else {}
-        companions = reverse_symmetry(precise, noise, parts(noise, num, seed), clip=self.clip, **ball)
+        norm, epsilon = self._ball() if self.clip else (Norm.of("linf"), None)
+        companions = reverse_symmetry(precise, noise, parts(noise, num, seed), epsilon=epsilon, norm=norm)
         bounds = self._range() if self.keep_in_range else None
         return tuple(_companion(clip_to_bounds(companion, bounds), x) for companion in companions)
 
     def _random_parts(self, noise: tf.Tensor, num: int, seed: Seed) -> list[tf.Tensor]:
-        return [uniform_in_ball(noise, fold(seed, j), **self._ball()) for j in range(num - 1)]
+        if num == 1:
+            return []
+        norm, epsilon = self._ball()
+        return [norm.uniform_in_ball(noise, epsilon, fold(seed, j)) for j in range(num - 1)]
 
     def _split_parts(self, noise: tf.Tensor, num: int, seed: Seed) -> list[tf.Tensor]:
         one_an_image = tf.reshape(noise, [tf.shape(noise)[0], -1])[:, :1]
@@ -213,44 +222,19 @@ class ReverseSymmetry(InBallAndRange):
         # Exponential draws divided by their sum are uniform on the simplex.
         draws = [-tf.math.log1p(-uniform_like(one_an_image, fold(seed, j), 0.0, 1.0)) for j in range(num)]
         parts = [-noise * draw / tf.add_n(draws) for draw in draws[:-1]]
-        return [project(part, tf.zeros_like(part), **self._ball()) for part in parts] if self.clip else parts
+        if not self.clip:
+            return parts
+        norm, epsilon = self._ball()
+        return [norm.project(part, tf.zeros_like(part), epsilon) for part in parts]
 
 
-def translate_earlier_bounds(strategy: InBallAndRange, pixel_range: Bounds | None) -> None:
-    """Reads the earlier spelling of a strategy with `keep_in_range`, in its `__post_init__`.
-
-    `bounds` was one of the words "paper" and "valid", of which only the latter looked at `pixel_range`.
-    """
-    if isinstance(strategy.bounds, str) and strategy.bounds in ("paper", "valid"):
-        keep_in_range = strategy.bounds == "valid"
-        if strategy.keep_in_range and not keep_in_range:
-            raise ValueError(
-                "bounds='paper' is the earlier spelling of keep_in_range=False. Received: bounds='paper', "
-                "keep_in_range=True. Leave `bounds` out."
-            )
-        bounds = pixel_range if keep_in_range and pixel_range is not None else FROM_ATTACK
-        object.__setattr__(strategy, "keep_in_range", keep_in_range)
-    elif pixel_range is None:
-        if isinstance(strategy.bounds, str):
-            check_choice("bounds", strategy.bounds, (FROM_ATTACK, "valid", "paper"))
-        return
-    elif isinstance(strategy.bounds, str):
-        bounds = pixel_range
-    else:
-        raise ValueError(
-            "`pixel_range` is the earlier name of `bounds`, so only one of them can be given. Received: "
-            f"pixel_range={pixel_range!r}, bounds={strategy.bounds!r}. Leave `pixel_range` out."
-        )
-    object.__setattr__(strategy, "bounds", bounds)
-
-
-def _noise(x, adversarial: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+def _noise(x: tf.Tensor, adversarial: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
     """The images and the sum of the adversarial noises, in float32 where they come in half precision."""
     precise = in_single(x)
     return precise, aggregate_noise(precise, [in_single(x_adv) for x_adv in adversarial])
 
 
-def _companion(value: tf.Tensor, x) -> tf.Tensor:
+def _companion(value: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     """A companion of the images `x` in their dtype, rounded so that it stays in the ball and the range."""
     return tf.stop_gradient(rounded_towards(value, tf.convert_to_tensor(x)))
 

@@ -11,7 +11,7 @@ import dataclasses
 import inspect
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -32,7 +32,7 @@ from pineat_tf.types import Bounds
 
 __all__ = ["Batches", "Data", "as_batches", "fit_arguments"]
 
-Data = tf.data.Dataset | keras.utils.PyDataset | tuple | Mapping | Iterable
+Data: TypeAlias = tf.data.Dataset | keras.utils.PyDataset | tuple | Mapping | Iterable
 """Images and labels in a structure of `pineat_tf.data`. Only `fit` and `evaluate` respect weights of examples."""
 
 _KERAS_BATCH_SIZE = 32
@@ -87,8 +87,7 @@ def as_batches(
     elif isinstance(data, keras.utils.PyDataset):
         if data.num_batches is None:
             raise ValueError(f"`{name}` never ends. Received: a PyDataset without `__len__`. Give one pass over it.")
-        items = lambda: (data[index] for index in range(data.num_batches))  # noqa: E731
-        batches = Batches(lambda: _from_items(items(), batch_size, shape, name))
+        batches = Batches(lambda: _from_items((data[i] for i in range(data.num_batches)), batch_size, shape, name))
     elif _are_arrays(data):
         batches = Batches(_arrays(data, batch_size, name))
     else:
@@ -174,7 +173,7 @@ def _checked_stream(model: keras.Model, data: Any, batch_size: int, bounds: Boun
     images = noise_like(spec.shape, spec.dtype) if isinstance(data, tf.data.Dataset) else None
     num_classes = check_logits_head(network, images) if network.built else None
 
-    def checked(x, y, *weights):
+    def checked(x: Any, y: Any, *weights: Any) -> tuple:
         natural, _ = check_batch(x, y, bounds=bounds, num_classes=num_classes)
         with tf.control_dependencies([natural]):
             x = tf.identity(x)
@@ -213,10 +212,10 @@ class _Listed(keras.utils.PyDataset):
         super().__init__()
         self._batches = batches
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._batches)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> Any:
         return self._batches[index]
 
 
@@ -228,16 +227,16 @@ class _CheckedPyDataset(keras.utils.PyDataset):
         self._data, self._checked = data, checked
 
     @property
-    def num_batches(self):
+    def num_batches(self) -> int | None:
         return self._data.num_batches
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> Any:
         return self._checked(self._data[index])
 
-    def on_epoch_begin(self):
+    def on_epoch_begin(self) -> None:
         self._data.on_epoch_begin()
 
-    def on_epoch_end(self):
+    def on_epoch_end(self) -> None:
         self._data.on_epoch_end()
 
 
@@ -313,7 +312,7 @@ def _arrays(data: Any, batch_size: int, name: str) -> Callable:
     images, labels = _sliceable(images, name), _sliceable(labels, name)
     _check_lengths(images, labels, name)
 
-    def passes() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def passes() -> Iterator[tuple]:
         for start in range(0, len(images), batch_size):
             yield tuple(np.asarray(part[start : start + batch_size]) for part in (images, labels))
 

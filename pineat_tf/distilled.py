@@ -1,5 +1,7 @@
 """Adversarial training with soft labels of the network's own past: what it must not memorise it is not told."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -54,8 +56,8 @@ class SelfDistilledTraining(AdversarialTraining):
         share: float = 0.5,
         momentum: float = 0.99,
         objective: Objective = CrossEntropy(),
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         check_share("share", share)
         check_share("momentum", momentum)
         if not isinstance(objective, CrossEntropy):
@@ -80,7 +82,7 @@ class SelfDistilledTraining(AdversarialTraining):
         """The arguments of the constructor."""
         return super().get_config() | {"share": self.share, "momentum": self.momentum}
 
-    def round(self, x, y, sample_weight, rounds) -> list[tf.Tensor]:
+    def round(self, x: tf.Tensor, y: tf.Tensor, sample_weight: tf.Tensor | None, rounds: tf.Tensor) -> list[tf.Tensor]:
         """Plays a round, after which the teacher follows the network."""
         logits = super().round(x, y, sample_weight, rounds)
         done = tf.cast(rounds, tf.float32)
@@ -91,7 +93,9 @@ class SelfDistilledTraining(AdversarialTraining):
                 average.assign(kept * average + (1.0 - kept) * weight)
         return logits
 
-    def update_loss(self, x_nat, x, y, sample_weight) -> tuple[tf.Tensor, tf.Tensor]:
+    def update_loss(
+        self, x_nat: tf.Tensor, x: tf.Tensor, y: tf.Tensor, sample_weight: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """The loss of the label that the teacher has a share in."""
         logits = class_logits(self.teacher(x, training=False))
         taught = tf.stop_gradient(tf.nn.softmax(tf.cast(logits, tf.float32)))

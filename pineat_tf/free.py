@@ -1,6 +1,7 @@
 """Free adversarial training: the pass that updates the weights moves the adversarial perturbation as well."""
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -67,8 +68,8 @@ class FreeAdversarialTraining(AdversarialTraining):
         companions: Companions = NoCompanions(),
         ratio: str | tuple[int, int] = "8/0",
         seed: Seed = 0,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         check_epsilon(epsilon)
         check_count("batch_size", batch_size, 1, "It is the number of images of the largest batch.")
         step_size = epsilon if step_size is None else step_size
@@ -91,7 +92,7 @@ class FreeAdversarialTraining(AdversarialTraining):
         self.epsilon = epsilon
         self.batch_size = batch_size
         self.step_size = step_size
-        self.bounds = None if bounds is None else tuple(bounds)  # from a file it comes as a list
+        self.bounds = None if bounds is None else (bounds[0], bounds[1])  # from a file it comes as a list
         self.perturbation = self.add_weight(
             shape=(batch_size, *_image_shape(network)), initializer="zeros", trainable=False, name="perturbation"
         )
@@ -107,16 +108,18 @@ class FreeAdversarialTraining(AdversarialTraining):
     def _attacks_of_a_round(self) -> tuple[()]:
         return ()
 
-    def round(self, x, y, sample_weight, rounds) -> list[tf.Tensor]:
+    def round(self, x: tf.Tensor, y: tf.Tensor, sample_weight: tf.Tensor | None, rounds: tf.Tensor) -> list[tf.Tensor]:
         """Plays a round of images in their range, no more than the perturbation has rows for."""
         x = check_batch_size(check_batch(x, y, bounds=self.bounds)[0], self.batch_size)
         return super().round(x, y, sample_weight, rounds)
 
-    def generate(self, index, x, y, seed) -> tf.Tensor:
+    def generate(self, index: int, x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """The images as they are perturbed now."""
         return clip_to_bounds(self._perturbed(x), self.bounds)
 
-    def update(self, kind, x_nat, x, y, sample_weight) -> tf.Tensor:
+    def update(
+        self, kind: str, x_nat: tf.Tensor, x: tf.Tensor, y: tf.Tensor, sample_weight: tf.Tensor | None
+    ) -> tf.Tensor:
         """As any update; one by perturbed images moves the perturbation as well."""
         if kind == "companion":
             return super().update(kind, x_nat, x, y, sample_weight)
@@ -128,13 +131,17 @@ class FreeAdversarialTraining(AdversarialTraining):
         noise = self.perturbation[: tf.shape(x)[0]]
         return x + tf.cast(tf.ensure_shape(noise, x.shape), x.dtype)
 
-    def update_loss(self, x_nat, x, y, sample_weight) -> tuple[tf.Tensor, tf.Tensor]:
+    def update_loss(
+        self, x_nat: tf.Tensor, x: tf.Tensor, y: tf.Tensor, sample_weight: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """As of any update, with a gradient that lasts however sure the network is: it moves the images as well."""
         logits = self._training_logits(x)
         per_example = self._unfading(y, logits)
         return self._with_regularisation(distribution.local_mean(per_example, sample_weight)), logits
 
-    def _replay(self, x_nat, x, y, sample_weight) -> tuple[tf.Tensor, tf.Tensor]:
+    def _replay(
+        self, x_nat: tf.Tensor, x: tf.Tensor, y: tf.Tensor, sample_weight: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """One pass, whose gradients update the weights and move the perturbation."""
         is_float16 = any(layer.compute_dtype == "float16" for layer in (self.network, *self.network.layers))
         with tf.GradientTape(persistent=is_float16) as tape:
@@ -164,11 +171,18 @@ class FreeAdversarialTraining(AdversarialTraining):
 
     def _unfading(self, y: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         """The cross-entropy of each example by its label, smoothed as the objective says."""
-        smoothing, num_classes = self.objective.label_smoothing, logits.shape[-1]
+        smoothing, num_classes = getattr(self.objective, "label_smoothing", 0.0), logits.shape[-1]
         rows = tf.one_hot(y, num_classes) if y.shape.rank == 1 else tf.cast(y, tf.float32)
         return unfading_cross_entropy((1.0 - smoothing) * rows + smoothing / num_classes, logits)
 
-    def _ascent(self, tape, logits, x, y, sample_weight) -> tf.Tensor | None:
+    def _ascent(
+        self,
+        tape: tf.GradientTape,
+        logits: tf.Tensor,
+        x: tf.Tensor,
+        y: tf.Tensor,
+        sample_weight: tf.Tensor | None,
+    ) -> tf.Tensor | None:
         """Gradients to images by a pass of their own, each scaled to about 1: their signs are what counts."""
         with tf.GradientTape() as loss_tape:
             seen = tf.cast(logits, tf.float32)

@@ -101,7 +101,8 @@ def check_logits_head(network: keras.Model, images: Any = None) -> int | None:
     logits = class_logits(outputs)
     if _are_probabilities(outputs):
         seen = graph(lambda images: class_logits(call(images)))(images)  # by their operation
-        is_sigmoid = not np.allclose(*(np.asarray(tf.cast(part, tf.float32)) for part in (seen, logits)), atol=1e-3)
+        one, other = (np.asarray(tf.cast(part, tf.float32)) for part in (seen, logits))
+        is_sigmoid = not np.allclose(one, other, atol=1e-3)
         if not is_sigmoid and _stay_probabilities(call, images):
             raise ValueError(f"{PROBABILITIES} Received: outputs that are probabilities for whatever images.")
     return logits.shape[-1]

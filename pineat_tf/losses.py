@@ -219,7 +219,6 @@ def _with_lasting_gradient(
     loss: Callable[[tf.Tensor], tf.Tensor], log_target: tf.Tensor, logits: tf.Tensor
 ) -> tf.Tensor:
     """A loss of which the gradient by the logits is `softmax(logits) - exp(log_target)`, taken in the logarithm."""
-
     # Not by `tf.custom_gradient`, which TensorFlow registers for good, with the graph that it was made in.
     slope = tf.stop_gradient(_difference(tf.nn.log_softmax(logits), log_target))
     nothing = tf.reduce_sum(slope * (logits - tf.stop_gradient(logits)), axis=-1)  # 0, of which the gradient is slope

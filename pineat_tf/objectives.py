@@ -41,7 +41,9 @@ class CrossEntropy:
     def __post_init__(self) -> None:
         check_share("label_smoothing", self.label_smoothing)
 
-    def __call__(self, logits_fn: LogitsFn, x_nat, x, y) -> tuple[tf.Tensor, tf.Tensor]:
+    def __call__(
+        self, logits_fn: LogitsFn, x_nat: tf.Tensor, x: tf.Tensor, y: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         logits = logits_fn(x)
         return smoothed_cross_entropy(y, logits, self.label_smoothing), logits
 
@@ -69,7 +71,9 @@ class Trades:
         check_share("label_smoothing", self.label_smoothing)
         check_positive("beta", self.beta, "It weighs robustness against accuracy, e.g. 6.0.")
 
-    def __call__(self, logits_fn: LogitsFn, x_nat, x, y) -> tuple[tf.Tensor, tf.Tensor]:
+    def __call__(
+        self, logits_fn: LogitsFn, x_nat: tf.Tensor, x: tf.Tensor, y: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         if x is x_nat:  # the divergence of a prediction from itself is 0, and so is its gradient
             return CrossEntropy(label_smoothing=self.label_smoothing)(logits_fn, x_nat, x, y)
         natural_logits, logits = logits_fn(x_nat), logits_fn(x)

@@ -91,7 +91,8 @@ def warn_of_scale(network: Any, *, bounds: Bounds | str | None = None, images: A
 
 def _read(network: Any, found: PixelScale) -> tuple[PixelScale, bool]:
     """The scale with that of the network's first layers; whether pixels are still pixels after all of them."""
-    for layer in getattr(network, "operations", None) or getattr(network, "layers", ()):
+    layers: Any = getattr(network, "operations", None) or getattr(network, "layers", ())
+    for layer in layers:
         if getattr(layer, "layers", None):
             found, goes_on = _read(layer, found)
             if not goes_on:

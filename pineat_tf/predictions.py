@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -97,23 +98,23 @@ class Predictor:
             raise ValueError("There are no images to predict. Received: a dataset of 0 batches, or a generator again.")
         return Predictions(np.concatenate(logits), np.concatenate(labels))
 
-    def _step(self, x, y) -> Callable:
+    def _step(self, x: Any, y: Any) -> Callable:
         """What predicts batches like this one."""
-        specs = tuple(tf.TensorSpec([None, *part.shape[1:]], part.dtype) for part in (x, y))
+        x_spec, y_spec = specs = tuple(tf.TensorSpec([None, *part.shape[1:]], part.dtype) for part in (x, y))
         if specs not in self._steps:
             bounds = ThreatModel.of(self.attack).limits
             warn_of_scale(self.network, bounds=bounds, images=x)
             check_batch(x, y, bounds=bounds)
             if self._num_classes is None:
                 self._num_classes = check_logits_head(self.network, x)
-            self._steps[specs] = self._compile(*specs, bounds)
+            self._steps[specs] = self._compile(x_spec, y_spec, bounds)
         return self._steps[specs]
 
     def _compile(self, x_spec: tf.TensorSpec, y_spec: tf.TensorSpec, bounds: Bounds | None) -> Callable:
         def logits_fn(images: tf.Tensor) -> tf.Tensor:
             return class_logits(self.network(images, training=False))
 
-        def step(x, y, seed):
+        def step(x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             images, y = check_batch(x, y, bounds=bounds, num_classes=self._num_classes)
             if self.attack is None:
                 images = tf.cast(images, x.dtype)  # whole numbers as Keras would give them to the network

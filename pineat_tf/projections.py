@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -17,11 +17,9 @@ __all__ = [
     "l2_norm",
     "linf_norm",
     "power_of_two",
-    "project",
     "project_l2",
     "project_linf",
     "rounded_towards",
-    "uniform_in_ball",
     "uniform_in_l2_ball",
     "uniform_in_linf_ball",
     "uniform_on_l2_sphere",
@@ -40,11 +38,6 @@ def project_l2(x: tf.Tensor, center: tf.Tensor, epsilon: float) -> tf.Tensor:
     noise = x - center
     shrinkage = tf.math.divide_no_nan(tf.convert_to_tensor(epsilon, x.dtype), l2_norm(noise))
     return center + noise * tf.minimum(shrinkage, 1.0)
-
-
-def project(x: tf.Tensor, center: tf.Tensor, *, epsilon: float, norm: str) -> tf.Tensor:
-    """The point of the ball of norm "linf" or "l2" that is nearest to `x`, example by example."""
-    return Norm.of(norm).project(x, center, epsilon)
 
 
 def clip_to_bounds(x: tf.Tensor, bounds: Bounds | None) -> tf.Tensor:
@@ -88,11 +81,6 @@ def uniform_in_l2_ball(like: tf.Tensor, epsilon: float, seed: Seed) -> tf.Tensor
     if num_pixels is None:  # images of unknown size
         num_pixels = tf.cast(tf.reduce_prod(tf.shape(like)[1:]), share.dtype)
     return epsilon * direction * share ** (1.0 / num_pixels)
-
-
-def uniform_in_ball(like: tf.Tensor, seed: Seed, *, epsilon: float, norm: str) -> tf.Tensor:
-    """Noise drawn uniformly from the ball of norm "linf" or "l2", in the shape of `like`."""
-    return Norm.of(norm).uniform_in_ball(like, epsilon, seed)
 
 
 def in_single(x: tf.Tensor) -> tf.Tensor:
@@ -141,6 +129,7 @@ class Norm(NamedTuple):
         pace: from gradients to how far pixels move in relation to each other when they follow `steepest`.
         uniform_in_ball: `(like, epsilon, seed)` to noise.
         uniform_on_sphere: `(like, seed)` to noise of length 1.
+        plausible: the smallest and largest radius that can be meant, in widths of the pixel range. Rough on purpose.
     """
 
     name: str
@@ -150,6 +139,7 @@ class Norm(NamedTuple):
     pace: Callable[[tf.Tensor], tf.Tensor]
     uniform_in_ball: Callable[[tf.Tensor, float, Seed], tf.Tensor]
     uniform_on_sphere: Callable[[tf.Tensor, Seed], tf.Tensor]
+    plausible: tuple[float, float]
 
     @classmethod
     def of(cls, norm: "str | float | Norm") -> "Norm":
@@ -163,13 +153,32 @@ class Norm(NamedTuple):
         """
         if isinstance(norm, cls):
             return norm
-        is_number = isinstance(norm, (int, float)) and not isinstance(norm, bool)
-        name = {math.inf: "linf", 2: "l2"}.get(norm, norm) if is_number else norm
+        name: Any = norm
+        if isinstance(norm, (int, float)) and not isinstance(norm, bool):
+            name = {math.inf: "linf", 2: "l2"}.get(norm, norm)
         check_choice("norm", name, _NORMS)
         return _NORMS[name]
 
 
 _NORMS = {
-    "linf": Norm("linf", linf_norm, project_linf, tf.sign, tf.ones_like, uniform_in_linf_ball, uniform_on_linf_sphere),
-    "l2": Norm("l2", l2_norm, project_l2, unit_l2, tf.abs, uniform_in_l2_ball, uniform_on_l2_sphere),
+    "linf": Norm(
+        "linf",
+        linf_norm,
+        project_linf,
+        tf.sign,
+        tf.ones_like,
+        uniform_in_linf_ball,
+        uniform_on_linf_sphere,
+        plausible=(1 / 800, 1.0),
+    ),
+    "l2": Norm(
+        "l2",
+        l2_norm,
+        project_l2,
+        unit_l2,
+        tf.abs,
+        uniform_in_l2_ball,
+        uniform_on_l2_sphere,
+        plausible=(1 / 80, 100.0),  # an L2 radius adds up over the pixels
+    ),
 }

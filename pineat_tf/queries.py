@@ -14,10 +14,11 @@ import numpy as np
 import tensorflow as tf
 
 from pineat_tf import threat
-from pineat_tf.checks import check_attack, check_batch, check_bounds, check_choice, check_epsilon, check_positive
-from pineat_tf.companions import ReverseSymmetry, translate_earlier_bounds
-from pineat_tf.predictions import Data, Predictions, Predictor
-from pineat_tf.projections import clip_to_bounds, in_single, rounded_towards, uniform_in_ball
+from pineat_tf.checks import check_attack, check_batch, check_bounds, check_epsilon, check_positive
+from pineat_tf.companions import ReverseSymmetry
+from pineat_tf.data import Data
+from pineat_tf.predictions import Predictions, Predictor
+from pineat_tf.projections import Norm, clip_to_bounds, in_single, rounded_towards
 from pineat_tf.seeds import normal_like
 from pineat_tf.serialization import serializable
 from pineat_tf.types import Bounds, LogitsFn, Seed
@@ -65,13 +66,13 @@ class RandomInBall:
 
     def __post_init__(self) -> None:
         check_epsilon(self.epsilon)
-        check_choice("norm", self.norm, ("linf", "l2"))
+        object.__setattr__(self, "norm", Norm.of(self.norm).name)
         check_bounds(self.bounds)
         threat.check_scale(self.epsilon, self.bounds, norm=self.norm)
 
     def __call__(self, logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor, *, seed: Seed = 0) -> tf.Tensor:
         x, _ = check_batch(x, y, bounds=self.bounds)
-        noise = uniform_in_ball(in_single(x), seed, epsilon=self.epsilon, norm=self.norm)
+        noise = Norm.of(self.norm).uniform_in_ball(in_single(x), self.epsilon, seed)
         return _noisy(x, noise, self.bounds)
 
 
@@ -106,7 +107,7 @@ class ReverseSymmetryQuery(threat.InBallAndRange):
 
     Attributes:
         attack: makes the adversarial examples that are mirrored.
-        epsilon, norm, bounds, keep_in_range, pixel_range: as `companions.ReverseSymmetry` takes them. Where they are
+        epsilon, norm, bounds, keep_in_range: as `companions.ReverseSymmetry` takes them. Where they are
             not set, they are those of the attack once the query is made.
 
     Raises:
@@ -122,11 +123,9 @@ class ReverseSymmetryQuery(threat.InBallAndRange):
 
     attack: Callable[..., tf.Tensor]
     keep_in_range: bool = False
-    pixel_range: dataclasses.InitVar[Bounds | None] = None
 
-    def __post_init__(self, pixel_range: Bounds | None) -> None:
+    def __post_init__(self) -> None:
         check_attack("attack", self.attack)
-        translate_earlier_bounds(self, pixel_range)
         super().__post_init__()
         adopted = threat.adopt(self._companions(), self.attack)
         for name in ("epsilon", "norm", "bounds"):
@@ -139,8 +138,9 @@ class ReverseSymmetryQuery(threat.InBallAndRange):
         return x_rs
 
     def _companions(self) -> ReverseSymmetry:
-        ball = {"epsilon": self.epsilon, "norm": self.norm, "bounds": self.bounds}
-        return ReverseSymmetry(keep_in_range=self.keep_in_range, **ball)
+        return ReverseSymmetry(
+            epsilon=self.epsilon, norm=self.norm, bounds=self.bounds, keep_in_range=self.keep_in_range
+        )
 
 
 def predict_queries(

@@ -26,7 +26,7 @@ class Step(NamedTuple):
     """
 
     action: str
-    index: int
+    index: int  # type: ignore[assignment]  # of a tuple, which has a method of this name
 
 
 def schedule(ratio: Ratio, *, generation: str = "round", order: str = "adversarial") -> tuple[Step, ...]:
@@ -81,13 +81,13 @@ def play(
     """
     num_companions = sum(step.action == "companion" for step in steps)
     adversarial: list[tf.Tensor] = []
-    beside: Sequence[tf.Tensor] | None = None
+    beside: Sequence[tf.Tensor] = ()
     logits: dict[str, list[tf.Tensor]] = {"adversarial": [], "companion": []}
     for action, index in steps:
         if action == "generate":
             adversarial.append(generate(index))
             continue
-        if action == "companion" and beside is None:
+        if action == "companion" and not beside:
             beside = companions(tuple(adversarial))
             if len(beside) != num_companions:
                 raise ValueError(

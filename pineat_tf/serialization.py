@@ -33,13 +33,13 @@ def serializable(target: T) -> T:
         >>> Margin(0.1).get_config()
         {'width': 0.1}
     """
+    cls: Any = target
     if dataclasses.is_dataclass(target):
-        target.get_config = _get_config
-        target.from_config = classmethod(_from_config)
-    return keras.saving.register_keras_serializable(package=target.__module__.partition(".")[0])(target)
+        cls.get_config, cls.from_config = _get_config, classmethod(_from_config)
+    return keras.saving.register_keras_serializable(package=cls.__module__.partition(".")[0])(target)
 
 
-def _get_config(self) -> dict[str, Any]:
+def _get_config(self: Any) -> dict[str, Any]:
     """The fields, as `from_config` takes them."""
     fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
     return {name: keras.saving.serialize_keras_object(value) for name, value in fields.items()}

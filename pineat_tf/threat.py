@@ -81,8 +81,8 @@ class InBall:
         if self.norm is not None:
             object.__setattr__(self, "norm", Norm.of(self.norm).name)
 
-    def _ball(self) -> dict[str, Any]:
-        """Radius and norm as arguments, once they are needed."""
+    def _ball(self) -> tuple[Norm, float]:
+        """Norm and radius, once they are needed."""
         if self.epsilon is None:
             name = type(self).__name__
             raise ValueError(
@@ -90,7 +90,7 @@ class InBall:
                 f"`{name}(epsilon=0.1)`, or the radius of an attack by `threat.adopt({name}(), attack)`, as "
                 "`AdversarialTraining` does."
             )
-        return {"epsilon": self.epsilon, "norm": self.norm or _DEFAULT_NORM}
+        return Norm.of(self.norm or _DEFAULT_NORM), self.epsilon
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -198,11 +198,10 @@ def _fault_of_radius(epsilon: float | None, bounds: Bounds | None, norm: str) ->
     if epsilon is None or bounds is None:
         return None
     width, where = bounds[1] - bounds[0], f"pixels in [{bounds[0]:g}, {bounds[1]:g}]"
-    # An L2 radius adds up over the pixels, so it is larger in any set-up. Both limits are rough on purpose.
-    largest, smallest = (width, width / 800.0) if norm == "linf" else (100.0 * width, width / 80.0)
-    if epsilon > largest:
+    smallest, largest = Norm.of(norm).plausible
+    if epsilon > largest * width:
         return f"epsilon={epsilon:g} is more than the whole range of {where}"
-    if width >= _GREY_LEVELS and epsilon < smallest:
+    if width >= _GREY_LEVELS and epsilon < smallest * width:
         return f"epsilon={epsilon:g} is less than a grey level of {where}"
     return None
 

@@ -1,6 +1,7 @@
 """Adversarial training as a Keras model, one round of the paper a training step."""
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,7 +17,7 @@ from pineat_tf.objectives import CrossEntropy
 from pineat_tf.seeds import as_seed, fold
 from pineat_tf.serialization import serializable
 from pineat_tf.tracing import Traced
-from pineat_tf.types import Attack, Companions, Objective, Ratio, Seed
+from pineat_tf.types import Attack, Companions, Objective, Ratio, Repeatable, Seed
 
 __all__ = ["AdversarialTraining"]
 
@@ -90,8 +91,8 @@ class AdversarialTraining(keras.Model):
         generation: str = "round",
         order: str = "adversarial",
         forward: Callable | None = None,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         check_network(network)
         check_logits_head(network)
         round.check_strategies(attack, objective, companions)
@@ -142,12 +143,12 @@ class AdversarialTraining(keras.Model):
         counted = tf.convert_to_tensor(self._rounds)
         return tf.where(counted == _AS_THE_OPTIMIZER_COUNTS, by_optimizer, counted)
 
-    def build(self, input_shape) -> None:
+    def build(self, input_shape: Any) -> None:
         """Makes the weights of a network that has none yet."""
         if not self.network.built:
             self.network(keras.KerasTensor(tuple(input_shape)))
 
-    def compile(self, optimizer="rmsprop", loss=None, metrics=None, **kwargs) -> None:
+    def compile(self, optimizer: Any = "rmsprop", loss: Any = None, metrics: Any = None, **kwargs: Any) -> None:
         """As `keras.Model.compile`, without a loss: that is the `objective`.
 
         Metrics of a network of one logit or sigmoid see that number; only "accuracy" is counted from class logits, as
@@ -215,20 +216,21 @@ class AdversarialTraining(keras.Model):
             stored["0"] = np.int64(_AS_THE_OPTIMIZER_COUNTS)
         super().load_own_variables(stored)
 
-    def export(self, filepath: str, *args, **kwargs) -> None:
+    def export(self, filepath: str, *args: Any, **kwargs: Any) -> None:
         """As `network.export`: what is shipped is the network."""
         self.network.export(filepath, *args, **kwargs)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """What the network gives."""
         return self.network(inputs, training=training)
 
-    def fit(self, *args, **kwargs) -> keras.callbacks.History:
+    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """As `keras.Model.fit`. Bad images or labels raise `ValueError`, from arrays and from streams."""
         with data_errors_as_value_errors():
             bounds = threat.ThreatModel.of(self.attack).limits
             return super().fit(**fit_arguments(self, keras.Model.fit, args, kwargs, bounds))
 
-    def evaluate(self, *args, **kwargs):
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.evaluate`, on data in any structure that `fit` takes."""
         if "_use_cached_eval_dataset" in kwargs:  # from within `fit`, which has checked it
             return super().evaluate(*args, **kwargs)
@@ -242,7 +244,7 @@ class AdversarialTraining(keras.Model):
                 self.optimizer.build(self.trainable_variables)
         return super().make_train_function(force)
 
-    def train_step(self, data) -> dict[str, tf.Tensor]:
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One round: n adversarial examples, m companions, n + m sequential updates."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if not self.built:
@@ -308,7 +310,7 @@ class AdversarialTraining(keras.Model):
         """
         if x is x_nat:
 
-            def updated(x, y, sample_weight):
+            def updated(x: tf.Tensor, y: tf.Tensor, sample_weight: tf.Tensor | None) -> Any:
                 return self._update(x, x, y, sample_weight)
 
             loss, logits = self._traced(("update", "natural"), updated, x, y, sample_weight)
@@ -324,7 +326,7 @@ class AdversarialTraining(keras.Model):
         per_example, logits = self.objective(self._training_logits, x_nat, x, y)
         return self._with_regularisation(distribution.local_mean(per_example, sample_weight)), logits
 
-    def test_step(self, data) -> dict[str, tf.Tensor]:
+    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """As in Keras, on natural images."""
         training_only = {metric.name for metric in self.loss_by_kind.values()}
         return {name: value for name, value in super().test_step(data).items() if name not in training_only}
@@ -337,17 +339,19 @@ class AdversarialTraining(keras.Model):
             idle.add(self._accuracy.name)
         return {name: value for name, value in super().get_metrics_result().items() if name not in idle}
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True) -> tf.Tensor:
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> tf.Tensor:
         """Mean cross-entropy of the network's outputs plus its regularisation: the loss of `evaluate`."""
         per_example = cross_entropy(as_classes(y), self._known_head(x).class_logits(y_pred))
         loss = self._with_regularisation(distribution.local_mean(per_example, sample_weight))
         return loss / distribution.num_replicas()  # as Keras wants it from a replica
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None) -> dict[str, tf.Tensor]:
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, tf.Tensor]:
         """As in Keras, of the network's own outputs: of one logit or sigmoid with labels in a column like it."""
         head, y = self._known_head(x), as_classes(y)
         logits = head.class_logits(y_pred)
-        if self._counts_accuracy:
+        if self._counts_accuracy and self._accuracy is not None:
             self._accuracy.update_state(tf.argmax(logits, axis=1) == tf.cast(class_numbers(y), tf.int64))
         if head.single:
             y = y[:, None] if y.shape.rank == 1 else y[:, 1:]
@@ -358,18 +362,22 @@ class AdversarialTraining(keras.Model):
             self._head = head_of(self.network, x)
         return self._head or Head(None, "")
 
-    def _attacks_of_a_round(self) -> tuple[Callable, ...]:
+    def _attacks_of_a_round(self) -> tuple[Attack, ...]:
         attack, num = self.attack, self.ratio.num_adversarial
-        if num and attack is None:
+        if not num:
+            return ()
+        if attack is None:
             raise ValueError(
                 f"Ratio {self.ratio} needs an attack. Received: attack=None. Give e.g. `attacks.pgd("
                 "epsilon=8/255, step_size=2/255, num_steps=10)`, or ratio '0/1' for natural training."
             )
-        if self.generation == "round" and hasattr(attack, "repeats"):
-            return attack.repeats(num)[:num]
+        if self.generation == "round" and isinstance(attack, Repeatable):
+            return attack.repeats(num)
         return (attack,) * num
 
-    def _update(self, x_nat, x, y, sample_weight) -> tuple[tf.Tensor, tf.Tensor]:
+    def _update(
+        self, x_nat: tf.Tensor, x: tf.Tensor, y: tf.Tensor, sample_weight: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
             loss, logits = self.update_loss(x_nat, x, y, sample_weight)
             scaled = self.optimizer.scale_loss(distribution.contribution(loss, x))

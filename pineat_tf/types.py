@@ -1,35 +1,53 @@
 """The legend of the library: the types that its signatures speak of."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import tensorflow as tf
 
-__all__ = ["Attack", "Bounds", "Companions", "LogitsFn", "Objective", "PerExampleLoss", "Query", "Ratio", "Seed"]
+__all__ = [
+    "Attack",
+    "Bounds",
+    "Companions",
+    "LogitsFn",
+    "Objective",
+    "PerExampleLoss",
+    "Query",
+    "Ratio",
+    "Repeatable",
+    "Seed",
+]
 
-Bounds = tuple[float, float]
+Bounds: TypeAlias = tuple[float, float]
 """Smallest and largest valid pixel value, e.g. `(0.0, 1.0)`."""
 
-LogitsFn = Callable[[tf.Tensor], tf.Tensor]
+LogitsFn: TypeAlias = Callable[[tf.Tensor], tf.Tensor]
 """Maps images `(batch, ...)` to logits `(batch, num_classes)`."""
 
-PerExampleLoss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+PerExampleLoss: TypeAlias = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 """Maps `(labels, logits)` to losses of shape `(batch,)`."""
 
-Seed = int | tuple[int, int] | tf.Tensor
+Seed: TypeAlias = int | tuple[int, int] | tf.Tensor
 """A whole number, or two of them (shape `(2,)`): the whole of a draw's randomness."""
 
 
 class Attack(Protocol):
     """Makes adversarial examples. A plain function is enough.
 
-    An attack may say more of itself, and what needs it asks by `getattr`: its threat model (`norm`, `epsilon`,
-    `bounds`, `num_steps`), and `repeats(num)`, a tuple of that many attacks that differ in where they start, for one
-    that would otherwise give the same example twice by the same weights.
+    An attack may say its threat model as well, by attributes `norm`, `epsilon` and `bounds`, which `threat.ThreatModel`
+    reads, and the `num_steps` that it takes.
     """
 
     def __call__(self, logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor, *, seed: Seed) -> tf.Tensor:
         """Gives images like `x`: same shape and dtype, without gradient."""
+
+
+@runtime_checkable
+class Repeatable(Protocol):
+    """An attack that would give the same example twice by the same weights, and knows others that do not."""
+
+    def repeats(self, num: int) -> "tuple[Attack, ...]":
+        """Gives `num` attacks that differ in where they start."""
 
 
 class Objective(Protocol):
@@ -74,7 +92,7 @@ class Ratio(NamedTuple):
 
     @property
     def updates_per_round(self) -> int:
-        """n + m: each example of a round is one update of the weights."""
+        """The number n + m: each example of a round is one update of the weights."""
         return self.num_adversarial + self.num_companions
 
     @classmethod

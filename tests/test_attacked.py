@@ -214,7 +214,11 @@ class TestSurrogatesOfUsers:
             return lambda x_adv: 3 * losses.cross_entropy(y, logits_fn(x_adv))
 
         attack = attacks.GradientAttack(
-            surrogate=surrogate, start=parts.AtNatural(), step=parts.SignStep(0.1), ball=parts.Unbounded(), num_steps=1
+            surrogate=surrogate,
+            start=parts.AtNatural(),
+            step=parts.SteepestStep(0.1),
+            ball=parts.Unbounded(),
+            num_steps=1,
         )
         weights, bias, x, y = digits
         x_adv = attack(sure_network((0.05 * weights, 0.05 * bias), "mixed_float16"), x, y)

@@ -50,10 +50,10 @@ COMPANIONS = {
     "random unbounded": (RandomCompanions(epsilon=EPSILON, bounds=None), False),
     "shuffled signs": (ShuffledSigns(epsilon=EPSILON), False),
     "reverse symmetry": (ReverseSymmetry(epsilon=EPSILON), False),
-    "reverse symmetry valid": (ReverseSymmetry(epsilon=EPSILON, bounds="valid"), True),
+    "reverse symmetry valid": (ReverseSymmetry(epsilon=EPSILON, keep_in_range=True), True),
     "reverse symmetry split": (ReverseSymmetry(epsilon=EPSILON, decomposition="split"), False),
     "reverse symmetry split valid": (
-        ReverseSymmetry(epsilon=EPSILON, bounds="valid", decomposition="split"),
+        ReverseSymmetry(epsilon=EPSILON, keep_in_range=True, decomposition="split"),
         True,
     ),
 }

@@ -86,7 +86,7 @@ class TestByHand:
     def test_fgsm_rs_clips_its_start_to_the_pixels(self):
         # x = 0, class 1: from max(0, u) a step of 0.125 up always passes the ball's end. From u itself it would not.
         np.testing.assert_allclose(one_pixel(fgsm_rs(epsilon=0.1), 0.0, label=1), 0.1, atol=1e-6)
-        unclipped = dataclasses.replace(fgsm_rs(epsilon=0.1), start=parts.UniformLinf(0.1))
+        unclipped = dataclasses.replace(fgsm_rs(epsilon=0.1), start=parts.UniformInBall(0.1))
         assert one_pixel(unclipped, 0.0, label=1).min() < 0.03
 
     def test_n_fgsm_steps_from_wider_noise_and_stays_where_it_lands(self):

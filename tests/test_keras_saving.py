@@ -30,7 +30,7 @@ STRATEGIES = [
     RandomCompanions(epsilon=EPSILON, bounds=None),
     RandomCompanions(epsilon=EPSILON, bounds=(-1.0, 1.0)),
     ShuffledSigns(epsilon=EPSILON),
-    ReverseSymmetry(epsilon=EPSILON, bounds="valid", decomposition="split", clip=False, pixel_range=(-0.5, 0.5)),
+    ReverseSymmetry(epsilon=EPSILON, bounds=(-0.5, 0.5), keep_in_range=True, decomposition="split", clip=False),
     CrossEntropy(),
     Trades(beta=6.0, detach_natural=True),
 ]

@@ -137,28 +137,6 @@ def test_a_trainer_comes_back_with_what_was_said():
     assert restored.companions == model.companions == expected
 
 
-EARLIER = [
-    ({"bounds": "paper"}, {}),
-    ({"bounds": "valid"}, {"keep_in_range": True}),
-    ({"bounds": "paper", "pixel_range": (0.0, 1.0)}, {}),  # it did not count, and every file has it
-    ({"bounds": "valid", "pixel_range": (-1, 1)}, {"keep_in_range": True, "bounds": (-1.0, 1.0)}),
-    ({"pixel_range": (-1.0, 1.0)}, {"bounds": (-1.0, 1.0)}),
-]
-
-
-@pytest.mark.parametrize("earlier, now", EARLIER)
-def test_earlier_spellings_are_understood(earlier, now):
-    expected = ReverseSymmetry(epsilon=0.1, **now)
-    assert ReverseSymmetry(epsilon=0.1, **earlier) == expected
-    assert hash(ReverseSymmetry(epsilon=0.1, **earlier)) == hash(expected)
-    query = ReverseSymmetryQuery(attack=plain, epsilon=0.1, **earlier)
-    assert query == ReverseSymmetryQuery(attack=plain, epsilon=0.1, **now)
-    # as in files that were written before
-    config = keras.saving.serialize_keras_object(expected)
-    config["config"] = {"epsilon": 0.1, "decomposition": "random", "clip": True, **json.loads(json.dumps(earlier))}
-    assert keras.saving.deserialize_keras_object(config) == expected
-
-
 @pytest.mark.parametrize("bounds", [(0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("kind", [RandomCompanions(), ShuffledSigns(), ReverseSymmetry(keep_in_range=True),

@@ -4,39 +4,29 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from pineat_tf import losses, threat
 from pineat_tf.attacks.attacked import AttackedNetwork
-from pineat_tf.attacks.parts import choose, spread
+from pineat_tf.attacks.parts import UniformInBall, choose, spread
 from pineat_tf.checks import check_bounds, check_choice, check_count, check_epsilon, check_part
 from pineat_tf.projections import Norm, clip_to_bounds
 from pineat_tf.seeds import fold
 from pineat_tf.serialization import serializable
 from pineat_tf.types import Bounds, LogitsFn, Seed
 
-__all__ = ["AutoPGD", "UniformOnSurface", "apgd"]
+__all__ = ["AutoPGD", "apgd"]
 
-_LOSSES = {"cross_entropy": losses.unfading_cross_entropy, "dlr": losses.dlr, "dlr_targeted": losses.dlr_targeted}
+_LOSSES: dict[str, Callable] = {
+    "cross_entropy": losses.unfading_cross_entropy,
+    "dlr": losses.dlr,
+    "dlr_targeted": losses.dlr_targeted,
+}
 _MIN_CLASSES = {"cross_entropy": 2, "dlr": 3, "dlr_targeted": 4}
 _Surrogate = Callable[[tf.Tensor], tf.Tensor]  # logits to what is made large, one number an example
 _NEW_SHARE = 0.75  # of the momentum: how much of a step is new, alpha in the paper
-
-
-@serializable
-@dataclasses.dataclass(frozen=True)
-class UniformOnSurface:
-    """Starts uniformly on the surface of the ball, clipped to `bounds`."""
-
-    epsilon: float
-    norm: str
-    bounds: Bounds | None
-
-    def __call__(self, x: tf.Tensor, seed: Seed) -> tf.Tensor:
-        direction = Norm.of(self.norm).uniform_on_sphere(x, seed)
-        return clip_to_bounds(x + self.epsilon * direction, self.bounds)
 
 
 class _Ascent(NamedTuple):
@@ -106,7 +96,7 @@ class AutoPGD:
     num_targets: int = 9
     rho: float = 0.75
     bounds: Bounds | None = (0.0, 1.0)
-    start: Callable[[tf.Tensor, Seed], tf.Tensor] | None = None
+    start: Any = None
     targeted: bool = False
 
     @property
@@ -130,7 +120,7 @@ class AutoPGD:
                 "targeted=True, loss='dlr_targeted'. To reach classes of your own, give loss='cross_entropy' or 'dlr'."
             )
         if self.start is None:
-            object.__setattr__(self, "start", UniformOnSurface(self.epsilon, self.norm, self.bounds))
+            object.__setattr__(self, "start", UniformInBall(self.epsilon, self.norm, self.bounds, on_surface=True))
 
     def __call__(self, logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor, *, seed: Seed = 0) -> tf.Tensor:
         network = AttackedNetwork(logits_fn, x, y, self.bounds)

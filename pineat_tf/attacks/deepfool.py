@@ -92,7 +92,7 @@ def _look(
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """How far each rival's logit is above the true one, the gradients of that, and what is misclassified."""
 
-    def look(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def look(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         logits = network(x)
         of_rivals, of_true = (tf.gather(logits, which, axis=1, batch_dims=1) for which in (rivals, classes[:, None]))
         return of_rivals - of_true, of_true, logits
@@ -106,4 +106,5 @@ def _nearest(leads: tf.Tensor, gradients: tf.Tensor) -> tuple[tf.Tensor, tf.Tens
     squares = tf.reduce_sum(tf.square(gradients), axis=list(range(2, gradients.shape.rank)))
     distances = tf.where(squares > 0, tf.abs(leads) * tf.math.rsqrt(squares), leads.dtype.max)
     nearest = tf.argmin(distances, axis=1)
-    return tuple(tf.gather(of_all, nearest, axis=1, batch_dims=1) for of_all in (leads, gradients))
+    lead, gradient = (tf.gather(of_all, nearest, axis=1, batch_dims=1) for of_all in (leads, gradients))
+    return lead, gradient

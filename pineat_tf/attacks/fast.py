@@ -42,7 +42,7 @@ def fgsm_rs(
     """
     check_epsilon(epsilon)
     step_size = 1.25 * epsilon if step_size is None else step_size
-    return _one_step(epsilon, step_size, parts.LinfBall(epsilon), targeted, bounds)
+    return _one_step(epsilon, step_size, parts.Ball(epsilon), targeted, bounds)
 
 
 def n_fgsm(
@@ -83,17 +83,17 @@ def n_fgsm(
 def _one_step(
     start_radius: float,
     step_size: float,
-    ball: parts.LinfBall | parts.Unbounded,
+    ball: parts.Ball | parts.Unbounded,
     targeted: bool,
     bounds: Bounds | None,
 ) -> GradientAttack:
     check_positive("step_size", step_size, _STEP_HINT)
     check_bounds(bounds)
-    start = parts.UniformLinf(start_radius, bounds)
+    start = parts.UniformInBall(start_radius, bounds=bounds)
     return GradientAttack(
         surrogate=parts.cross_entropy_surrogate,
         start=start,
-        step=parts.SignStep(step_size),
+        step=parts.SteepestStep(step_size),
         ball=ball,
         num_steps=1,
         bounds=bounds,

@@ -23,10 +23,6 @@ _SURROGATES = {
     "margin": parts.margin_surrogate,
     "dlr": parts.dlr_surrogate,
 }
-_OF_NORM = {  # uniform start, step, ball
-    "linf": (parts.UniformLinf, parts.SignStep, parts.LinfBall),
-    "l2": (parts.UniformL2, parts.L2Step, parts.L2Ball),
-}
 
 
 @serializable
@@ -63,7 +59,7 @@ class GradientAttack:
 
     @property
     def norm(self) -> str:
-        """ "linf" or "l2", the norm of `epsilon`."""
+        """The norm of `epsilon`, "linf" or "l2"."""
         return getattr(self.ball, "norm", "linf")
 
     @property
@@ -79,8 +75,8 @@ class GradientAttack:
     def __post_init__(self) -> None:
         check_count("num_steps", self.num_steps, 1, _COUNT_HINT)
         check_bounds(self.bounds)
-        steps = {"step_size": getattr(self.step, "step_size", None), "num_steps": self.num_steps}
-        threat.check_scale(self.epsilon, self.bounds, norm=self.norm, **steps)
+        step_size = getattr(self.step, "step_size", None)
+        threat.check_scale(self.epsilon, self.bounds, norm=self.norm, step_size=step_size, num_steps=self.num_steps)
 
     def __call__(self, logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor, *, seed: Seed = 0) -> tf.Tensor:
         network = AttackedNetwork(logits_fn, x, y, self.bounds)
@@ -109,7 +105,9 @@ class GradientAttack:
         Raises:
             ValueError: if there is no random start to give them.
         """
-        if num > 1 and self.repeat_start is None:
+        if num == 1:
+            return (self,)
+        if self.repeat_start is None:
             raise ValueError(
                 f"This attack has no random start, so {num} adversarial examples by the same weights would be "
                 "identical. Give it a radius to start in, e.g. `dist(epsilon=0.1)`, generate each example from "
@@ -161,15 +159,16 @@ def pgd(
     check_epsilon(epsilon)
     check_positive("step_size", step_size, _STEP_HINT)
     check_choice("loss", loss, _SURROGATES)
-    uniform, step, ball = _OF_NORM[Norm.of(norm).name]
+    norm = Norm.of(norm).name
+    uniform = parts.UniformInBall(epsilon, norm)
     return GradientAttack(
         surrogate=_SURROGATES[loss],
-        start=uniform(epsilon) if random_start else parts.AtNatural(),
-        step=step(step_size),
-        ball=ball(epsilon),
+        start=uniform if random_start else parts.AtNatural(),
+        step=parts.SteepestStep(step_size, norm),
+        ball=parts.Ball(epsilon, norm),
         num_steps=num_steps,
         bounds=bounds,
-        repeat_start=uniform(epsilon),
+        repeat_start=uniform,
         targeted=targeted,
     )
 
@@ -198,8 +197,15 @@ def fgsm(
     Reference:
         Goodfellow, Shlens and Szegedy, "Explaining and harnessing adversarial examples", ICLR 2015, section 4.
     """
-    one_step = {"step_size": epsilon, "num_steps": 1, "random_start": False}
-    return pgd(epsilon=epsilon, norm=norm, targeted=targeted, bounds=bounds, **one_step)
+    return pgd(
+        epsilon=epsilon,
+        step_size=epsilon,
+        num_steps=1,
+        random_start=False,
+        norm=norm,
+        targeted=targeted,
+        bounds=bounds,
+    )
 
 
 def dist(
@@ -244,7 +250,7 @@ def dist(
         ball=parts.Unbounded(epsilon),
         num_steps=num_steps,
         bounds=bounds,
-        repeat_start=None if epsilon is None else parts.UniformLinf(epsilon),
+        repeat_start=None if epsilon is None else parts.UniformInBall(epsilon),
     )
 
 
@@ -314,8 +320,8 @@ def trades_kl(
     return GradientAttack(
         surrogate=parts.divergence_surrogate,
         start=start,
-        step=parts.SignStep(step_size),
-        ball=parts.LinfBall(epsilon),
+        step=parts.SteepestStep(step_size),
+        ball=parts.Ball(epsilon),
         num_steps=num_steps,
         bounds=bounds,
         repeat_start=start,

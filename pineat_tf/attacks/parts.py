@@ -2,29 +2,27 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import ClassVar
+from typing import TypeAlias
 
 import tensorflow as tf
 
-from pineat_tf import losses, projections
+from pineat_tf import losses
 from pineat_tf.distribution import global_mean
+from pineat_tf.projections import Norm, clip_to_bounds
 from pineat_tf.seeds import normal_like
 from pineat_tf.serialization import serializable
 from pineat_tf.types import Bounds, LogitsFn, Seed
 
 __all__ = [
+    "Ball",
+    "SteepestStep",
+    "UniformInBall",
     "Ascended",
     "AtNatural",
     "DistStep",
     "Gaussian",
-    "L2Ball",
-    "L2Step",
-    "LinfBall",
     "NoGradientError",
-    "SignStep",
     "Unbounded",
-    "UniformL2",
-    "UniformLinf",
     "WassersteinStep",
     "check_gradient",
     "choose",
@@ -37,7 +35,7 @@ __all__ = [
     "spread",
 ]
 
-Ascended = Callable[[tf.Tensor], tf.Tensor]
+Ascended: TypeAlias = Callable[[tf.Tensor], tf.Tensor]
 """Maps images `(batch, ...)` to what the attack makes large, shape `(batch,)`. The logits that it takes from the
 `logits_fn` of its surrogate are float32 at least, and their gradient survives half precision."""
 
@@ -96,7 +94,7 @@ def shift_to_plane(x: tf.Tensor, offset: tf.Tensor, normal: tf.Tensor, norm: str
     """
     offset = tf.where(tf.math.is_finite(offset), offset, tf.zeros_like(offset))
     weight, missing = tf.abs(normal), tf.abs(offset)[:, None]
-    pace = projections.Norm.of(norm).pace(normal)
+    pace = Norm.of(norm).pace(normal)
     towards = -tf.sign(offset)[:, None] * tf.sign(normal)
     if bounds is None:
         length = tf.math.divide_no_nan(missing, tf.reduce_sum(weight * pace, axis=1, keepdims=True))
@@ -127,7 +125,7 @@ def dlr_surrogate(logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor) -> Ascended:
     return lambda x_adv: losses.dlr(y, logits_fn(x_adv))
 
 
-dlr_surrogate.min_classes = 3
+dlr_surrogate.min_classes = 3  # type: ignore[attr-defined]
 
 
 @serializable
@@ -148,26 +146,21 @@ class AtNatural:
 
 @serializable
 @dataclasses.dataclass(frozen=True)
-class UniformLinf:
-    """Starts uniformly in the L-inf ball, clipped to `bounds`; None leaves that to the first step."""
+class UniformInBall:
+    """Starts uniformly in the ball, or on its surface, clipped to `bounds`; None leaves that to the first step."""
 
     epsilon: float
+    norm: str = "linf"
     bounds: Bounds | None = None
+    on_surface: bool = False
 
     def __call__(self, x: tf.Tensor, seed: Seed) -> tf.Tensor:
-        noisy = x + projections.uniform_in_linf_ball(x, self.epsilon, seed)
-        return projections.clip_to_bounds(noisy, self.bounds)
-
-
-@serializable
-@dataclasses.dataclass(frozen=True)
-class UniformL2:
-    """Starts uniformly in the L2 ball."""
-
-    epsilon: float
-
-    def __call__(self, x: tf.Tensor, seed: Seed) -> tf.Tensor:
-        return x + projections.uniform_in_l2_ball(x, self.epsilon, seed)
+        norm = Norm.of(self.norm)
+        if self.on_surface:
+            noise = self.epsilon * norm.uniform_on_sphere(x, seed)
+        else:
+            noise = norm.uniform_in_ball(x, self.epsilon, seed)
+        return clip_to_bounds(x + noise, self.bounds)
 
 
 @serializable
@@ -183,24 +176,17 @@ class Gaussian:
 
 @serializable
 @dataclasses.dataclass(frozen=True)
-class SignStep:
-    """Moves every pixel by `step_size` along the sign of its gradient."""
+class SteepestStep:
+    """Moves along the gradient by `step_size`: every pixel by its sign (L-inf), or the example as a whole (L2).
+
+    A gradient has full length however small it is; one of 0 moves nothing.
+    """
 
     step_size: float
+    norm: str = "linf"
 
     def __call__(self, x_adv: tf.Tensor, gradient: tf.Tensor, x: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        return x_adv + self.step_size * tf.sign(gradient)
-
-
-@serializable
-@dataclasses.dataclass(frozen=True)
-class L2Step:
-    """Moves every example by L2 distance `step_size` along its gradient, however small that is; one of 0 stays."""
-
-    step_size: float
-
-    def __call__(self, x_adv: tf.Tensor, gradient: tf.Tensor, x: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        return x_adv + self.step_size * projections.unit_l2(gradient)
+        return x_adv + self.step_size * Norm.of(self.norm).steepest(gradient)
 
 
 @serializable
@@ -250,23 +236,11 @@ class Unbounded:
 
 @serializable
 @dataclasses.dataclass(frozen=True)
-class LinfBall:
-    """Keeps the noise of every pixel within `epsilon`."""
+class Ball:
+    """Keeps the noise of every example within `epsilon`."""
 
-    norm: ClassVar[str] = "linf"
     epsilon: float
+    norm: str = "linf"
 
     def __call__(self, x_adv: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-        return projections.project_linf(x_adv, x, self.epsilon)
-
-
-@serializable
-@dataclasses.dataclass(frozen=True)
-class L2Ball:
-    """Keeps the noise of every example within L2 distance `epsilon`."""
-
-    norm: ClassVar[str] = "l2"
-    epsilon: float
-
-    def __call__(self, x_adv: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-        return projections.project_l2(x_adv, x, self.epsilon)
+        return Norm.of(self.norm).project(x_adv, x, self.epsilon)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import keras
 import numpy as np
@@ -231,7 +231,7 @@ class _L2Squares:
         return clip_to_bounds(self.x + self.epsilon * unit_l2(noise), self.bounds)
 
 
-_SQUARES = {"linf": _LinfSquares, "l2": _L2Squares}
+_SQUARES: dict[str, Any] = {"linf": _LinfSquares, "l2": _L2Squares}
 
 
 def pyramids(side: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Ensembles of attacks, as `robustness` takes them: by name, what makes the attack of a radius."""
 
 from collections.abc import Callable
+from typing import Any
 
 from pineat_tf.attacks.apgd import apgd
 from pineat_tf.attacks.fab import fab
@@ -45,8 +46,8 @@ def auto_attack(
         Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
         attacks", ICML 2020, section 5 and its published code.
     """
-    common = {"norm": Norm.of(norm).name, "bounds": bounds}
-    targeted = {"num_targets": num_targets, "num_steps": num_steps}
+    common: dict[str, Any] = {"norm": Norm.of(norm).name, "bounds": bounds}
+    targeted: dict[str, Any] = {"num_targets": num_targets, "num_steps": num_steps}
     return {
         "apgd_ce": lambda epsilon: apgd(epsilon=epsilon, num_steps=num_steps, **common),
         "apgd_t": lambda epsilon: apgd(epsilon=epsilon, loss="dlr_targeted", **targeted, **common),
