@@ -33,7 +33,7 @@ __all__ = ["LeakageMonitor", "RobustCheckpoint", "RobustValidation"]
 __all__ = ["LeakageMonitor", "RobustCheckpoint", "RobustValidation"]
 
 
-class _Measurement(keras.callbacks.Callback, abc.ABC):  # type: ignore[misc]
+class _Measurement(keras.callbacks.Callback, abc.ABC):
     """Measures after some epochs, by predictors compiled once for all of them."""
 
     def __init__(

@@ -19,7 +19,7 @@ from pineat_tf.evaluation_state import EvaluationState
 from pineat_tf.heads import check_logits_head, class_logits
 from pineat_tf.losses import class_numbers
 from pineat_tf.pixel_scale import warn_of_scale
-from pineat_tf.projections import clip_to_bounds, project_l2, project_linf
+from pineat_tf.projections import Norm, clip_to_bounds
 from pineat_tf.seeds import as_seed, fold
 from pineat_tf.serialization import identity, network_identity
 from pineat_tf.statistics import Interval, clopper_pearson
@@ -352,7 +352,7 @@ class _Evaluation:
         state.keep((self.fooled_at, self.fooled_by), (stage[0], stage[1] + 1), 0, now=True)
 
     def _compile(self, attack: Attack, epsilon: float) -> Any:
-        project = project_linf if self.ensemble.norm == "linf" else project_l2
+        project = Norm.of(self.ensemble.norm).project
         images = tf.TensorSpec([None, *self.stream.image_shape], self.stream.dtype)
 
         def step(x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
