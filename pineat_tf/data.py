@@ -42,12 +42,7 @@ _ENDLESS = (itertools.cycle, itertools.repeat, itertools.count)
 
 @dataclasses.dataclass(frozen=True)
 class Batches:
-    """Batches `(images, labels)`, a pass each time they are iterated.
-
-    Attributes:
-        passes: begins a pass.
-        several: whether there can be more than one.
-    """
+    """Batches `(images, labels)`: `passes` begins a pass over them, of which there may be `several`."""
 
     passes: Callable[[], Iterator[tuple[Any, Any]]]
     several: bool = True
@@ -83,7 +78,9 @@ def as_batches(
         check_count("max_examples", max_examples, 1, "It is how many examples are measured; leave it out for all.")
     shape = _image_shape(network)
     if isinstance(data, tf.data.Dataset):
-        batches = Batches(_dataset(_finite(data, name), batch_size, shape, name))
+        if data.cardinality() == tf.data.INFINITE_CARDINALITY:
+            raise ValueError(f"`{name}` never ends. Received: a dataset with `repeat()`. Give one pass over it.")
+        batches = Batches(_dataset(data, batch_size, shape, name))
     elif isinstance(data, keras.utils.PyDataset):
         if data.num_batches is None:
             raise ValueError(f"`{name}` never ends. Received: a PyDataset without `__len__`. Give one pass over it.")
@@ -104,16 +101,7 @@ def fit_arguments(model: keras.Model, method: Callable, args: tuple, kwargs: dic
     """Arguments of `keras.Model.fit` or `.evaluate` as Keras takes them, with their images and labels checked.
 
     Arrays are checked here, as a whole, and streams where they are read: a step that XLA compiles cannot raise.
-
-    Args:
-        model: the trainer, with a `network`.
-        method: `keras.Model.fit` or `keras.Model.evaluate`.
-        args: positional arguments, without the model.
-        kwargs: named ones.
-        bounds: the pixel range of training images; None for no limits. Those of validation are natural images.
-
-    Raises:
-        ValueError: if images or labels are not as they must be.
+    `bounds` are those of training images. Bad images or labels raise `ValueError`.
     """
     if method is keras.Model.fit:
         check_trainable(model.network)
@@ -153,8 +141,7 @@ def _checked_training_arrays(model: keras.Model, x: Any, y: Any, bounds: Bounds 
 
 
 def _build(model: keras.Model, shape: Any) -> None:
-    """Makes the weights of a network that has none yet, as its first batch would."""
-    if not model.network.built:
+    if not model.network.built:  # its weights are made as its first batch would
         with model.distribute_strategy.scope():
             model.build((None, *shape[1:]))
 
@@ -252,12 +239,6 @@ def _dataset(data: tf.data.Dataset, batch_size: int, shape: tuple | None, name: 
 
 def _as_array(part: Any) -> Any:
     return part if isinstance(part, (np.ndarray, tf.Tensor)) else np.asarray(part)
-
-
-def _finite(data: tf.data.Dataset, name: str) -> tf.data.Dataset:
-    if data.cardinality() == tf.data.INFINITE_CARDINALITY:
-        raise ValueError(f"`{name}` never ends. Received: a dataset with `repeat()`. Give one pass over it.")
-    return data
 
 
 def _batched_dataset(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from pineat_tf.checks import can_be_called, check_attack
+from pineat_tf.checks import can_be_called, check_attack, check_choice
 from pineat_tf.companions import NoCompanions
 from pineat_tf.types import Ratio
 
@@ -38,12 +38,14 @@ def schedule(ratio: Ratio, *, generation: str = "round", order: str = "adversari
         order: "adversarial" updates come first, or those by "companions".
 
     Raises:
-        ValueError: if companions are to come before the examples that they are made from.
+        ValueError: if it is another word, or companions are to come before the examples that they are made from.
 
     Example:
         >>> [f"{action} {index}" for action, index in schedule(Ratio(1, 2))]
         ['generate 0', 'adversarial 0', 'companion 0', 'companion 1']
     """
+    check_choice("generation", generation, ("round", "update"))
+    check_choice("order", order, ("adversarial", "companions"))
     if order == "companions" and generation == "update":
         raise ValueError(
             "Companions mirror adversarial examples, so those cannot wait for their own update if companions come "

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from pineat_tf import distribution, pixel_scale, round, threat
-from pineat_tf.checks import as_classes, check_batch, check_choice, check_network, data_errors_as_value_errors
+from pineat_tf.checks import as_classes, check_batch, check_network, data_errors_as_value_errors
 from pineat_tf.companions import NoCompanions
 from pineat_tf.data import fit_arguments
 from pineat_tf.heads import Head, check_logits_head, head_of
@@ -99,13 +99,10 @@ class AdversarialTraining(keras.Model):
         # The network's own precision, whatever is global now. It casts its images itself: what it sees here is what
         # it sees in an attack.
         super().__init__(**{"dtype": network.dtype_policy, **kwargs}, autocast=False)
-        check_choice("generation", generation, ("round", "update"))
-        check_choice("order", order, ("adversarial", "companions"))
         self.network = network
         self._head: Head | None = None
         self._accuracy: keras.metrics.Mean | None = None
-        self._counts_accuracy = False
-        self._forward = forward
+        self._counts_accuracy, self._forward = False, forward
         self.attack = attack
         self.objective = objective
         self.companions = threat.adopt(companions, attack)
@@ -264,14 +261,8 @@ class AdversarialTraining(keras.Model):
     def round(self, x: tf.Tensor, y: tf.Tensor, sample_weight: tf.Tensor | None, rounds: tf.Tensor) -> list[tf.Tensor]:
         """Plays one round; a subclass may do more after it.
 
-        Args:
-            x: natural images, shape `(batch, ...)`.
-            y: class numbers of shape `(batch,)`, or rows of shape `(batch, num_classes)`.
-            sample_weight: of the images, or None.
-            rounds: how many rounds were done before.
-
-        Returns:
-            The logits of all examples, those of adversarial ones first.
+        It is given a batch, as `update` is, and how many `rounds` were done before, and gives the logits of all
+        examples, those of adversarial ones first.
         """
         n, m = self.ratio
         seed = fold(self.seed, rounds * self.ratio.updates_per_round)
@@ -309,13 +300,10 @@ class AdversarialTraining(keras.Model):
             The logits of the examples.
         """
         if x is x_nat:
-
-            def updated(x: tf.Tensor, y: tf.Tensor, sample_weight: tf.Tensor | None) -> Any:
-                return self._update(x, x, y, sample_weight)
-
-            loss, logits = self._traced(("update", "natural"), updated, x, y, sample_weight)
+            natural_update = lambda x, y, weight: self._update(x, x, y, weight)  # noqa: E731
+            loss, logits = self._traced("natural update", natural_update, x, y, sample_weight)
         else:
-            loss, logits = self._traced(("update", "example"), self._update, x_nat, x, y, sample_weight)
+            loss, logits = self._traced("update", self._update, x_nat, x, y, sample_weight)
         self._record(kind, loss, tf.shape(x)[0])
         return logits
 

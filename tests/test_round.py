@@ -1,8 +1,10 @@
 """The round as data: which steps in which order, and what each is given."""
 
 import pytest
+import tensorflow as tf
 
 from pineat_tf.round import play, schedule
+from pineat_tf.tracing import Traced
 from pineat_tf.types import Ratio
 
 
@@ -57,3 +59,16 @@ def test_companions_are_as_many_as_the_ratio_says(made):
 
 def test_without_companions_none_are_asked_for():
     play(schedule(Ratio(1, 0)), generate=lambda index: index, companions=None, update=lambda *_: None)
+
+
+def test_a_graph_is_traced_and_optimised_once_however_often_it_is_called():
+    traced, traces = Traced(), []
+
+    def double(x):
+        traces.append(x)
+        return 2.0 * x
+
+    around = tf.function(lambda x: traced("double", double, traced("double", double, x)))
+    assert float(around(tf.constant(1.0))) == 4.0 and len(traces) == 1
+    library = around.get_concrete_function(tf.TensorSpec(())).graph.as_graph_def().library.function
+    assert [function.attr["_noinline"].b for function in library] == [True]  # else each call becomes a copy of its own
