@@ -78,6 +78,6 @@ setup(
         "docs": DOCS,
         "lint": ["ruff>=0.8", "mypy>=1.13", "vulture>=2.11"],
         "ray": ["ray"],
-        "dask": ["distributed"],
+        "dask": ["dask", "distributed"],
     },
 )

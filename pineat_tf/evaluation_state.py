@@ -25,6 +25,8 @@ class EvaluationState:
         path: the file, or None to keep nothing.
         fingerprint: what tells evaluations apart.
         logits: of the first natural images: networks that differ by what no config says give others.
+        num_radii: radii without 0.
+        num_attacks: attacks of the ensemble.
         save_seconds: how long results may go unwritten.
     """
 
@@ -34,10 +36,13 @@ class EvaluationState:
         fingerprint: str,
         logits: np.ndarray,
         *,
+        num_radii: int,
+        num_attacks: int,
         save_seconds: float,
     ) -> None:
         self.path, self.fingerprint = pathlib.Path(path) if path else None, fingerprint
         self.probe = np.asarray(logits[:_PROBE], np.float64)
+        self.stages = (num_radii, num_attacks)
         self.stage, self.batches = (0, 0), 0
         self.save_seconds, self._saved = save_seconds, time.monotonic()
 
@@ -55,11 +60,8 @@ class EvaluationState:
             if kept["checksum"] != _checksum(content):
                 raise ValueError("its checksum does not fit")
             probe, same = np.array(content["probe"], np.float64), content["fingerprint"] == self.fingerprint
-            if same:  # the checksum answers for what is in range
-                fooled_at, fooled_by = (
-                    np.array(content[name], np.int64).reshape(len(fooled_at)) for name in ("fooled_at", "fooled_by")
-                )
-                (radius, rank), batches = map(int, content["stage"]), int(content["batches"])
+            if same:
+                fooled_at, fooled_by = self._checked(content, len(fooled_at))
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError(f"{str(self.path)!r} is no state of an evaluation: {error}. Remove it.") from error
         same = same and probe.shape == self.probe.shape
@@ -68,8 +70,23 @@ class EvaluationState:
                 f"{str(self.path)!r} is of an evaluation of other weights, images, labels, attacks or radii. Remove it "
                 "to start over, or name another file."
             )
-        self.stage, self.batches = (radius, rank), batches
+        (radius, rank), self.batches = content["stage"], content["batches"]
+        self.stage = (radius, rank)
         return fooled_at, fooled_by
+
+    def _checked(self, content: dict[str, Any], num: int) -> tuple[np.ndarray, np.ndarray]:
+        """Who is fooled, if all entries are whole numbers in their ranges: a checksum can be made for any content."""
+        radii, attacks = self.stages
+        radius, rank = content["stage"]
+        whole = [*content["fooled_at"], *content["fooled_by"], radius, rank, content["batches"]]
+        if any(type(number) is not int for number in whole):
+            raise ValueError("its entries are no whole numbers")
+        at, by = (np.array(content[name], np.int64) for name in ("fooled_at", "fooled_by"))
+        in_range = len(at) == len(by) == num and at.min() >= -1 and at.max() <= radii
+        in_range = in_range and by.min() >= -1 and by.max() < attacks and bool(np.all((by >= 0) == (at > 0)))
+        if not (in_range and 1 <= radius <= radii and 0 <= rank <= attacks and content["batches"] >= 0):
+            raise ValueError("its entries are out of range")
+        return at, by
 
     def keep(self, fooled: Sequence[np.ndarray], stage: tuple[int, int], batches: int, now: bool = False) -> None:
         """Writes the file, if it is time."""

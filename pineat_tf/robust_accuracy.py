@@ -203,6 +203,8 @@ def robustness(
         state_path,
         _fingerprint(network, evaluation, batch_size) if state_path is not None else "",
         evaluation.natural_logits,
+        num_radii=len(ensemble.radii),
+        num_attacks=len(ensemble.attacks),
         save_seconds=_SAVE_SECONDS,
     )
     evaluation.run(state, on_batch)

@@ -12,7 +12,7 @@ import tensorflow as tf
 from conftest import linear_network
 
 import pineat_tf as pt
-from pineat_tf import masking
+from pineat_tf import evaluation_state, masking
 
 # Two pixels, logits (x0, x1): an image of class 0 is lost at radius (x0 - x1) / 2.
 X = np.float32([[0.95, 0.15], [0.6, 0.4], [0.7, 0.5], [0.2, 0.8], [0.3, 0.4]])
@@ -249,6 +249,20 @@ class TestIdentity:
             path.write_text(json.dumps(whole))
         path.write_bytes(b"no state")
         with pytest.raises(ValueError, match="is no state of an evaluation"):
+            self.resumed(path)
+
+    @pytest.mark.parametrize(
+        "name, value",
+        [("fooled_at", 9), ("fooled_by", 9), ("fooled_by", -2), ("fooled_at", 0.5), ("stage", [9, 0]), ("batches", -1)],
+    )
+    def test_states_out_of_range_are_refused_although_their_checksum_fits(self, path, name, value):
+        state = json.loads(path.read_text())
+        entries = state["content"][name]
+        whole = name in ("stage", "batches")
+        state["content"][name] = value if whole else [value, *entries[1:]]
+        state["checksum"] = evaluation_state._checksum(state["content"])
+        path.write_text(json.dumps(state))
+        with pytest.raises(ValueError, match="is no state of an evaluation: its entries are"):
             self.resumed(path)
 
     def test_what_has_no_identity_is_refused(self, tmp_path):

@@ -1,6 +1,7 @@
 """setup.py asks for every package that is imported, and takes along every file that is read."""
 
 import ast
+import importlib.metadata
 import pathlib
 import re
 import sys
@@ -8,15 +9,19 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-PACKAGES = ("pineat_tf", "experiments")
 DISTRIBUTIONS = {"PIL": "pillow", "absl": "absl-py", "sklearn": "scikit-learn"}
 PEERS = {"art", "cleverhans", "foolbox", "pyautoattack", "torch", "torchattacks"}  # compared with where they are
+ON_REQUEST = {"pineat_tf": {"matplotlib"}, "experiments": PEERS}
 
 
-def said(name):
-    """What setup.py gives `setup` by this name."""
-    call = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8")).body[-1].value
-    return ast.literal_eval(next(keyword.value for keyword in call.keywords if keyword.arg == name))
+def asked(*extras):
+    """The distributions that are asked for, with these extras."""
+    found = set()
+    for requirement in importlib.metadata.requires("pineat_tf"):
+        extra = re.search(r"extra == [\"'](\w+)", requirement)
+        if extra is None or extra[1] in extras:
+            found.add(re.match(r"[\w-]+", requirement)[0].lower().replace("_", "-"))
+    return found
 
 
 def imported(path):
@@ -28,23 +33,20 @@ def imported(path):
             yield node.module.split(".")[0]
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_every_import_is_asked_for(package):
-    requirements = [*said("install_requires"), *said("extras_require")["ray"]]
-    asked = {re.match(r"[\w-]+", requirement)[0].lower() for requirement in requirements}
+@pytest.mark.parametrize("package, extras", [("pineat_tf", ()), ("experiments", ("experiments", "ray", "dask"))])
+def test_every_import_is_asked_for(package, extras):
     modules = {name for path in (ROOT / package).rglob("*.py") for name in imported(path)}
-    others = modules - sys.stdlib_module_names - set(PACKAGES) - PEERS
-    assert {DISTRIBUTIONS.get(name, name.replace("_", "-")) for name in others} <= asked
+    others = modules - sys.stdlib_module_names - {"pineat_tf", "experiments"} - ON_REQUEST[package]
+    assert {DISTRIBUTIONS.get(name, name.replace("_", "-")) for name in others} <= asked(*extras)
     assert {"tensorflow", "keras", "numpy"} <= others
 
 
-def test_every_file_that_is_read_is_taken_along():
-    taken = {
-        path
-        for package, patterns in said("package_data").items()
-        for pattern in patterns
-        for path in ROOT.joinpath(*package.split(".")).glob(pattern)
-    }
-    files = {path for package in PACKAGES for path in (ROOT / package).rglob("*.*") if path.is_file()}
-    results = ROOT / "experiments" / "study" / "results"
-    assert {path for path in files if path.suffix not in (".py", ".pyc") and results not in path.parents} == taken
+def test_the_library_asks_for_five_packages():
+    assert asked() == {"tensorflow", "keras", "numpy", "scipy", "scikit-learn"}
+
+
+def test_every_file_that_the_library_reads_is_taken_along():
+    call = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8")).body[-1].value
+    patterns = ast.literal_eval(next(keyword.value for keyword in call.keywords if keyword.arg == "package_data"))
+    files = {path.name for path in (ROOT / "pineat_tf").rglob("*.*") if path.is_file()}
+    assert {name for name in files if not name.endswith((".py", ".pyc"))} == set(patterns["pineat_tf"])
