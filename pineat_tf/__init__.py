@@ -3,6 +3,7 @@
 from pineat_tf import (
     accelerate,
     attacks,
+    bounds,
     callbacks,
     companions,
     losses,
@@ -22,6 +23,7 @@ from pineat_tf.report import Report, evaluate
 from pineat_tf.robust_accuracy import Robustness, robustness
 from pineat_tf.training import AdversarialTraining
 from pineat_tf.types import Ratio
+from pineat_tf.verification import Verification, verify
 
 cpu = accelerate
 """The name of `accelerate` up to version 0.1.0."""
@@ -37,8 +39,10 @@ __all__ = [
     "Report",
     "Robustness",
     "SelfDistilledTraining",
+    "Verification",
     "accelerate",
     "attacks",
+    "bounds",
     "callbacks",
     "companions",
     "cpu",
@@ -54,4 +58,5 @@ __all__ = [
     "schedules",
     "seeds",
     "threat",
+    "verify",
 ]

@@ -13,15 +13,18 @@ compute twice. The kinds of this module are frozen dataclasses, which Keras can 
 """
 
 import dataclasses
+from typing import Any
 
 import tensorflow as tf
 
-from pineat_tf.checks import check_positive, check_share
-from pineat_tf.losses import kl_divergence, smoothed_cross_entropy
+from pineat_tf.bounds import margins
+from pineat_tf.checks import check_choice, check_positive, check_share
+from pineat_tf.losses import class_numbers, cross_entropy, kl_divergence, smoothed_cross_entropy
 from pineat_tf.serialization import serializable
-from pineat_tf.types import LogitsFn
+from pineat_tf.threat import InBallAndRange
+from pineat_tf.types import LogitsFn, TrainingLogits
 
-__all__ = ["CrossEntropy", "Trades"]
+__all__ = ["MIXTURES", "CrossEntropy", "IntervalBounds", "Trades"]
 
 
 @serializable
@@ -80,3 +83,99 @@ class Trades:
         target = tf.stop_gradient(natural_logits) if self.detach_natural else natural_logits
         natural_loss = smoothed_cross_entropy(y, natural_logits, self.label_smoothing)
         return natural_loss + self.beta * kl_divergence(target, logits), logits
+
+
+MIXTURES = ("none", "loss", "logits", "small_box")
+"""How `IntervalBounds` uses the adversarial example of an update."""
+
+
+@serializable
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class IntervalBounds(InBallAndRange):
+    """Trains networks whose robustness can be proved, by interval bounds (IBP), alone or mixed with an attack.
+
+    The worst case is the cross-entropy of `-margins`, the logits that an image of the ball might have at worst. Alone
+    (`mixture="none"`) it needs no attack: give natural companions and the ratio 0/1. With an attack, at ratio 1/0:
+
+    - "loss" (MTL-IBP): `share` of the worst case plus the rest of the cross-entropy of the adversarial example.
+    - "logits" (CC-IBP): the cross-entropy of `share` of the worst case's logits plus the rest of the example's.
+    - "small_box" (SABR): the worst case in a box of `share` of the radius that holds the adversarial example.
+
+    Radius and weight grow over a ramp, counted in updates, as training fails without one.
+
+    Attributes:
+        epsilon: L-inf radius at the end of the ramp; None takes that of the attack.
+        norm: "linf", or None.
+        bounds: the pixel range; see `InBallAndRange`.
+        natural_weight: share of the natural cross-entropy after the ramp, in [0, 1); 1 before. The authors use .5.
+        ramp: updates at which radius and weight begin to change and are reached, e.g. `(500, 2000)`.
+        mixture: "none", "loss", "logits" or "small_box".
+        share: of the bounds in a mixture, in (0, 1].
+
+    Reference:
+        Gowal et al., "On the effectiveness of interval bound propagation", 2018, eq. (12); De Palma et al., "Expressive
+        losses for verified robustness via convex combinations", ICLR 2024; Mueller et al., "Certified training: small
+        boxes are all you need", ICLR 2023.
+    """
+
+    natural_weight: float = 0.5
+    ramp: tuple[int, int] = (0, 0)
+    mixture: str = "none"
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_share("natural_weight", self.natural_weight)
+        check_choice("mixture", self.mixture, MIXTURES)
+        object.__setattr__(self, "ramp", tuple(self.ramp))
+        if self.norm == "l2":
+            raise ValueError(
+                "Interval bounds are of L-inf balls. Received: norm='l2'. Give a radius of an L-inf ball, or an "
+                "attack in the L-inf ball."
+            )
+        if len(self.ramp) != 2 or not 0 <= self.ramp[0] <= self.ramp[1]:
+            raise ValueError(
+                f"`ramp` must be two rising numbers of updates. Received: ramp={self.ramp!r}. Give e.g. (500, 2000)."
+            )
+        if not 0 < self.share <= 1:
+            raise ValueError(f"`share` must be in (0, 1]. Received: share={self.share!r}. Give e.g. 0.5.")
+
+    def __call__(
+        self, logits_fn: LogitsFn | TrainingLogits, x_nat: tf.Tensor, x: tf.Tensor, y: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        if not isinstance(logits_fn, TrainingLogits):
+            raise ValueError(
+                "`IntervalBounds` looks into the layers of a network. Received: a function in place of the "
+                "`types.TrainingLogits` of a trainer. Use it as the `objective` of `AdversarialTraining`."
+            )
+        progress = self._progress(logits_fn.updates)
+        epsilon = progress * self._ball()[1]
+        natural_logits = logits_fn(x_nat)
+        logits = natural_logits if x is x_nat else logits_fn(x)
+        robust = self._robust_loss(logits_fn.network, x_nat, x, y, logits, epsilon)
+        weight = 1.0 - progress * (1.0 - self.natural_weight)
+        return weight * cross_entropy(y, natural_logits) + (1.0 - weight) * robust, logits
+
+    def _progress(self, updates: tf.Tensor) -> tf.Tensor:
+        begin, end = self.ramp
+        return tf.clip_by_value((tf.cast(updates, tf.float32) - begin) / max(end - begin, 1), float(end == 0), 1.0)
+
+    def _robust_loss(
+        self, network: Any, x_nat: tf.Tensor, x: tf.Tensor, y: tf.Tensor, logits: tf.Tensor, epsilon: tf.Tensor
+    ) -> tf.Tensor:
+        x_nat, x = tf.cast(x_nat, tf.float32), tf.cast(x, tf.float32)
+        if self.mixture == "small_box":
+            centre = tf.clip_by_value(x, x_nat - (1 - self.share) * epsilon, x_nat + (1 - self.share) * epsilon)
+            return self._worst_case(margins(network, centre, y, self.share * epsilon, bounds=self._range()))
+        worst = -margins(network, x_nat, y, epsilon, bounds=self._range())
+        if self.mixture == "logits":
+            true = tf.gather(logits, class_numbers(y), batch_dims=1)[:, None]
+            worst = self.share * worst + (1.0 - self.share) * (logits - true)
+        loss = self._worst_case(-worst)
+        if self.mixture == "loss":
+            return self.share * loss + (1.0 - self.share) * cross_entropy(y, logits)
+        return loss
+
+    def _worst_case(self, least_margins: tf.Tensor) -> tf.Tensor:
+        """Cross-entropy of the logits `-least_margins`, in which the true class has 0."""
+        return tf.reduce_logsumexp(-least_margins, axis=-1)

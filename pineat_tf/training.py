@@ -104,7 +104,7 @@ class AdversarialTraining(keras.Model):
         self._accuracy: keras.metrics.Mean | None = None
         self._counts_accuracy, self._forward = False, forward
         self.attack = attack
-        self.objective = objective
+        self.objective = threat.adopt(objective, attack)
         self.companions = threat.adopt(companions, attack)
         pixel_scale.warn_of_scale(network, bounds=threat.ThreatModel.of(attack).bounds)
         self.ratio = Ratio.parse(ratio)
@@ -382,8 +382,9 @@ class AdversarialTraining(keras.Model):
     def _inference_logits(self, images: tf.Tensor) -> tf.Tensor:
         return self._class_logits(images, training=False)
 
-    def _training_logits(self, images: tf.Tensor) -> tf.Tensor:
-        return self._class_logits(images, training=True)
+    @property
+    def _training_logits(self) -> "_TrainingLogits":
+        return _TrainingLogits(self)
 
     def _class_logits(self, images: tf.Tensor, training: bool) -> tf.Tensor:
         outputs = (self._forward or self.network)(images, training=training)
@@ -396,3 +397,17 @@ class AdversarialTraining(keras.Model):
     def _random_states(self) -> list[keras.Variable]:
         weights = set(map(id, self.weights))
         return [variable for variable in self.variables if id(variable) not in weights]
+
+
+class _TrainingLogits:
+    """`types.TrainingLogits` of a trainer."""
+
+    def __init__(self, trainer: AdversarialTraining):
+        self._trainer, self.network = trainer, trainer.network
+
+    def __call__(self, images: tf.Tensor) -> tf.Tensor:
+        return self._trainer._class_logits(images, training=True)
+
+    @property
+    def updates(self) -> tf.Tensor:
+        return self._trainer.rounds * self._trainer.ratio.updates_per_round

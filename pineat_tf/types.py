@@ -1,7 +1,7 @@
 """The legend of the library: the types that its signatures speak of."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import tensorflow as tf
 
@@ -16,6 +16,7 @@ __all__ = [
     "Ratio",
     "Repeatable",
     "Seed",
+    "TrainingLogits",
 ]
 
 Bounds: TypeAlias = tuple[float, float]
@@ -23,6 +24,23 @@ Bounds: TypeAlias = tuple[float, float]
 
 LogitsFn: TypeAlias = Callable[[tf.Tensor], tf.Tensor]
 """Maps images `(batch, ...)` to logits `(batch, num_classes)`."""
+
+
+@runtime_checkable
+class TrainingLogits(Protocol):
+    """What a trainer gives an objective as `logits_fn`: it maps images to logits, and says more of itself.
+
+    Attributes:
+        network: the network in training, for objectives that look into its layers.
+        updates: updates of the weights before this round, int64, for schedules.
+    """
+
+    network: Any
+    updates: tf.Tensor
+
+    def __call__(self, images: tf.Tensor) -> tf.Tensor:
+        """Maps images `(batch, ...)` to logits `(batch, num_classes)`, in training mode."""
+
 
 PerExampleLoss: TypeAlias = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 """Maps `(labels, logits)` to losses of shape `(batch,)`."""

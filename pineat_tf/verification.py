@@ -1,0 +1,110 @@
+"""Verified accuracy: the share of images that no noise of a radius can change the prediction of, by proof."""
+
+import dataclasses
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from pineat_tf import bounds as interval_bounds
+from pineat_tf.checks import check_batch, check_network, data_errors_as_value_errors
+from pineat_tf.data import Data, as_batches
+from pineat_tf.heads import check_logits_head
+from pineat_tf.statistics import Interval, clopper_pearson
+from pineat_tf.tracing import graph
+from pineat_tf.types import Bounds
+
+__all__ = ["Verification", "verify"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Verification:
+    """What interval bounds prove of a network's predictions.
+
+    Attributes:
+        epsilon: L-inf radius, on the scale of the pixels.
+        verified: for each image whether it is classified correctly at every point of the ball. Booleans of shape
+            `(num,)`. False says that there is no proof, and not that there is an adversarial example.
+    """
+
+    epsilon: float
+    verified: np.ndarray
+
+    @property
+    def accuracy(self) -> float:
+        """The verified accuracy: no attack within the radius leaves less than this, up to rounding."""
+        return float(self.verified.mean())
+
+    def interval(self, *, confidence: float = 0.95) -> Interval:
+        """The exact binomial interval of the verified accuracy on images from where these came."""
+        return clopper_pearson(int(self.verified.sum()), len(self.verified), confidence=confidence)
+
+    def to_dict(self) -> dict:
+        """The record in JSON's own types: radius, accuracy, its 95 % interval and the number of images."""
+        return {
+            "epsilon": self.epsilon,
+            "accuracy": self.accuracy,
+            "interval": list(self.interval()),
+            "num_examples": len(self.verified),
+        }
+
+
+def verify(
+    network: keras.Model,
+    data: Data,
+    epsilon: float,
+    *,
+    bounds: Bounds | None = (0.0, 1.0),
+    batch_size: int = 256,
+) -> Verification:
+    """Proves robustness by interval bounds: for which images no noise within the radius changes the prediction.
+
+    It costs about two forward passes, and is worth something only for networks that were trained for it
+    (`objectives.IntervalBounds`): of others, the intervals grow from layer to layer and nothing is proved.
+
+    Args:
+        network: sequential or functional, of layers that `bounds.interval` knows; it returns logits, or one logit.
+        data: images and labels, in any structure of `pineat_tf.data`.
+        epsilon: L-inf radius on the scale of the pixels, >= 0.
+        bounds: range of the pixels, or None for no limits.
+        batch_size: images at once, where the data is not batched.
+
+    Returns:
+        Which images are verified.
+
+    Raises:
+        ValueError: if a layer has no rule, the network returns probabilities, or images or labels are not as they
+            must be.
+
+    Example:
+        >>> verify(network, (x_test, y_test), 0.01).accuracy <= predict_logits(network, (x_test, y_test)).accuracy
+        True
+
+    Reference:
+        Gowal et al., "On the effectiveness of interval bound propagation for training verifiably robust models", 2018.
+    """
+    check_network(network)
+    steps: dict[tuple, Callable] = {}
+    verified = []
+    with data_errors_as_value_errors():
+        for x, y in as_batches(data, batch_size, network=network):
+            specs = tuple(tf.TensorSpec([None, *part.shape[1:]], part.dtype) for part in (x, y))
+            if specs not in steps:
+                check_batch(x, y, bounds=bounds)
+                steps[specs] = _step(network, specs, check_logits_head(network, x), epsilon, bounds)
+            verified.append(steps[specs](x, y).numpy())
+    if not verified:
+        raise ValueError("There are no images to verify. Received: a dataset of 0 batches, or a generator again.")
+    return Verification(float(epsilon), np.concatenate(verified))
+
+
+def _step(
+    network: keras.Model, specs: tuple, num_classes: int | None, epsilon: float, bounds: Bounds | None
+) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    def step(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        images, classes = check_batch(x, y, bounds=bounds, num_classes=num_classes)
+        margins = interval_bounds.margins(network, images, classes, epsilon, bounds=bounds)
+        return tf.math.count_nonzero(margins > 0, axis=-1) == margins.shape[-1] - 1
+
+    return graph(step, *specs)
