@@ -105,17 +105,15 @@ def activated(layer: Any, box: Box) -> Box:
     Raises:
         ValueError: if it is not one of Keras' that nowhere decrease.
     """
-    activation: Any = layer.activation
+    activation: Any = layer.activation or keras.activations.linear
     name = getattr(activation, "__name__", "")
-    if activation is None or name == "linear":
-        return box
     if name not in _INCREASING or getattr(keras.activations, name, None) is not activation:
         raise ValueError(
             "Interval bounds pass activations of Keras that nowhere decrease, such as 'relu'. Received: "
             f"{name or activation!r} in the layer {layer.name!r}. Softmax, GELU and SiLU have no rule; write one "
             "for a layer of your own with `@pineat_tf.bounds.rule(LayerClass)`."
         )
-    return box.map(lambda x: activation(x))
+    return box if name == "linear" else box.map(activation)
 
 
 @rule(layers.Activation)
