@@ -113,7 +113,7 @@ def activated(layer: Any, box: Box) -> Box:
             f"{name or activation!r} in the layer {layer.name!r}. Softmax, GELU and SiLU have no rule; write one "
             "for a layer of your own with `@pineat_tf.bounds.rule(LayerClass)`."
         )
-    return box if name == "linear" else box.map(activation)
+    return box if name == "linear" else box.map(lambda x: layer.activation(x))
 
 
 @rule(layers.Activation)
