@@ -37,7 +37,7 @@ HANDING_OUT_RUNS = {
     "delayed",
     "parallel_config",
     "register_parallel_backend",
-}  # joblib's, which pickles files
+}  # of joblib, which pickles
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
