@@ -55,6 +55,10 @@ class ComputeTwin:
 
     Attributes:
         network: the network itself. What is asked of the twin beside calls is asked of it.
+
+    Example:
+        >>> twin = compute_twin(network)
+        >>> logits = twin(x, training=False)  # as `network(x, training=False)`
     """
 
     def __init__(self, network: keras.Model):
@@ -120,6 +124,9 @@ def set_threads(num_parts: int = 0) -> int:
 
     Raises:
         ValueError: if TensorFlow has started computing already with other threads.
+
+    Example:
+        >>> set_threads()  # right after the imports, before TensorFlow has computed anything
     """
     check_count("num_parts", num_parts, 0, "It is how many parts of a batch are computed side by side.")
     if tf.config.list_physical_devices("GPU"):

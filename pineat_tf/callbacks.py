@@ -140,6 +140,11 @@ class RobustCheckpoint(RobustValidation):
         best: the best robust accuracy so far, or None.
         best_epoch: its epoch, counted from 0 as in Keras, or None.
 
+    Example:
+        >>> attack = pgd(epsilon=0.1, step_size=0.05, num_steps=2)
+        >>> callback = RobustCheckpoint("best.keras", validation, attack, every=5)
+        >>> model.fit(x_train, y_train, epochs=5, callbacks=[callback])
+
     Reference:
         Rice, Wong and Kolter, "Overfitting in adversarially robust deep learning", ICML 2020: robust accuracy falls
         again well before training ends.

@@ -46,6 +46,9 @@ def aggregate_noise(x: tf.Tensor, adversarial: Sequence[tf.Tensor]) -> tf.Tensor
     Returns:
         `sum_i (adversarial_i - x)`, like `x`.
 
+    Example:
+        >>> noise = aggregate_noise(x, (x_adv, x_adv))  # twice x_adv - x
+
     Reference:
         PINEAT, section 3.3: the noise of x*_adv.
     """
@@ -73,6 +76,12 @@ def reverse_symmetry(
     Returns:
         m companions like `x`.
 
+    Example:
+        >>> noise = aggregate_noise(x, (x_adv,))
+        >>> (mirrored,) = reverse_symmetry(x, noise, (), epsilon=0.1)
+        >>> bool(tf.reduce_all(tf.abs(mirrored - (x - noise)) < 1e-6))
+        True
+
     Reference:
         PINEAT, section 3.3 and Fig. 4 (reading A7 in docs/paper.md: noises are decomposed, not images).
     """
@@ -85,7 +94,12 @@ def reverse_symmetry(
 @serializable
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NoCompanions:
-    """The original method: adversarial examples only, ratio n/0."""
+    """The original method: adversarial examples only, ratio n/0.
+
+    Example:
+        >>> NoCompanions()(x, (x_adv,), num=0)
+        ()
+    """
 
     def __call__(
         self, x: tf.Tensor, adversarial: Sequence[tf.Tensor], *, num: int, seed: Seed = 0
@@ -101,7 +115,12 @@ class NoCompanions:
 @serializable
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NaturalCompanions:
-    """The natural images themselves (the paper's AdvNat; with ratio 0/1 natural training)."""
+    """The natural images themselves (the paper's AdvNat; with ratio 0/1 natural training).
+
+    Example:
+        >>> len(NaturalCompanions()(x, (), num=2))
+        2
+    """
 
     def __call__(
         self, x: tf.Tensor, adversarial: Sequence[tf.Tensor], *, num: int, seed: Seed = 0
@@ -144,6 +163,9 @@ class ShuffledSigns(InBall):
     Attributes:
         epsilon: radius of the ball that the noise is clipped to, > 0; None takes that of the attack.
         norm: "linf" or "l2"; None takes that of the attack, and "linf" where there is none.
+
+    Example:
+        >>> (companion,) = ShuffledSigns(epsilon=0.1)(x, (x_adv,), num=1, seed=0)
     """
 
     def __call__(

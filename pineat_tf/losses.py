@@ -57,6 +57,10 @@ def smoothed_cross_entropy(labels: tf.Tensor, logits: tf.Tensor, smoothing: floa
 
     Returns:
         Losses of shape `(batch,)`, in nats.
+
+    Example:
+        >>> round(float(smoothed_cross_entropy(tf.constant([0]), tf.zeros((1, 2)), 0.1)[0]), 3)
+        0.693
     """
     loss = cross_entropy(labels, logits)
     if not smoothing:
@@ -74,6 +78,10 @@ def kl_divergence(target_logits: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 
     Returns:
         Divergences >= 0 of shape `(batch,)`, in nats.
+
+    Example:
+        >>> kl_divergence(tf.zeros((1, 2)), tf.zeros((1, 2))).numpy().tolist()
+        [0.0]
 
     Reference:
         Zhang et al., "Theoretically principled trade-off between robustness and accuracy", ICML 2019, eq. (5).
@@ -98,6 +106,10 @@ def unfading_cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 
     Raises:
         ValueError: if the labels' shape does not fit the logits.
+
+    Example:
+        >>> round(float(unfading_cross_entropy(tf.constant([0]), tf.zeros((1, 2)))[0]), 3)
+        0.693
     """
     logits = _at_least_float32(logits)
     check_label_shape(labels, logits.shape[-1])
@@ -116,6 +128,10 @@ def unfading_kl_divergence(target_logits: tf.Tensor, logits: tf.Tensor) -> tf.Te
 
     Returns:
         Divergences as `kl_divergence` gives them.
+
+    Example:
+        >>> unfading_kl_divergence(tf.zeros((1, 2)), tf.zeros((1, 2))).numpy().tolist()
+        [0.0]
     """
     target, logits = tf.stop_gradient(_at_least_float32(target_logits)), _at_least_float32(logits)
     log_target = tf.nn.log_softmax(target)
@@ -134,6 +150,10 @@ def margin(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 
     Raises:
         ValueError: if the labels' shape does not fit the logits.
+
+    Example:
+        >>> margin(tf.constant([0]), tf.constant([[3.0, 1.0, 0.0]])).numpy().tolist()
+        [-2.0]
 
     Reference:
         Carlini and Wagner, "Towards evaluating the robustness of neural networks", S&P 2017, objective f_6.
@@ -162,6 +182,10 @@ def dlr(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 
     Raises:
         ValueError: if the labels' shape does not fit the logits, or there are fewer than 3 classes.
+
+    Example:
+        >>> round(float(dlr(tf.constant([0]), tf.constant([[3.0, 1.0, 0.0]]))[0]), 3)
+        -0.667
 
     Reference:
         Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
@@ -210,7 +234,12 @@ def dlr_targeted(labels: tf.Tensor, targets: tf.Tensor, logits: tf.Tensor) -> tf
 
 
 def class_numbers(labels: tf.Tensor) -> tf.Tensor:
-    """Class numbers of shape `(batch,)`, from themselves or from one-hot labels of shape `(batch, num_classes)`."""
+    """Class numbers of shape `(batch,)`, from themselves or from one-hot labels of shape `(batch, num_classes)`.
+
+    Example:
+        >>> class_numbers(tf.constant([[0.0, 1.0], [1.0, 0.0]])).numpy().tolist()
+        [1, 0]
+    """
     labels = with_common_dtype(labels)
     return labels if labels.shape.rank == 1 else tf.argmax(labels, axis=1)
 

@@ -35,6 +35,9 @@ class CrossEntropy:
     Attributes:
         label_smoothing: share of the label that is spread over all classes, in [0, 1).
 
+    Example:
+        >>> loss, logits = CrossEntropy(label_smoothing=0.1)(network, x, x, y)
+
     Reference:
         Szegedy et al., "Rethinking the Inception architecture for computer vision", CVPR 2016, section 7.
     """
@@ -61,6 +64,9 @@ class Trades:
         detach_natural: keep the divergence from changing the natural prediction. The authors let it; the code of
             reference [20] does not.
         label_smoothing: share of the label that is spread over all classes, in [0, 1).
+
+    Example:
+        >>> loss, logits = Trades(beta=6.0)(network, x, x_adv, y)
 
     Reference:
         Zhang et al., "Theoretically principled trade-off between robustness and accuracy", ICML 2019, eq. (5).
@@ -111,6 +117,14 @@ class IntervalBounds(InBallAndRange):
         ramp: updates at which radius and weight begin to change and are reached, e.g. `(500, 2000)`.
         mixture: "none", "loss", "logits" or "small_box".
         share: of the bounds in a mixture, in (0, 1].
+
+    Example:
+        >>> model = AdversarialTraining(
+        ...     network,
+        ...     attack=None,
+        ...     objective=IntervalBounds(epsilon=0.1, ramp=(10, 50)),
+        ...     companions=NaturalCompanions(),
+        ...     ratio="0/1")
 
     Reference:
         Gowal et al., "On the effectiveness of interval bound propagation", 2018, eq. (12); De Palma et al., "Expressive

@@ -28,6 +28,10 @@ class Predictions:
     Attributes:
         logits: shape `(num, num_classes)`, float32; of a head of one logit or sigmoid `(num, 2)`, [0, z].
         labels: true classes, shape `(num,)`, int64.
+
+    Example:
+        >>> predict_logits(network, (x_test, y_test)).logits.shape
+        (8, 5)
     """
 
     logits: np.ndarray
@@ -49,6 +53,11 @@ class Predictor:
     Raises:
         ValueError: if `attack` is no attack or `network` no network; when called, if the network's outputs are
             probabilities of several classes.
+
+    Example:
+        >>> predict = Predictor(network, pgd(epsilon=0.1, step_size=0.05, num_steps=2))
+        >>> len(predict((x_test, y_test), batch_size=4).labels)
+        8
     """
 
     def __init__(self, network: keras.Model, attack: Callable | None = None):

@@ -37,7 +37,12 @@ __all__ = [
 @serializable
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Natural:
-    """The images as they are."""
+    """The images as they are.
+
+    Example:
+        >>> bool(tf.reduce_all(Natural()(network, x, y, seed=0) == x))
+        True
+    """
 
     def __call__(self, logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor, *, seed: Seed = 0) -> tf.Tensor:
         return tf.stop_gradient(check_batch(x, y)[0])
@@ -84,6 +89,9 @@ class GaussianNoise:
     Attributes:
         stddev: standard deviation of the noise, > 0, on the scale of the pixels.
         bounds: the pixel range, or None for no limits.
+
+    Example:
+        >>> noisy = GaussianNoise(stddev=0.1)(network, x, y, seed=0)
     """
 
     stddev: float

@@ -57,6 +57,11 @@ class QueryFigures:
         train_accuracy: on the training examples (members), in [0, 1].
         test_accuracy: on the test examples (non-members), in [0, 1].
         membership: one record a signal; the cross-entropy threshold is among them.
+
+    Example:
+        >>> predicted = [predict_logits(network, data) for data in (train, test)]
+        >>> QueryFigures.from_predictions(*predicted, "natural").p_e >= 0.5
+        True
     """
 
     train_accuracy: float
@@ -96,6 +101,12 @@ class Report:
         adversarial: figures of adversarial inputs (R_train, R_test, P_Eadv), or None if there was no attack.
         robustness: what an ensemble of attacks left of the accuracy, or None if it was not measured.
         cost: what training cost, by names of the caller's, e.g. "forward_passes"; may be empty.
+
+    Example:
+        >>> report = evaluate(network, members=train, non_members=test)
+        >>> report.p_max >= 0.5
+        True
+        >>> print(report.to_text())
     """
 
     natural: QueryFigures
@@ -275,7 +286,12 @@ def evaluate(
 
 
 def schema() -> dict[str, Any]:
-    """Returns the JSON Schema (draft 2020-12) of `Report.to_dict`."""
+    """Returns the JSON Schema (draft 2020-12) of `Report.to_dict`.
+
+    Example:
+        >>> schema()["type"]
+        'object'
+    """
     found: dict[str, Any] = json.loads(_SCHEMA.read_text(encoding="utf-8"))
     return found
 

@@ -49,6 +49,12 @@ class Robustness:
         raw: by radius, what the attack that fooled the network gave, or the image itself; None unless they were kept.
         clipped: by radius, the same brought back to the ball and the pixel range: what was judged.
         warnings: why the figures may be too good; empty where nothing is suspicious.
+
+    Example:
+        >>> attacks = [pgd(epsilon=0.1, step_size=0.05, num_steps=2)]
+        >>> result = robustness(network, (x_test, y_test), attacks)
+        >>> result.accuracy(0.1) <= result.accuracy(0.0)
+        True
     """
 
     epsilons: tuple[float, ...]

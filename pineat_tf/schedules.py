@@ -46,6 +46,11 @@ def piecewise_learning_rate(
 
     Raises:
         ValueError: if the counts do not fit, a rate is not positive or the boundaries do not increase.
+
+    Example:
+        >>> rate = piecewise_learning_rate([100], [1e-3, 1e-4])
+        >>> [float(rate(updates)) for updates in (100, 101)] == [float(np.float32(1e-3)), float(np.float32(1e-4))]
+        True
     """
     if len(rates) != len(boundaries) + 1:
         raise ValueError(

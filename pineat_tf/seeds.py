@@ -20,6 +20,10 @@ def as_seed(seed: Seed) -> tf.Tensor:
 
     Raises:
         ValueError: if it is neither a whole number nor two of them.
+
+    Example:
+        >>> as_seed(3).shape
+        TensorShape([2])
     """
     if isinstance(seed, numbers.Integral) and not isinstance(seed, bool):
         seed = (0, int(seed))
@@ -34,7 +38,12 @@ def as_seed(seed: Seed) -> tf.Tensor:
 
 
 def fold(seed: Seed, *data: int | tf.Tensor) -> tf.Tensor:
-    """Derives a new seed from a seed and the numbers of what it is for, e.g. the update and the example."""
+    """Derives a new seed from a seed and the numbers of what it is for, e.g. the update and the example.
+
+    Example:
+        >>> bool(tf.reduce_all(fold(0, 1) == fold(0, 1))), bool(tf.reduce_all(fold(0, 1) == fold(0, 2)))
+        (True, False)
+    """
     seed = as_seed(seed)
     for number in data:
         seed = tf.random.experimental.stateless_fold_in(seed, tf.cast(number, tf.int64), alg=_ALGORITHM)
@@ -42,7 +51,12 @@ def fold(seed: Seed, *data: int | tf.Tensor) -> tf.Tensor:
 
 
 def uniform_like(x: tf.Tensor, seed: Seed, minimum: float, maximum: float) -> tf.Tensor:
-    """Draws uniformly from `[minimum, maximum]`, in the shape and dtype of `x`."""
+    """Draws uniformly from `[minimum, maximum]`, in the shape and dtype of `x`.
+
+    Example:
+        >>> uniform_like(x, 0, minimum=-0.1, maximum=0.1).shape == x.shape
+        True
+    """
 
     def draw(shape: tf.Tensor) -> tf.Tensor:
         return minimum + (maximum - minimum) * _unit(shape, seed)
@@ -51,7 +65,12 @@ def uniform_like(x: tf.Tensor, seed: Seed, minimum: float, maximum: float) -> tf
 
 
 def normal_like(x: tf.Tensor, seed: Seed, stddev: float) -> tf.Tensor:
-    """Draws from the normal distribution around 0, in the shape and dtype of `x`."""
+    """Draws from the normal distribution around 0, in the shape and dtype of `x`.
+
+    Example:
+        >>> normal_like(x, 0, stddev=0.1).shape == x.shape
+        True
+    """
 
     def draw(shape: tf.Tensor) -> tf.Tensor:  # Box and Muller, 1958
         radius = tf.sqrt(-2.0 * tf.math.log1p(-_unit(shape, fold(seed, 0))))

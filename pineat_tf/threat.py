@@ -31,6 +31,10 @@ class ThreatModel(NamedTuple):
         epsilon: radius of the ball on the scale of the pixels, or None for no radius.
         norm: "linf" or "l2"; None where there is no radius.
         bounds: the pixel range, None for no limits, or "attack" where nothing is known of it.
+
+    Example:
+        >>> ThreatModel.of(pgd(epsilon=0.1, step_size=0.05, num_steps=2))
+        ThreatModel(epsilon=0.1, norm='linf', bounds=(0.0, 1.0))
     """
 
     epsilon: float | None = None
@@ -183,6 +187,9 @@ def check_scale(
         norm: "linf" or "l2" (where a radius may well be larger than the range).
         step_size: length of one step; None where the attack finds its own.
         num_steps: how many steps there are.
+
+    Example:
+        >>> check_scale(8 / 255, (0.0, 1.0))  # silent; with the bounds (0, 255) it warns
     """
     fault = _fault_of_steps(epsilon, step_size, num_steps) or _fault_of_radius(epsilon, bounds, norm)
     if fault:

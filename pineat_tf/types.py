@@ -103,6 +103,10 @@ class Ratio(NamedTuple):
     Attributes:
         num_adversarial: n, adversarial examples a round.
         num_companions: m, companion examples a round.
+
+    Example:
+        >>> str(Ratio(num_adversarial=2, num_companions=1))
+        '2/1'
     """
 
     num_adversarial: int

@@ -26,6 +26,9 @@ class Verification:
         epsilon: L-inf radius, on the scale of the pixels.
         verified: for each image whether it is classified correctly at every point of the ball. Booleans of shape
             `(num,)`. False says that there is no proof, and not that there is an adversarial example.
+
+    Example:
+        >>> low, high = verify(network, (x_test, y_test), 0.01).interval()
     """
 
     epsilon: float

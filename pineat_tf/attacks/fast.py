@@ -71,6 +71,10 @@ def n_fgsm(
     Raises:
         ValueError: if an argument is out of its range.
 
+    Example:
+        >>> attack = n_fgsm(epsilon=0.1)
+        >>> x_adv = attack(network, x, y, seed=0)
+
     Reference:
         de Jorge et al., "Make some noise: reliable and efficient single-step adversarial training", NeurIPS 2022.
     """

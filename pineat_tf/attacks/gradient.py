@@ -46,6 +46,11 @@ class GradientAttack:
         repeat_start: where further adversarial examples of the same image start, or None where there is no
             random start to give.
         targeted: whether `y` are the classes to reach: the loss is descended.
+
+    Example:
+        >>> attack = pgd(epsilon=0.1, step_size=0.05, num_steps=2)
+        >>> type(attack).__name__, attack.norm, attack.epsilon
+        ('GradientAttack', 'linf', 0.1)
     """
 
     surrogate: Callable[[LogitsFn, tf.Tensor, tf.Tensor], parts.Ascended]
@@ -236,6 +241,10 @@ def dist(
     Raises:
         ValueError: if an argument is out of its range.
 
+    Example:
+        >>> attack = dist(num_steps=8)
+        >>> x_adv = attack(network, x, y, seed=0)
+
     Reference:
         Song, Shokri and Mittal, "Privacy risks of securing machine learning models against adversarial examples",
         CCS 2019, by its published code.
@@ -273,6 +282,10 @@ def wrm_l2(*, gamma: float, num_steps: int = 15, bounds: Bounds | None = None) -
     Raises:
         ValueError: if an argument is out of its range.
 
+    Example:
+        >>> attack = wrm_l2(gamma=0.4, num_steps=15)
+        >>> x_adv = attack(network, x, y, seed=0)
+
     Reference:
         Sinha, Namkoong and Duchi, "Certifying some distributional robustness with principled adversarial
         training", ICLR 2018, algorithm 1.
@@ -309,6 +322,10 @@ def trades_kl(
 
     Raises:
         ValueError: if an argument is out of its range.
+
+    Example:
+        >>> attack = trades_kl(epsilon=0.1, step_size=0.02, num_steps=8)
+        >>> x_adv = attack(network, x, y, seed=0)
 
     Reference:
         Zhang et al., "Theoretically principled trade-off between robustness and accuracy", ICML 2019, algorithm 1.

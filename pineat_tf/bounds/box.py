@@ -15,6 +15,11 @@ class Box:
     Attributes:
         lower: the smallest values.
         upper: the largest values, like `lower`.
+
+    Example:
+        >>> box = Box.around(tf.constant([0.5]), tf.constant([0.1]))
+        >>> box.map(lambda x: 2.0 * x).radius.numpy()
+        array([0.2], dtype=float32)
     """
 
     lower: tf.Tensor

@@ -49,6 +49,13 @@ class MembershipResult:
         p_values: metric -> chance of a figure at least as large where membership does not matter; None if not asked
             for. See `uncertainty.leakage_p_values`. In-sample thresholds a class leave "balanced_accuracy" (and
             "advantage") out of both. A TPR that is None has both: what is known of it, a test of the highest scores.
+
+    Example:
+        >>> members = predict_logits(network, train)
+        >>> non_members = predict_logits(network, test)
+        >>> (result, *_) = audit_predictions(members, non_members, queries="natural")
+        >>> result.balanced_accuracy >= 0.5
+        True
     """
 
     signal: str
