@@ -33,6 +33,7 @@ _PROGRAMS = (  # layers of Keras that run code, or read files, that their file n
     "Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer",
     "StringLookup", "IntegerLookup", "IndexLookup", "TextVectorization",
 )  # fmt: skip
+_DEEPEST = 200  # levels of a config; nested networks have some ten each
 _HOW = (
     "Such a file is a program: whoever made it decides what it does here, with your rights. Give --trust if you know "
     "who that is."
@@ -132,9 +133,26 @@ def _check_hdf5(file: str | io.BytesIO, path: str) -> bytes | str | None:
         raise ValueError(f"{path!r} is damaged: {type(error).__name__}: {error}.") from error
 
 
+def _depth(part: Any) -> int:
+    """How deep lists and dictionaries are nested."""
+    depth, parts = 0, [part]
+    while parts:
+        parts = [
+            inner
+            for outer in parts
+            if isinstance(outer, (dict, list))
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        depth += 1
+    return depth
+
+
 def _parsed(text: bytes | str, path: str) -> Any:
     try:
-        return json.loads(text)
+        config = json.loads(text)
+        if _depth(config) > _DEEPEST:  # some versions of Python read it, and Keras would stumble
+            raise RecursionError
+        return config
     except (ValueError, TypeError, RecursionError) as error:
         why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
         raise ValueError(

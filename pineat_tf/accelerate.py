@@ -124,9 +124,6 @@ def set_threads(num_parts: int = 0) -> int:
 
     Raises:
         ValueError: if TensorFlow has started computing already with other threads.
-
-    Example:
-        >>> set_threads()  # right after the imports, before TensorFlow has computed anything
     """
     check_count("num_parts", num_parts, 0, "It is how many parts of a batch are computed side by side.")
     if tf.config.list_physical_devices("GPU"):

@@ -237,9 +237,9 @@ class TestTrainers:
         for kind in ("logit", "rank 1", "subclass"):
             model = TRAINERS["adversarial"](BINARY[kind]())
             model.compile("sgd")
-            with pytest.raises(ValueError, match="0. or 1."):
+            with pytest.raises(ValueError, match=r"must lie in 0 \.\. 1"):
                 model.fit(TOY_X[:8], np.full(8, labels, np.float32), verbose=0)
-            with pytest.raises(ValueError, match="0. or 1."), data_errors_as_value_errors():
+            with pytest.raises(ValueError, match=r"must lie in 0 \.\. 1"), data_errors_as_value_errors():
                 model.train_on_batch(TOY_X[:8], np.full(8, labels, np.float32))
 
     @pytest.mark.parametrize("kind", ["logit", "rank 1", "subclass"])

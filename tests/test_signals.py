@@ -119,8 +119,8 @@ def test_the_runner_works_where_parts_of_posix_are_absent(absent):
         "from experiments.sweep import executors",
         "from pineat_tf import accelerate",
         "accelerate.set_threads()",
-        "assert experiments.machine.description()['cores'] >= 1 and len(executors._places(2)) == 2",
-        "with executors._on_cores_of_its_own(1): pass",
+        "assert experiments.machine.description()['cores'] >= 1 ",
+        "with executors._share_of_the_machine(2): pass",
         "sys.exit(experiments.run.main(['run', '--helpshort']))",
     ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

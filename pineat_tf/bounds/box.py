@@ -17,9 +17,9 @@ class Box:
         upper: the largest values, like `lower`.
 
     Example:
-        >>> box = Box.around(tf.constant([0.5]), tf.constant([0.1]))
+        >>> box = Box.around(tf.constant([1.0]), tf.constant([0.5]))
         >>> box.map(lambda x: 2.0 * x).radius.numpy()
-        array([0.2], dtype=float32)
+        array([1.], dtype=float32)
     """
 
     lower: tf.Tensor
