@@ -223,7 +223,7 @@ def _told_of(path: pathlib.Path):
     """Names the file in what goes wrong with its contents."""
     try:
         yield
-    except (ValueError, IsADirectoryError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, IsADirectoryError, KeyError, OverflowError, TypeError, AttributeError, RecursionError) as error:
         why = " ".join(str(error).split())[:300]
         raise ValueError(
             f"{str(path)!r} is no record of runs: {why}. Move it elsewhere; such files are written by runs and sweeps."
