@@ -21,6 +21,7 @@ FROM_ATTACK = "attack"
 """What stands for a pixel range that is to be that of the attack: None would be no range at all."""
 
 _DEFAULT_NORM, _DEFAULT_BOUNDS = "linf", (0.0, 1.0)
+_WORDS_OF_0_1_0 = ("paper", "valid")  # by which `bounds` said whether to keep mirror images in the range of the pixels
 _GREY_LEVELS = 200.0  # a pixel range at least as wide counts whole grey levels
 
 
@@ -111,6 +112,9 @@ class InBallAndRange(InBall):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if hasattr(self, "keep_in_range") and self.bounds in _WORDS_OF_0_1_0:
+            object.__setattr__(self, "keep_in_range", self.bounds == "valid")
+            object.__setattr__(self, "bounds", FROM_ATTACK)
         if isinstance(self.bounds, str):
             check_choice("bounds", self.bounds, (FROM_ATTACK,))
         else:

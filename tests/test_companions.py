@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+import pineat_tf as pt
 from pineat_tf.companions import (
     NaturalCompanions,
     NoCompanions,
@@ -251,3 +252,12 @@ def test_shuffled_signs_have_the_noise_of_the_mirror_in_a_random_direction():
         ShuffledSigns(epsilon=EPSILON)(x, (), num=1)
     with pytest.raises(ValueError, match="`epsilon` must be positive"):
         ShuffledSigns(epsilon=0.0)
+
+
+@pytest.mark.parametrize("word, keeps", [("paper", False), ("valid", True)])
+def test_words_of_version_0_1_0_for_the_range(word, keeps):
+    for kind, options in (
+        (pt.companions.ReverseSymmetry, {}),
+        (pt.queries.ReverseSymmetryQuery, {"attack": pt.attacks.fgsm(epsilon=0.1)}),
+    ):
+        assert kind(epsilon=0.1, bounds=word, **options) == kind(epsilon=0.1, keep_in_range=keeps, **options)
