@@ -1,10 +1,10 @@
 """Reports in words, as HTML and as pictures: a verdict, the figures, what they mean, and what was not tested."""
 
 import html
-import math
 from collections.abc import Sequence
 from typing import Any
 
+from pineat_tf.membership.thresholds import exceeded_by_chance
 from pineat_tf.statistics import Interval, clopper_pearson
 
 __all__ = [
@@ -33,6 +33,7 @@ GLOSSARY = {
 }
 """What the figures of a report mean."""
 
+_quoted = html.escape
 _BLUE, _ORANGE, _GREY = "#0072b2", "#d55e00", "#6b7280"  # Okabe and Ito's, which the colour-blind tell apart
 
 
@@ -66,8 +67,7 @@ def verdict_of_robustness(result: Any) -> str:
 def floor_of_p_max(report: Any) -> float:
     """The balanced accuracy that the better of the report's thresholds exceeds in 5 % of audits where nothing leaks."""
     first, audits = report.natural.membership[0], 1 + (report.adversarial is not None)
-    effective = first.num_members * first.num_non_members / (first.num_members + first.num_non_members)
-    return min(1.0, 0.5 + 0.5 * math.sqrt(math.log(audits / 0.05) / (2 * effective)))
+    return exceeded_by_chance(first.num_members, first.num_non_members, 0.05 / audits)
 
 
 def untested(report: Any) -> list[str]:
@@ -112,16 +112,18 @@ def robustness_rows(result: Any) -> list[tuple[str, ...]]:
 
 def robustness_text(result: Any) -> str:
     """Writes robust accuracy for a terminal: the verdict, the table, and why figures may be too good."""
-    sentence = verdict_of_robustness(result)
     warned = [f"Warning: {warning}" for warning in result.warnings]
-    return "\n".join([f"{sentence[0].upper()}{sentence[1:]}.", "", aligned(robustness_rows(result)), *warned])
+    return "\n".join([_sentence(verdict_of_robustness(result)), "", aligned(robustness_rows(result)), *warned])
 
 
 def robustness_html(result: Any) -> str:
     """Writes robust accuracy for a notebook."""
-    sentence = verdict_of_robustness(result)
     warned = "".join(f"<p>Warning: {_quoted(warning)}</p>" for warning in result.warnings)
-    return f"<p><b>{_quoted(sentence[0].upper() + sentence[1:])}.</b></p>{_table(robustness_rows(result))}{warned}"
+    return f"<p><b>{_quoted(_sentence(verdict_of_robustness(result)))}</b></p>{_table(robustness_rows(result))}{warned}"
+
+
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}."
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
@@ -202,9 +204,6 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 def _line(row: Sequence[str]) -> str:
     return f"<tr>{''.join(f'<td>{_quoted(cell)}</td>' for cell in row)}</tr>"
-
-
-_quoted = html.escape
 
 
 def _lengths(values: Sequence[float], ends: Sequence[Interval]) -> list[list[float]]:

@@ -27,6 +27,7 @@ __all__ = [
     "auc",
     "best_threshold",
     "checked_scores",
+    "exceeded_by_chance",
     "gap_attack",
     "largest_rate",
     "noise_floor",
@@ -273,10 +274,22 @@ def noise_floor(num_members: int, num_non_members: int) -> NoiseFloor:
     check_count("num_members", num_members, 1, "Give the number of examples that were scored.")
     check_count("num_non_members", num_non_members, 1, "Give the number of examples that were scored.")
     num_members, num_non_members = int(num_members), int(num_non_members)  # int32 would overflow
-    effective = num_members * num_non_members / (num_members + num_non_members)
-    mean = math.sqrt(math.pi / (8 * effective))  # integral of exp(-2 N d^2) over d >= 0
-    upper_95 = math.sqrt(math.log(1 / 0.05) / (2 * effective))
-    return NoiseFloor(mean=(1 + mean) / 2, upper_95=min(1.0, (1 + upper_95) / 2))
+    mean = math.sqrt(math.pi / (8 * _effective(num_members, num_non_members)))  # integral of exp(-2 N d^2) over d >= 0
+    return NoiseFloor(mean=(1 + mean) / 2, upper_95=exceeded_by_chance(num_members, num_non_members, 0.05))
+
+
+def exceeded_by_chance(num_members: int, num_non_members: int, level: float) -> float:
+    """Returns the balanced accuracy that `best_threshold` exceeds in a share `level` of audits without leakage.
+
+    See `noise_floor`, of which this is the distribution.
+    """
+    upper = math.sqrt(math.log(1 / level) / (2 * _effective(num_members, num_non_members)))
+    return min(1.0, (1 + upper) / 2)
+
+
+def _effective(num_members: int, num_non_members: int) -> float:
+    """N of the two-sample Kolmogorov-Smirnov statistic."""
+    return num_members * num_non_members / (num_members + num_non_members)
 
 
 def gap_attack(train_accuracy: float, test_accuracy: float) -> float:
