@@ -176,6 +176,21 @@ def test_what_has_no_rule_is_named(layer, message):
         interval(network, np.zeros((2, 3), np.float32), 0.1)
 
 
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda x: layers.Dropout(0.5, name="stays")(x, training=True), "training=True, fixed for the layer 'stays'"),
+        (lambda x: layers.BatchNormalization(name="stays")(x, training=True), "training=True, fixed for the layer"),
+        (lambda x: keras.ops.leaky_relu(x, negative_slope=-0.1), "negative_slope=-0.1"),
+        (lambda x: keras.ops.elu(x, alpha=-1.0), "alpha=-1.0"),
+    ],
+)
+def test_what_would_make_bounds_untrue_is_refused(make, message):
+    inputs = keras.Input((3,))
+    with pytest.raises(ValueError, match=message):
+        interval(keras.Model(inputs, make(inputs)), np.zeros((2, 3), np.float32), 0.1)
+
+
 def test_a_rule_of_ones_own():
     class Doubled(layers.Layer):
         def call(self, x):

@@ -138,7 +138,14 @@ def _through(network: keras.Model, box: Box, until: Any = None) -> Box:
         )
 
     def operation(layer: Any) -> Any:
+        """Applies the rule of a layer where the graph would call it."""
+
         def apply(*args: Any, **kwargs: Any) -> Box:
+            if kwargs.get("training"):
+                raise ValueError(
+                    "Interval bounds are of a network in inference mode. Received: training=True, fixed for the layer "
+                    f"{layer.name!r}. Build the network without it."
+                )
             boxes = [part for arg in args for part in (arg if isinstance(arg, (list, tuple)) else [arg])]
             if isinstance(layer, keras.Layer):
                 return find(layer)(layer, *boxes)

@@ -67,7 +67,7 @@ def find(layer: Any) -> Rule:
     if not isinstance(layer, keras.Layer):  # an operation of `keras.ops` in a functional network
         name = type(layer).__name__
         if name in _INCREASING_OPERATIONS:
-            return _increasing
+            return _rectifier  # some have a slope
         if name in _SUMS:
             return _SUMS[name]
     raise ValueError(
