@@ -80,6 +80,14 @@ def test_no_point_of_the_ball_is_outside(make, shape, bounds):
             assert (logits[:, [labels[index]]] - logits >= least[index] - 1e-4).all()
 
 
+def test_bounds_are_the_same_inside_a_graph():
+    # training calls every rule with symbolic tensors, which have no values to look at
+    network, x = every_layer(), tf.random.stateless_uniform((2, 8, 8, 2), seed=(0, 0))
+    traced = tf.function(lambda x: interval(network, x, 0.05))(x)
+    for inside, outside in zip(traced, interval(network, x, 0.05)):
+        np.testing.assert_allclose(inside, outside, atol=1e-5)
+
+
 def test_a_radius_of_0_gives_the_logits():
     network = every_layer()
     images = np.random.default_rng(1).uniform(size=(3, 8, 8, 2)).astype(np.float32)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import layers
 
@@ -197,17 +198,12 @@ def _normalization(layer: layers.Normalization, box: Box) -> Box:
 @rule(layers.ELU)
 def _rectifier(layer: Any, box: Box) -> Box:
     for name in ("negative_slope", "alpha"):
-        if _smallest(getattr(layer, name, 0.0)) < 0:
+        if np.min(getattr(layer, name, 0.0)) < 0:
             raise ValueError(
                 f"Interval bounds pass rectifiers that nowhere decrease. Received: {name}={getattr(layer, name)!r} in "
                 f"the layer {layer.name!r}. Give one >= 0."
             )
     return _increasing(layer, box)
-
-
-def _smallest(value: Any) -> float:
-    """The smallest of a number or of an array."""
-    return float(tf.reduce_min(tf.convert_to_tensor(value, tf.float32)))
 
 
 @rule(layers.Add)
