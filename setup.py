@@ -45,7 +45,14 @@ EXPERIMENTS = [
     "etils>=1.9.1,<1.14; python_version < '3.11'",  # needed by tensorflow-datasets; later ones want Python 3.11
 ]
 TEST = ["pytest>=7.4", "pytest-cov>=4.1", "pytest-xdist>=3.5", "hypothesis>=6.100", "jsonschema>=4.18"]
-DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27", "mkdocs-jupyter>=0.25", "nbmake>=1.5", "ipykernel"]
+DOCS = [
+    "mkdocs-material>=9.5",
+    "mkdocstrings[python]>=0.27",
+    "mkdocs-jupyter>=0.25",
+    "nbmake>=1.5",
+    "ipykernel",
+    "matplotlib>=3.8",
+]
 
 setup(
     name="pineat_tf",

@@ -15,6 +15,7 @@ from pineat_tf import (
     schedules,
     seeds,
     threat,
+    zoo,
 )
 from pineat_tf.distilled import SelfDistilledTraining
 from pineat_tf.free import FreeAdversarialTraining
@@ -59,4 +60,5 @@ __all__ = [
     "seeds",
     "threat",
     "verify",
+    "zoo",
 ]

@@ -42,7 +42,7 @@ LAYERS = [
     ["membership.risk", "membership.canaries"],
     ["membership"],
     ["masking"],
-    ["presentation"],
+    ["presentation", "zoo"],
     ["robust_accuracy"],
     ["callbacks"],
     ["report"],

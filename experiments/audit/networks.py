@@ -97,7 +97,7 @@ def audit_network(
     """
     network = pt.accelerate.compute_twin(network)
     attack = _pgd(attacks) if attacks.epsilon else None
-    robustness = _robustness(network, non_members, attacks, state_path) if attacks.epsilons else None
+    robustness = robustness_left(network, non_members, attacks, state_path) if attacks.epsilons else None
     num = len(members.labels) + len(non_members.labels)
     with _bar(num * (2 if attack else 1), "audit") as bar:
         return pt.evaluate(
@@ -121,7 +121,10 @@ def _pgd(attacks: Attacks) -> Callable:
     )
 
 
-def _robustness(network: keras.Model, data: Split, attacks: Attacks, state_path: str | None) -> pt.Robustness:
+def robustness_left(
+    network: keras.Model, data: Split, attacks: Attacks, state_path: str | None = None
+) -> pt.Robustness:
+    """Measures what the ensemble leaves of the first images, with a progress bar; arguments as of `audit_network`."""
     images, labels = (array[: attacks.num_attacked] for array in data)
     ensemble = pt.attacks.auto_attack(norm=attacks.norm, bounds=attacks.bounds)
     num_stages, stages_done = len(ensemble) * len(attacks.epsilons), 0
