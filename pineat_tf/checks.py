@@ -81,11 +81,11 @@ def check_count(name: str, value: int, minimum: int, hint: str) -> None:
         raise ValueError(f"`{name}` must be a whole number >= {minimum}. Received: {name}={value!r}. {hint}")
 
 
-def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
+def check_choice(name: str, value: Any, choices: Iterable[str | int]) -> None:
     """Raises `ValueError` with the nearest name unless `value` is one of `choices`."""
     choices = list(choices)
     if value not in choices:
-        near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.4)
+        near = difflib.get_close_matches(str(value), map(str, choices), n=1, cutoff=0.4)
         guess = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"`{name}` must be one of {choices}. Received: {name}={value!r}.{guess}")
 

@@ -42,10 +42,11 @@ _ENDLESS = (itertools.cycle, itertools.repeat, itertools.count)
 
 @dataclasses.dataclass(frozen=True)
 class Batches:
-    """Batches `(images, labels)`: `passes` begins a pass over them, of which there may be `several`."""
+    """Batches `(images, labels)` of `num` examples: `passes` begins a pass, of which there may be `several`."""
 
     passes: Callable[[], Iterator[tuple[Any, Any]]]
     several: bool = True
+    num: int | None = None  # not known
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         return self.passes()
@@ -86,7 +87,7 @@ def as_batches(
             raise ValueError(f"`{name}` never ends. Received: a PyDataset without `__len__`. Give one pass over it.")
         batches = Batches(lambda: _from_items((data[i] for i in range(data.num_batches)), batch_size, shape, name))
     elif _are_arrays(data):
-        batches = Batches(_arrays(data, batch_size, name))
+        batches = _arrays(data, batch_size, name)
     else:
         batches = _iterable(data, batch_size, shape, name)
     if several_passes and not batches.several:
@@ -94,7 +95,11 @@ def as_batches(
             f"`{name}` is passed over more than once, and a generator has one pass. Received: {type(data).__name__}. "
             "Give arrays, a `keras.utils.PyDataset`, or `tf.data.Dataset.from_generator(function, ...)`."
         )
-    return batches if max_examples is None else Batches(lambda: _first(batches, max_examples), batches.several)
+    if max_examples is None:
+        return batches
+    return Batches(
+        lambda: _first(batches, max_examples), batches.several, batches.num and min(batches.num, max_examples)
+    )
 
 
 def fit_arguments(model: keras.Model, method: Callable, args: tuple, kwargs: dict, bounds: Bounds | None) -> dict:
@@ -288,7 +293,7 @@ def _batched_items(items: Iterator, batch_size: int, shape: tuple | None, name: 
         yield tuple(np.stack(parts) for parts in zip(*group))
 
 
-def _arrays(data: Any, batch_size: int, name: str) -> Callable:
+def _arrays(data: Any, batch_size: int, name: str) -> Batches:
     images, labels, *_ = _parts(data, name)
     images, labels = _sliceable(images, name), _sliceable(labels, name)
     _check_lengths(images, labels, name)
@@ -297,7 +302,7 @@ def _arrays(data: Any, batch_size: int, name: str) -> Callable:
         for start in range(0, len(images), batch_size):
             yield tuple(np.asarray(part[start : start + batch_size]) for part in (images, labels))
 
-    return passes
+    return Batches(passes, num=len(images))
 
 
 def _first(batches: Iterable, num: int) -> Iterator[tuple]:

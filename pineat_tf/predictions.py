@@ -13,6 +13,7 @@ from pineat_tf.data import Data, as_batches
 from pineat_tf.heads import check_logits_head, class_logits
 from pineat_tf.losses import class_numbers
 from pineat_tf.pixel_scale import warn_of_scale
+from pineat_tf.progress import Bar, Verbose
 from pineat_tf.seeds import as_seed, fold
 from pineat_tf.threat import ThreatModel
 from pineat_tf.tracing import graph
@@ -77,6 +78,8 @@ class Predictor:
         batch_size: int = 256,
         max_examples: int | None = None,
         on_batch: Callable[[int], None] | None = None,
+        verbose: Verbose = 0,
+        title: str = "accuracy",
     ) -> Predictions:
         """Predicts.
 
@@ -87,6 +90,8 @@ class Predictor:
             batch_size: images a batch, where `data` is not batched.
             max_examples: how many examples to predict, the first ones; None for all.
             on_batch: called after each batch with how many images it had, e.g. to move a progress bar.
+            verbose: Keras' progress bar: "auto" or 1 for a bar, 2 for a line at the end, 0 for nothing.
+            title: what the bar calls the accuracy so far.
 
         Returns:
             Logits and labels in the order of the data.
@@ -96,13 +101,18 @@ class Predictor:
         """
         batches = as_batches(data, batch_size, network=self.network, max_examples=max_examples)
         logits, labels, seed = [], [], as_seed(seed)
+        bar, done, right = Bar(verbose, title, batches.num), 0, 0
         with data_errors_as_value_errors():
             for index, (x, y) in enumerate(batches):
                 predicted, classes = self._step(x, y)(x, y, fold(seed, index))
                 logits.append(predicted.numpy())
                 labels.append(classes.numpy())
+                done += len(logits[-1])
+                right += int(np.count_nonzero(np.argmax(logits[-1], axis=1) == labels[-1]))
+                bar.update(done, right / done)
                 if on_batch:
                     on_batch(len(logits[-1]))
+        bar.end()
         if not logits:
             raise ValueError("There are no images to predict. Received: a dataset of 0 batches, or a generator again.")
         return Predictions(np.concatenate(logits), np.concatenate(labels))
@@ -135,11 +145,17 @@ class Predictor:
 
 
 def predict_logits(
-    network: keras.Model, data: Data, *, attack: Callable | None = None, seed: Seed = 0, batch_size: int = 256
+    network: keras.Model,
+    data: Data,
+    *,
+    attack: Callable | None = None,
+    seed: Seed = 0,
+    batch_size: int = 256,
+    verbose: Verbose = 0,
 ) -> Predictions:
     """Predicts the logits of a network on data, natural or under attack; see `Predictor`.
 
     Example:
         >>> predict_logits(network, (x_test, y_test), attack=pgd(epsilon=0.1, step_size=0.0125, num_steps=20)).accuracy
     """
-    return Predictor(network, attack)(data, seed=seed, batch_size=batch_size)
+    return Predictor(network, attack)(data, seed=seed, batch_size=batch_size, verbose=verbose)

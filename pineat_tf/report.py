@@ -18,6 +18,7 @@ from pineat_tf.membership.audit import audit_predictions
 from pineat_tf.membership.results import MembershipResult
 from pineat_tf.membership.thresholds import NoiseFloor, TprAtFpr, gap_attack
 from pineat_tf.predictions import Predictions, Predictor
+from pineat_tf.progress import Verbose
 from pineat_tf.robust_accuracy import Robustness
 from pineat_tf.types import Attack, Seed
 
@@ -237,6 +238,7 @@ def evaluate(
     seed: Seed = 0,
     batch_size: int = 256,
     on_batch: Callable[[int], None] | None = None,
+    verbose: Verbose = 0,
 ) -> Report:
     """Measures accuracy, robustness and membership leakage of a network, and joins them with what it cost.
 
@@ -250,6 +252,8 @@ def evaluate(
         seed: randomness of the attack.
         batch_size: images predicted at once, where the data is arrays.
         on_batch: called after each batch with how many images it had, e.g. to move a progress bar.
+        verbose: Keras' progress bar, one a kind of input and data: "auto" or 1 for a bar, 2 for a line at the end, 0
+            for nothing.
 
     Returns:
         The record. Its membership thresholds are in-sample: compare them with its noise floor.
@@ -272,8 +276,10 @@ def evaluate(
 
     def figures(queries: str, attack: Attack | None) -> QueryFigures:
         predict = Predictor(network, attack)
+        options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "on_batch": on_batch, "verbose": verbose}
         members_seen, non_members_seen = (
-            predict(data, seed=seed, batch_size=batch_size, on_batch=on_batch) for data in (members, non_members)
+            predict(data, **options, title=f"{queries} accuracy on {name}")
+            for name, data in (("members", members), ("non-members", non_members))
         )
         return QueryFigures.from_predictions(members_seen, non_members_seen, queries)
 

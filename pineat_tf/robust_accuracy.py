@@ -19,6 +19,7 @@ from pineat_tf.evaluation_state import EvaluationState
 from pineat_tf.heads import check_logits_head, class_logits
 from pineat_tf.losses import class_numbers
 from pineat_tf.pixel_scale import warn_of_scale
+from pineat_tf.progress import Bar, Verbose
 from pineat_tf.projections import Norm, clip_to_bounds
 from pineat_tf.seeds import as_seed, fold
 from pineat_tf.serialization import identity, network_identity
@@ -26,8 +27,6 @@ from pineat_tf.statistics import Interval, clopper_pearson
 from pineat_tf.threat import FROM_ATTACK
 from pineat_tf.tracing import graph
 from pineat_tf.types import Attack, Bounds, Seed
-
-__all__ = ["Robustness", "robustness"]
 
 __all__ = ["Robustness", "robustness"]
 
@@ -148,6 +147,7 @@ def robustness(
     seed: Seed = 0,
     batch_size: int = 256,
     on_batch: Callable[[int, int], None] | None = None,
+    verbose: Verbose = 0,
 ) -> Robustness:
     """Measures robust accuracy against an ensemble of attacks, each on those images alone that are still robust.
 
@@ -172,7 +172,9 @@ def robustness(
             result and of Python.
         seed: randomness of the attacks; each batch has its own draws.
         batch_size: images attacked at once, where the data is not batched.
-        on_batch: called after each batch with how many attacked images are done and how many there are to do by now.
+        on_batch: called after each batch of an attack with how many of its images are done, of how many.
+        verbose: Keras' progress bar, one an attack and radius: "auto" or 1 for a bar, 2 for a line at the end, 0 for
+            nothing.
 
     Returns:
         The figures, by radius and attack.
@@ -192,6 +194,7 @@ def robustness(
     """
     check_count("batch_size", batch_size, 1, "It is how many images are attacked at once.")
     check_network(network)
+    Bar(verbose, "")  # rather now than after the natural images
     ensemble = make_ensemble(attacks, epsilons, norm, bounds)
     if keep_images and state_path is not None:
         raise ValueError(
@@ -199,7 +202,7 @@ def robustness(
         )
     stream = _Stream(network, data, batch_size, ensemble.bounds)
     ensemble = ensemble.fitting(stream.num_classes, len(stream.image_shape) + 1)
-    evaluation = _Evaluation(network, stream, ensemble, as_seed(seed), keep_images)
+    evaluation = _Evaluation(network, stream, ensemble, as_seed(seed), keep_images, verbose)
     found = ensemble.left_out
     if check:
         x, y = next(stream.batches())
@@ -293,10 +296,16 @@ class _Evaluation:
     """Runs the attacks one by one, and keeps who is fooled so far."""
 
     def __init__(
-        self, network: keras.Model, stream: _Stream, ensemble: Ensemble, seed: tf.Tensor, keep_images: bool
+        self,
+        network: keras.Model,
+        stream: _Stream,
+        ensemble: Ensemble,
+        seed: tf.Tensor,
+        keep_images: bool,
+        verbose: Verbose,
     ) -> None:
         self.network, self.stream, self.ensemble, self.seed = network, stream, ensemble, seed
-        self._keep_images = keep_images
+        self._keep_images, self._verbose = keep_images, verbose
         self._images: dict[float, list[np.ndarray]] = {}
         self.fooled_at, self.fooled_by = (np.full(len(stream.labels), _NEVER) for _ in range(2))
         predict = graph(self._logits, tf.TensorSpec([None, *stream.image_shape], stream.dtype))
@@ -345,6 +354,7 @@ class _Evaluation:
         robust = np.flatnonzero((self.fooled_at == _NEVER) | here)
         first = state.batches if stage == state.stage else 0
         step, done = self._compile(attack, epsilon), 0
+        bar = Bar(self._verbose, f"left by {tuple(self.ensemble.attacks)[stage[1]]} at {epsilon:g}", len(robust))
         for number, (rows, x, y) in enumerate(self.stream.rows(robust)):
             done += len(rows)
             if number >= first:
@@ -355,6 +365,7 @@ class _Evaluation:
                 for images, given in zip(self._images.get(epsilon, ()), (raw, clipped)):
                     images[lost] = given[fooled]
                 state.keep((self.fooled_at, self.fooled_by), stage, number + 1)
+            bar.update(done, float(np.mean(self.fooled_at == _NEVER)))
             if on_batch:
                 on_batch(done, len(robust))
         state.keep((self.fooled_at, self.fooled_by), (stage[0], stage[1] + 1), 0, now=True)

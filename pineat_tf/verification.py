@@ -11,6 +11,7 @@ from pineat_tf import bounds as interval_bounds
 from pineat_tf.checks import check_batch, check_network, data_errors_as_value_errors
 from pineat_tf.data import Data, as_batches
 from pineat_tf.heads import check_logits_head
+from pineat_tf.progress import Bar, Verbose
 from pineat_tf.statistics import Interval, clopper_pearson
 from pineat_tf.tracing import graph
 from pineat_tf.types import Bounds
@@ -60,6 +61,7 @@ def verify(
     *,
     bounds: Bounds | None = (0.0, 1.0),
     batch_size: int = 256,
+    verbose: Verbose = 0,
 ) -> Verification:
     """Proves robustness by interval bounds: for which images no noise within the radius changes the prediction.
 
@@ -72,6 +74,7 @@ def verify(
         epsilon: L-inf radius on the scale of the pixels, >= 0.
         bounds: range of the pixels, or None for no limits.
         batch_size: images at once, where the data is not batched.
+        verbose: Keras' progress bar: "auto" or 1 for a bar, 2 for a line at the end, 0 for nothing.
 
     Returns:
         Which images are verified.
@@ -89,14 +92,19 @@ def verify(
     """
     check_network(network)
     steps: dict[tuple, Callable] = {}
-    verified = []
+    verified: list[np.ndarray] = []
+    batches = as_batches(data, batch_size, network=network)
+    bar, done = Bar(verbose, "verified", batches.num), 0
     with data_errors_as_value_errors():
-        for x, y in as_batches(data, batch_size, network=network):
+        for x, y in batches:
             specs = tuple(tf.TensorSpec([None, *part.shape[1:]], part.dtype) for part in (x, y))
             if specs not in steps:
                 check_batch(x, y, bounds=bounds)
                 steps[specs] = _step(network, specs, check_logits_head(network, x), epsilon, bounds)
             verified.append(steps[specs](x, y).numpy())
+            done += len(verified[-1])
+            bar.update(done, sum(map(np.count_nonzero, verified)) / done)
+    bar.end()
     if not verified:
         raise ValueError("There are no images to verify. Received: a dataset of 0 batches, or a generator again.")
     return Verification(float(epsilon), np.concatenate(verified))

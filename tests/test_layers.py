@@ -16,6 +16,7 @@ LAYERS = [
     ["types", "distribution", "files"],
     ["tracing"],
     ["checks", "heads", "seeds", "serialization"],
+    ["progress"],
     ["statistics", "losses", "projections", "schedules", "accelerate"],
     ["threat", "pixel_scale"],
     ["attacks.parts"],
