@@ -85,13 +85,16 @@ def ranking(runs: pd.DataFrame) -> str:
     rest = sorted(set(range(len(points))) - set(front), key=lambda i: (points[i][0], -points[i][1]))
     audits = runs.groupby("title")["robustness"].apply(lambda found: [one for one in found if one])
     attacked = ["AutoAttack"] * any(map(len, audits))
-    lines = [
-        ("rank", "method", "seeds", "A_test", "R_test", *attacked, "P_MAX", "forward passes", "beaten by"),
-    ]
+    verified = [name for name in tables.VERIFIED if name in estimates]
+    titles = ("A_test", "R_test", *attacked, *(tables.VERIFIED[name] for name in verified), "P_MAX", "forward passes")
+    lines = [("rank", "method", "seeds", *titles, "beaten by")]
     for rank, i in enumerate([*front, *rest], start=1):
         title = estimates.index[i]
         beaten_by = [str(place) for place, j in enumerate(front, start=1) if _beats(points[j], points[i])]
-        cells = [tables.cell(name, estimates.loc[title, name]) for name in ("a_test", "r_test", "p_max", "forwards")]
+        cells = [
+            tables.cell(name, estimates.loc[title, name])
+            for name in ("a_test", "r_test", *verified, "p_max", "forwards")
+        ]
         if attacked:
             cells.insert(2, _left(audits[title]))
         lines.append((str(rank), title, str(len(seeds[title].split())), *cells, ", ".join(beaten_by) or "none"))

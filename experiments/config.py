@@ -16,6 +16,7 @@ from pineat_tf.checks import check_choice, check_count, check_positive, check_sh
 from pineat_tf.types import Ratio
 
 ATTACKS = ("pgd", "pgd_l2", "dist", "wrm_l2", "diff", "fgsm_rs", "n_fgsm", "free")
+OBJECTIVES = ("", "ibp", "mtl_ibp", "cc_ibp", "sabr")
 PAPER_DATASETS = ("", "fmnist", "cifar10")
 STRATEGIES = ("none", "mirrored", "multi_worker")
 VARIANTS = ("natural", "original", "advnat", "advran", "advsign", "pineat")
@@ -119,6 +120,20 @@ class ExperimentConfig:
     trades_detach: bool = option(
         True, "Keep diff's divergence from changing the natural prediction, as in [20].", paper="attack"
     )
+    objective: str = option(
+        "",
+        "Loss of an update; empty for that of the attack: TRADES for diff, else cross-entropy.",
+        OBJECTIVES,
+        needs_attack=True,
+        paper="default",
+    )
+    ibp_natural_weight: float = option(
+        0.5, "Share of the natural cross-entropy after the ramp, with interval bounds.", share=True
+    )
+    ibp_ramp: tuple[float, ...] = option(
+        (), "Shares of the training after which the radius of interval bounds begins to grow and is reached."
+    )
+    ibp_share: float = option(0.5, "Of the bounds in mtl_ibp and cc_ibp, of the radius in sabr; above 0.", share=True)
     rs_bounds: str = option(
         "paper",
         "Keep reverse-symmetry examples in the ball, or in the pixel range too (valid).",
@@ -192,11 +207,14 @@ class ExperimentConfig:
     eval_precision: str = option(
         "", "Of the layers; empty for that of training.", ("", *networks.PRECISIONS), scope="evaluation"
     )
+    verify: bool = option(
+        False, "Prove robustness of the test images at that radius as well, by interval bounds.", scope="evaluation"
+    )
 
     # Results
     output_dir: str = option(
-        "runs/{dataset}-{attack}-{variant}-{ratio}-seed{seed}",
-        "Run directory; names of flags in braces are filled in.",
+        "runs/{dataset}-{method}-{variant}-{ratio}-seed{seed}",
+        "Run directory; names of flags in braces are filled in, and {method}: the attack with what is added to it.",
         scope="run",
     )
     overwrite: bool = option(
@@ -213,6 +231,7 @@ class ExperimentConfig:
             _check_field(field, getattr(self, field.name))
         Ratio.parse(self.ratio)
         self.rounds  # noqa: B018 (raises if there is none)
+        _check_ramp("ibp_ramp", self.ibp_ramp)
         if self.attack == "free" and self.variant != "natural":
             self._check_free()
         schedules.piecewise_learning_rate(self.boundaries, self.learning_rates)
@@ -241,6 +260,11 @@ class ExperimentConfig:
         return fixed.get(self.variant, ratio)
 
     @property
+    def method(self) -> str:
+        """What is trained by, in words: the attack and what is added to it."""
+        return " ".join(filter(None, (self.attack, self.objective)))
+
+    @property
     def scaled_updates(self) -> int:
         """Updates of the training."""
         return round(self.updates * self.schedule_scale)
@@ -255,11 +279,16 @@ class ExperimentConfig:
         """Updates after which the next learning rate holds."""
         return tuple(round(boundary * self.schedule_scale) for boundary in self.boundaries)
 
+    def updates_of(self, ramp: tuple[float, ...]) -> tuple[int, int]:
+        """A ramp of shares of the training in updates."""
+        begin, end = (round(share * self.scaled_updates) for share in ramp or (0.0, 0.0))
+        return begin, end
+
     @property
     def run_dir(self) -> str:
         """The output directory with its names filled in."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        values["ratio"] = str(self.round_ratio).replace("/", "-")
+        values |= {"ratio": str(self.round_ratio).replace("/", "-"), "method": self.method.replace(" ", "-")}
         try:
             for _, name, form, _ in string.Formatter().parse(self.output_dir):
                 if re.search(r"\d{4}|{", form or "") or "." in (name or ""):
@@ -287,6 +316,14 @@ def names(**says: Any) -> tuple[str, ...]:
     """The names of the fields that say so of themselves, as in `names(scope="run")`."""
     fields = dataclasses.fields(ExperimentConfig)
     return tuple(field.name for field in fields if says.items() <= field.metadata.items())
+
+
+def _check_ramp(name: str, ramp: tuple[float, ...]) -> None:
+    if ramp and not (len(ramp) == 2 and 0.0 <= ramp[0] <= ramp[1] <= 1.0):
+        raise ValueError(
+            f"`{name}` must be two rising shares of the training, or empty. Received: {name}={ramp!r}. Give e.g. "
+            "0.1,0.5."
+        )
 
 
 def _check_field(field: dataclasses.Field, value: Any) -> None:

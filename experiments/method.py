@@ -139,7 +139,7 @@ def trainer(config: ExperimentConfig, network: keras.Model) -> pt.AdversarialTra
     if _is_free(config):
         model = pt.FreeAdversarialTraining(network, epsilon=config.epsilon, batch_size=config.batch_size, **options)
     else:
-        options |= {"attack": attack(config), "generation": config.generation, "order": config.order}
+        options |= {"attack": _training_attack(config), "generation": config.generation, "order": config.order}
         model = (
             _taught(config, network, options) if config.teacher_share else pt.AdversarialTraining(network, **options)
         )
@@ -162,14 +162,22 @@ class RoundCost:
     forwards: int
 
 
+_UPDATES = {"trades": (6, 3), "ibp": (10, 9), "mtl_ibp": (12, 9), "cc_ibp": (12, 9), "sabr": (10, 9)}
+"""Passes of an update by an example and by the natural image, by objective; bounds cost twice a network's."""
+
+
 def round_cost(config: ExperimentConfig) -> RoundCost:
     """Counts a round's passes: n attacks, n + m updates (cost model in docs/paper.md)."""
     n, m = config.round_ratio
-    steps, is_diff = 0 if _is_free(config) else attack(config).num_steps, config.attack == "diff"
+    made_by = None if _is_free(config) else _training_attack(config)
+    steps = made_by.num_steps if made_by else 0
+    one_attack = 2 * steps + (1 if made_by and config.attack == "diff" else 0)
     taught = 1 if config.teacher_share else 0
-    update = (6 if is_diff else 3) + taught
-    companion = 3 + taught if config.variant in ("natural", "advnat") else update
-    one_attack = 2 * steps + (1 if is_diff else 0)
+    objective = "" if config.variant == "natural" else config.objective or ("trades" * (config.attack == "diff"))
+    of_example, of_natural = _UPDATES.get(objective, (3, 3))
+    natural_example = made_by is None and not _is_free(config)
+    update = (of_natural if natural_example else of_example) + taught
+    companion = (of_natural if config.variant in ("natural", "advnat") else of_example) + taught
     return RoundCost(gradients=n * (steps + 1) + m, forwards=n * (one_attack + update) + m * companion)
 
 
@@ -195,8 +203,24 @@ def _is_free(config: ExperimentConfig) -> bool:
     return config.attack == "free" and config.variant != "natural"
 
 
+_MIXTURES = {"ibp": "none", "mtl_ibp": "loss", "cc_ibp": "logits", "sabr": "small_box"}
+
+
+def _training_attack(config: ExperimentConfig) -> pt.attacks.GradientAttack | None:
+    """The attack of a round; None where nothing looks at its examples."""
+    return None if config.objective == "ibp" and config.variant != "pineat" else attack(config)
+
+
 def _objective(config: ExperimentConfig) -> Callable:
     smoothing = {"label_smoothing": config.label_smoothing}
+    if config.objective and config.variant != "natural":
+        return pt.objectives.IntervalBounds(
+            epsilon=config.epsilon,
+            natural_weight=config.ibp_natural_weight,
+            ramp=config.updates_of(config.ibp_ramp),
+            mixture=_MIXTURES[config.objective],
+            share=config.ibp_share,
+        )
     if config.attack == "diff" and config.variant != "natural":
         return pt.objectives.Trades(beta=config.trades_beta, detach_natural=config.trades_detach, **smoothing)
     return pt.objectives.CrossEntropy(**smoothing)

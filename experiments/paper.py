@@ -66,12 +66,14 @@ def results_table(results: Sequence[tuple[ExperimentConfig, dict]]) -> str:
     Args:
         results: configs with the contents of their metrics.json.
     """
-    lines = [("", *COLUMNS.values())]
+    verified = {"v_test": "V_test"} if any(config.verify for config, _ in results) else {}
+    columns = COLUMNS | verified
+    lines = [("", *columns.values())]
     for config, metrics in results:
-        lines.append((label(config, metrics["data"]["name"]), *(_cell(name, metrics[name]) for name in COLUMNS)))
+        lines.append((label(config, metrics["data"]["name"]), *(_cell(name, metrics.get(name)) for name in columns)))
         row = paper_row(config)
         if row:
-            lines.append(("  in the paper, at full scale", *(_cell(name, row[name]) for name in COLUMNS)))
+            lines.append(("  in the paper, at full scale", *(_cell(name, row.get(name)) for name in columns)))
     width = max(len(line[0]) for line in lines)
     table = "\n".join(f"{line[0]:{width}}" + "".join(f"{cell:>9}" for cell in line[1:]) for line in lines)
     floors = sorted({(m["noise_floor"]["mean"], m["noise_floor"]["upper_95"]) for _, m in results})
@@ -84,7 +86,7 @@ def label(config: ExperimentConfig, data_name: str) -> str:
     if config.variant == "natural":
         return f"{data_name} natural"
     ratio = "" if config.variant == "original" else f"-{config.round_ratio}"
-    return f"{data_name} {config.attack} {config.variant}{ratio}"
+    return f"{data_name} {config.method} {config.variant}{ratio}"
 
 
 @functools.cache

@@ -116,7 +116,8 @@ def watch(
 def evaluate(session: Session) -> Evaluation:
     """Predicts members and non-members, natural and attacked, and judges the predictions."""
     begun, config, data = time.monotonic(), session.config, session.data
-    network = pt.accelerate.compute_twin(_in_evaluation_precision(session))
+    of_precision = _in_evaluation_precision(session)
+    network = pt.accelerate.compute_twin(of_precision)
     attacks = {"natural": None, "adversarial": method.evaluation_attack(config)}
     splits = {"train": data.train, "test": data.test}
     predictions: dict[str, dict] = {}
@@ -132,7 +133,14 @@ def evaluate(session: Session) -> Evaluation:
         queries: pt.report.QueryFigures.from_predictions(by_split["train"], by_split["test"], queries)
         for queries, by_split in predictions.items()
     }
-    return Evaluation(predictions, pt.Report(**figures), time.monotonic() - begun)
+    verification = None
+    if config.verify:
+        images = tuple(data.test)
+        verification = pt.verify(of_precision, images, config.evaluation_epsilon, batch_size=config.eval_batch_size)
+        robust = figures["adversarial"].test_accuracy
+        pt.verification.check_not_below_proof(of_precision, attacks["adversarial"], robust, verification)
+    report = pt.Report(**figures, verification=verification)
+    return Evaluation(predictions, report, time.monotonic() - begun)
 
 
 def write(session: Session, evaluation: Evaluation, directory: pathlib.Path, seconds: float) -> dict:

@@ -82,7 +82,7 @@ def tidy(runs: Sequence[Mapping[str, Any]], configs: Sequence[ExperimentConfig])
         attack by which it leaks more), "minutes" of training, and passes over 100 images each: "gradient_passes" and
         "forwards".
     """
-    frame = pd.DataFrame(list(runs))
+    frame = pd.DataFrame([{"v_test": math.nan, **run} for run in runs])
     if frame.empty:
         return frame
     images = frame["flags.batch_size"] / _BATCH
@@ -256,11 +256,12 @@ def _parsed(name: str, text: str) -> Any:
 
 def _check(run: Mapping[str, Any]) -> None:
     """Raises `ValueError`, which names the field, unless all that tables, pages and comparisons read is there."""
-    for name in (*SHARES, *_COUNTS, "seconds.training", "flags.seed", "flags.batch_size"):
+    verified = ("v_test",) if "v_test" in run else ()
+    for name in (*SHARES, *verified, *_COUNTS, "seconds.training", "flags.seed", "flags.batch_size"):
         value = run.get(name)
         if not is_number(value):
             raise ValueError(f"its {name} is no finite number" if value is not None else f"it lacks {name}")
-        if name in SHARES and not 0 <= value <= 1:
+        if name in (*SHARES, *verified) and not 0 <= value <= 1:
             raise ValueError(f"its {name} is no share")
         if name in _COUNTS and not 0 < value < _MOST or name == "seconds.training" and not 0 <= value < _MOST:
             raise ValueError(f"its {name} is out of range")

@@ -51,7 +51,7 @@ class Difference(NamedTuple):
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """The mean of values of independent seeds, with its interval.
+    """The mean of values of independent seeds, with its interval; NaN where one of them is.
 
     Raises:
         ValueError: if there is no value.
@@ -64,8 +64,8 @@ def estimate(values: Sequence[float]) -> Estimate:
     if not values.size:
         raise ValueError("A mean needs at least one value. Received: none.")
     mean = float(values.mean())
-    if values.size == 1:
-        return Estimate(mean, None, None, None, 1)
+    if values.size == 1 or np.isnan(mean):
+        return Estimate(mean, None, None, None, values.size)
     sd = float(values.std(ddof=1))
     half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, values.size - 1)) * sd / np.sqrt(values.size)
     return Estimate(mean, sd, float(mean - half), float(mean + half), values.size)

@@ -171,7 +171,7 @@ class ShuffledSigns(InBall):
     def __call__(
         self, x: tf.Tensor, adversarial: Sequence[tf.Tensor], *, num: int, seed: Seed = 0
     ) -> tuple[tf.Tensor, ...]:
-        _check_mirrors(adversarial)
+        _check_mirrors(x, adversarial)
         if not num:
             return ()
         precise, noise = _noise(x, adversarial)
@@ -220,7 +220,7 @@ class ReverseSymmetry(InBallAndRange):
     def __call__(
         self, x: tf.Tensor, adversarial: Sequence[tf.Tensor], *, num: int, seed: Seed = 0
     ) -> tuple[tf.Tensor, ...]:
-        _check_mirrors(adversarial)
+        _check_mirrors(x, adversarial)
         if not num:
             return ()
         if self.keep_in_range:
@@ -261,9 +261,9 @@ def _companion(value: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     return tf.stop_gradient(rounded_towards(value, tf.convert_to_tensor(x)))
 
 
-def _check_mirrors(adversarial: Sequence[tf.Tensor]) -> None:
-    if not adversarial:
+def _check_mirrors(x: tf.Tensor, adversarial: Sequence[tf.Tensor]) -> None:
+    if not adversarial or any(x_adv is x for x_adv in adversarial):
         raise ValueError(
-            "Reverse-symmetry examples mirror adversarial ones, of which there are none. Use a ratio n/m with "
-            "n >= 1, or `NaturalCompanions()` for natural training (ratio 0/1)."
+            "Reverse-symmetry examples mirror adversarial ones, of which there are none. Give an attack and a ratio "
+            "n/m with n >= 1, or `NaturalCompanions()` for natural training (ratio 0/1)."
         )

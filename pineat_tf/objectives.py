@@ -101,7 +101,7 @@ class IntervalBounds(InBallAndRange):
     """Trains networks whose robustness can be proved, by interval bounds (IBP), alone or mixed with an attack.
 
     The worst case is the cross-entropy of `-margins`, the logits that an image of the ball might have at worst. Alone
-    (`mixture="none"`) it needs no attack: give natural companions and the ratio 0/1. With an attack, at ratio 1/0:
+    (`mixture="none"`) it needs no attack: `attack=None`, whose adversarial examples are the images. With an attack:
 
     - "loss" (MTL-IBP): `share` of the worst case plus the rest of the cross-entropy of the adversarial example.
     - "logits" (CC-IBP): the cross-entropy of `share` of the worst case's logits plus the rest of the example's.
@@ -122,9 +122,7 @@ class IntervalBounds(InBallAndRange):
         >>> model = AdversarialTraining(
         ...     network,
         ...     attack=None,
-        ...     objective=IntervalBounds(epsilon=0.1, ramp=(10, 50)),
-        ...     companions=NaturalCompanions(),
-        ...     ratio="0/1")
+        ...     objective=IntervalBounds(epsilon=0.1, ramp=(10, 50)))
 
     Reference:
         Gowal et al., "On the effectiveness of interval bound propagation", 2018, eq. (12); De Palma et al., "Expressive
@@ -153,6 +151,11 @@ class IntervalBounds(InBallAndRange):
             )
         if not 0 < self.share <= 1:
             raise ValueError(f"`share` must be in (0, 1]. Received: share={self.share!r}. Give e.g. 0.5.")
+
+    @property
+    def needs_attack(self) -> bool:
+        """Whether it looks at adversarial examples."""
+        return self.mixture != "none"
 
     def __call__(
         self, logits_fn: LogitsFn | TrainingLogits, x_nat: tf.Tensor, x: tf.Tensor, y: tf.Tensor

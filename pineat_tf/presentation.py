@@ -23,6 +23,8 @@ __all__ = [
 GLOSSARY = {
     "A_train, A_test": "accuracy on members (the training data) and on non-members",
     "R_train, R_test": "accuracy on the same examples under the attack of the report",
+    "V_test": "share of the non-members that are proved to be classified correctly under every noise of a radius; no "
+    "attack of it leaves less",
     "P_Enat, P_Eadv": "how often the best threshold on the cross-entropy of natural or attacked examples is right "
     "about who was a member, where half are; chosen on the scores that it is judged on (in-sample)",
     "P_MAX": "the larger of the two",
@@ -49,6 +51,10 @@ def verdict(report: Any) -> str:
         parts.append(verdict_of_robustness(report.robustness))
     elif report.adversarial is not None:
         parts.append(f"accuracy under attack {_share(report.adversarial.test_accuracy, non_members)}")
+    if report.verification is not None:
+        low, high = report.verification.interval()
+        proved = f"verified accuracy {report.verification.accuracy:.3f} [{low:.3f}, {high:.3f}]"
+        parts.append(f"{proved} at linf radius {report.verification.epsilon:g}")
     band = floor_of_p_max(report)
     if report.p_max > band:
         found = f"above the 95 % band of no leakage ({band:.4f}): a leak is shown"
@@ -77,6 +83,8 @@ def untested(report: Any) -> list[str]:
         missing.append("robustness: no attack was given")
     if report.robustness is None:
         missing.append("stronger attacks than that of the report: see `robustness` with `attacks.auto_attack()`")
+    if report.verification is None:
+        missing.append("proofs of robustness: see `verify`")
     missing.append("attackers with shadow models (LiRA, RMIA), which find more than thresholds do: see `membership`")
     missing.append("whether members and non-members are alike: data sets drawn apart look like a leak")
     return missing

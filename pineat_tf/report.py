@@ -20,19 +20,10 @@ from pineat_tf.membership.thresholds import NoiseFloor, TprAtFpr, gap_attack
 from pineat_tf.predictions import Predictions, Predictor
 from pineat_tf.progress import Verbose
 from pineat_tf.robust_accuracy import Robustness
+from pineat_tf.threat import ThreatModel
 from pineat_tf.types import Attack, Seed
-
-__all__ = [
-    "SCHEMA_VERSION",
-    "Markdown",
-    "QueryFigures",
-    "Report",
-    "evaluate",
-    "markdown_table",
-    "quoted",
-    "rate_cell",
-    "schema",
-]
+from pineat_tf.verification import Verification, check_not_below_proof
+from pineat_tf.verification import verify as verified
 
 __all__ = [
     "Markdown",
@@ -100,6 +91,7 @@ class Report:
     Attributes:
         natural: figures of natural inputs (A_train, A_test, P_Enat).
         adversarial: figures of adversarial inputs (R_train, R_test, P_Eadv), or None if there was no attack.
+        verification: which non-members are proved to withstand every noise of a radius (V_test), or None.
         robustness: what an ensemble of attacks left of the accuracy, or None if it was not measured.
         cost: what training cost, by names of the caller's, e.g. "forward_passes"; may be empty.
 
@@ -112,6 +104,7 @@ class Report:
 
     natural: QueryFigures
     adversarial: QueryFigures | None
+    verification: Verification | None = None
     robustness: Robustness | None = None
     cost: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
@@ -135,8 +128,9 @@ class Report:
         """Converts the record to JSON's own types; what an attack would have given is None without one.
 
         The figures of the paper's Table 1 have its column names: `a_train`, `a_test`, `r_train`, `r_test`,
-        `p_e_nat`, `p_e_adv`, `p_max`. Beside them `gap_nat`, `gap_adv`, `noise_floor`, `membership` (a list of
-        `MembershipResult.to_dict()`), `robustness` (`Robustness.to_dict()`) and `cost`. `schema` describes it.
+        `p_e_nat`, `p_e_adv`, `p_max`. Beside them `v_test`, `verification` (`Verification.to_dict()`), `gap_nat`,
+        `gap_adv`, `noise_floor`, `membership` (a list of `MembershipResult.to_dict()`), `robustness`
+        (`Robustness.to_dict()`) and `cost`. `schema` describes it.
         """
         natural, adversarial = self.natural, self.adversarial
         return {
@@ -145,6 +139,7 @@ class Report:
             "a_test": natural.test_accuracy,
             "r_train": adversarial and adversarial.train_accuracy,
             "r_test": adversarial and adversarial.test_accuracy,
+            "v_test": self.verification and self.verification.accuracy,
             "p_e_nat": natural.p_e,
             "p_e_adv": adversarial and adversarial.p_e,
             "p_max": self.p_max,
@@ -152,6 +147,7 @@ class Report:
             "gap_adv": adversarial and adversarial.gap,
             "noise_floor": self.noise_floor._asdict(),
             "membership": [result.to_dict() for figures in self._queries() for result in figures.membership],
+            "verification": self.verification and self.verification.to_dict(),
             "robustness": self.robustness and self.robustness.to_dict(),
             "cost": dict(self.cost),
         }
@@ -189,6 +185,7 @@ class Report:
             ("", "natural", "adversarial"),
             self._row("accuracy on members: A_train, R_train", lambda f: _cell(f.train_accuracy)),
             self._row("accuracy on non-members: A_test, R_test", lambda f: _cell(f.test_accuracy)),
+            *self._verified_row(),
             self._row("gap attack", lambda f: _cell(f.gap)),
             *self._signal_rows("cross_entropy", "cross-entropy threshold: P_Enat, P_Eadv (in-sample)"),
             *self._signal_rows("confidence", "confidence threshold of [20] (in-sample)"),
@@ -197,6 +194,12 @@ class Report:
         ]
         costs = [(f"cost: {name}", f"{value:,}", "") for name, value in self.cost.items()]
         return rows + self._robustness_rows() + costs
+
+    def _verified_row(self) -> list[tuple[str, str, str]]:
+        if self.verification is None:
+            return []
+        title = f"verified accuracy on non-members, linf radius {self.verification.epsilon:g}: V_test"
+        return [(title, "", _cell(self.verification.accuracy))]
 
     def _robustness_rows(self) -> list[tuple[str, str, str]]:
         """The accuracy that the ensemble leaves at each radius, with its exact 95 % interval."""
@@ -233,6 +236,7 @@ def evaluate(
     members: Data,
     non_members: Data,
     attack: Attack | None = None,
+    verify: float | None = None,
     robustness: Robustness | None = None,
     cost: Mapping[str, float] | None = None,
     seed: Seed = 0,
@@ -247,6 +251,8 @@ def evaluate(
         members: its training data: arrays, or a finite dataset; see `pineat_tf.data`. Weights of examples are ignored.
         non_members: data that it was not trained on.
         attack: what robustness is measured against; None measures natural inputs only.
+        verify: L-inf radius within which robustness of the non-members is proved as well (`verify`), in the pixel
+            range of the attack, or [0, 1] without one; None proves nothing.
         robustness: of this network against stronger attacks, from `pineat_tf.robustness`, to stand in the record.
         cost: what its training cost, finite numbers by name, to stand in the record.
         seed: randomness of the attack.
@@ -260,6 +266,7 @@ def evaluate(
 
     Raises:
         ValueError: if the network's outputs are probabilities, or images or labels are not as they must be.
+        RuntimeError: if the attack leaves a smaller accuracy than is proved, by which one of them is wrong.
 
     Example:
         >>> attack = pgd(epsilon=0.1, step_size=0.0125, num_steps=20, random_start=False)
@@ -272,7 +279,8 @@ def evaluate(
     if attack is not None:
         check_attack("attack", attack)
     for name, data in (("members", members), ("non_members", non_members)):
-        as_batches(data, batch_size, network=network, several_passes=attack is not None, name=name)
+        several_passes = attack is not None or (verify is not None and name == "non_members")
+        as_batches(data, batch_size, network=network, several_passes=several_passes, name=name)
 
     def figures(queries: str, attack: Attack | None) -> QueryFigures:
         predict = Predictor(network, attack)
@@ -283,9 +291,19 @@ def evaluate(
         )
         return QueryFigures.from_predictions(members_seen, non_members_seen, queries)
 
+    natural = figures("natural", None)
+    adversarial = figures("adversarial", attack) if attack is not None else None
+    verification = None
+    if verify is not None:
+        bounds = ThreatModel.of(attack).bounds
+        limits = (0.0, 1.0) if isinstance(bounds, str) else bounds
+        verification = verified(network, non_members, verify, bounds=limits, batch_size=batch_size)
+    if attack is not None and adversarial and verification:
+        check_not_below_proof(network, attack, adversarial.test_accuracy, verification)
     return Report(
-        natural=figures("natural", None),
-        adversarial=figures("adversarial", attack) if attack is not None else None,
+        natural=natural,
+        adversarial=adversarial,
+        verification=verification,
         robustness=robustness,
         cost=dict(cost or {}),
     )

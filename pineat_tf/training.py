@@ -46,7 +46,8 @@ class AdversarialTraining(keras.Model):
     Args:
         network: gives logits of shape `(batch, num_classes)`, or one logit or sigmoid an image for two classes.
         attack: generates adversarial examples, called as `attack(logits_fn, x, y, seed=...)` with the network in
-            inference mode. May be None with ratio 0/m.
+            inference mode. May be None with ratio 0/m, and for an objective that looks at no adversarial examples
+            (`needs_attack` is False), where the images stand in their place.
         objective: loss of one update.
         companions: what stands beside the adversarial examples. Their radius, norm and pixel range are the attack's
             where they are not set, and may not contradict it.
@@ -276,6 +277,8 @@ class AdversarialTraining(keras.Model):
     def generate(self, index: int, x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Makes the adversarial example of a number by the weights as they are."""
         attack = self.attacks[index]
+        if attack is None:
+            return x
 
         def attacked(x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
             return tf.stop_gradient(attack(self._inference_logits, x, y, seed=seed))
@@ -350,11 +353,11 @@ class AdversarialTraining(keras.Model):
             self._head = head_of(self.network, x)
         return self._head or Head(None, "")
 
-    def _attacks_of_a_round(self) -> tuple[Attack, ...]:
+    def _attacks_of_a_round(self) -> tuple[Attack | None, ...]:
         attack, num = self.attack, self.ratio.num_adversarial
         if not num:
             return ()
-        if attack is None:
+        if attack is None and getattr(self.objective, "needs_attack", True):
             raise ValueError(
                 f"Ratio {self.ratio} needs an attack. Received: attack=None. Give e.g. `attacks.pgd("
                 "epsilon=8/255, step_size=2/255, num_steps=10)`, or ratio '0/1' for natural training."

@@ -13,10 +13,11 @@ from pineat_tf.data import Data, as_batches
 from pineat_tf.heads import check_logits_head
 from pineat_tf.progress import Bar, Verbose
 from pineat_tf.statistics import Interval, clopper_pearson
+from pineat_tf.threat import ThreatModel
 from pineat_tf.tracing import graph
-from pineat_tf.types import Bounds
+from pineat_tf.types import Attack, Bounds
 
-__all__ = ["Verification", "verify"]
+__all__ = ["Verification", "check_not_below_proof", "verify"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,6 +26,7 @@ class Verification:
 
     Attributes:
         epsilon: L-inf radius, on the scale of the pixels.
+        bounds: the range that pixels stay in, or None for no limits.
         verified: for each image whether it is classified correctly at every point of the ball. Booleans of shape
             `(num,)`. False says that there is no proof, and not that there is an adversarial example.
 
@@ -33,6 +35,7 @@ class Verification:
     """
 
     epsilon: float
+    bounds: Bounds | None
     verified: np.ndarray
 
     @property
@@ -48,6 +51,7 @@ class Verification:
         """The record in JSON's own types: radius, accuracy, its 95 % interval and the number of images."""
         return {
             "epsilon": self.epsilon,
+            "bounds": self.bounds and list(self.bounds),
             "accuracy": self.accuracy,
             "interval": list(self.interval()),
             "num_examples": len(self.verified),
@@ -107,7 +111,34 @@ def verify(
     bar.end()
     if not verified:
         raise ValueError("There are no images to verify. Received: a dataset of 0 batches, or a generator again.")
-    return Verification(float(epsilon), np.concatenate(verified))
+    return Verification(float(epsilon), bounds and (float(bounds[0]), float(bounds[1])), np.concatenate(verified))
+
+
+def check_not_below_proof(
+    network: keras.Model, attack: Attack, robust_accuracy: float, verification: Verification
+) -> None:
+    """Checks that an attack leaves at least what is proved, where it keeps to the ball and the range of the proof.
+
+    A proof is about the weights in float32, so that networks that compute in another precision are not held to it.
+
+    Raises:
+        RuntimeError: if the attack leaves less, which contradicts a theorem: bounds or attack are wrong.
+
+    Example:
+        >>> check_not_below_proof(network, attack, 0.7, verify(network, (x, y), attack.epsilon))
+    """
+    threat = ThreatModel.of(attack)
+    inside = threat.epsilon is not None and threat.epsilon <= verification.epsilon * (1 + 1e-6)
+    limits = verification.bounds
+    if limits is not None:
+        inside = inside and threat.limits is not None and limits[0] <= threat.limits[0] <= threat.limits[1] <= limits[1]
+    computes_in = {layer.compute_dtype for layer in (network, *network.layers)}
+    if inside and computes_in <= {"float32", "float64"} and robust_accuracy < verification.accuracy:
+        raise RuntimeError(
+            f"An attack left an accuracy of {robust_accuracy:.6f} on images of which {verification.accuracy:.6f} are "
+            f"proved to withstand every noise of L-inf radius {verification.epsilon:g}. Received: attack={attack!r}. A "
+            "layer's rule in `pineat_tf.bounds`, or the attack, is wrong; please report it."
+        )
 
 
 def _step(

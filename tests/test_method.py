@@ -203,6 +203,11 @@ class Counter(keras.layers.Layer):
         return counted(x)
 
 
+@pt.bounds.rule(Counter)
+def _ends_of_a_box(layer, box):
+    return box.map(layer)  # both ends, as layers with weights take centre and radius
+
+
 class CountedNetwork:
     """A network that counts its passes, in eager mode.
 
@@ -264,6 +269,28 @@ def test_the_cost_of_a_round_is_that_of_the_cost_model_and_of_the_running_code(
     attack, variant, ratio, gradients, forwards, generation, batch
 ):
     fields = config(attack=attack, variant=variant, ratio=ratio, num_steps=8, generation=generation)
+    assert method.round_cost(fields) == method.RoundCost(gradients=gradients, forwards=forwards)
+    counted = CountedNetwork()
+    model = method.trainer(fields, counted.network)
+    counted.reset()
+    model.train_step(batch)
+    assert counted.attack_gradients + int(model.optimizer.iterations) == gradients
+    assert counted.forward_units == forwards
+
+
+MIXED = [
+    ("ibp", "original", "1/0", 1, 9),  # natural prediction 3, bounds twice that
+    ("mtl_ibp", "original", "1/0", 9, 16 + 3 + 3 + 6),
+    ("cc_ibp", "original", "1/0", 9, 28),
+    ("sabr", "original", "1/0", 9, 16 + 3 + 1 + 6),  # the example's prediction is for metrics only
+    ("mtl_ibp", "pineat", "2/1", 2 * 9 + 1, 2 * 28 + 12),
+    ("mtl_ibp", "advnat", "1/1", 10, 28 + 9),
+]
+
+
+@pytest.mark.parametrize("objective, variant, ratio, gradients, forwards", MIXED)
+def test_the_cost_of_other_objectives_is_counted(objective, variant, ratio, gradients, forwards, batch):
+    fields = config(objective=objective, variant=variant, ratio=ratio, num_steps=8)
     assert method.round_cost(fields) == method.RoundCost(gradients=gradients, forwards=forwards)
     counted = CountedNetwork()
     model = method.trainer(fields, counted.network)

@@ -1,14 +1,17 @@
 """The joint record: its schema, its tables, and what stands in it."""
 
+import dataclasses
 import json
 
 import jsonschema
+import keras
 import numpy as np
 import pytest
 
 import pineat_tf as pt
 from pineat_tf import presentation
 from pineat_tf.statistics import clopper_pearson
+from pineat_tf.verification import check_not_below_proof
 
 ATTACK = pt.attacks.pgd(epsilon=0.2, step_size=0.1, num_steps=3)
 
@@ -19,7 +22,9 @@ def reports(network, images, labels):
     attacks = {"pgd": lambda epsilon: pt.attacks.pgd(epsilon=epsilon, step_size=epsilon, num_steps=1)}
     robustness = pt.robustness(network, data, attacks, epsilons=[0.1, 0.2], check=False)
     halves = {"members": (images[:5], labels[:5]), "non_members": (images[5:], labels[5:])}
-    whole = pt.evaluate(network, **halves, attack=ATTACK, robustness=robustness, cost={"forward_passes": 1234.5})
+    whole = pt.evaluate(
+        network, **halves, attack=ATTACK, verify=0.2, robustness=robustness, cost={"forward_passes": 1234.5}
+    )
     return whole, pt.evaluate(network, **halves)
 
 
@@ -47,6 +52,59 @@ def test_robustness_and_cost_stand_in_record_and_tables(reports):
     assert f"{accuracy:.4f} [" in row
     assert "cost: forward_passes" in text and "1,234.5" in text and "| cost: forward_passes |" in whole.to_markdown()
     assert bare.to_dict()["robustness"] is None and "- linf radius" not in bare.to_text()
+
+
+def test_what_is_proved_stands_beside_what_an_attack_leaves(network, images, labels):
+    sure = np.asarray(network(images)).argmax(axis=1)
+    report = pt.evaluate(
+        network, members=(images, sure), non_members=(images, sure), attack=dataclasses.replace(ATTACK), verify=1e-3
+    )
+    verified = pt.verify(network, (images, sure), 1e-3)
+    assert report.verification.accuracy == verified.accuracy == report.to_dict()["v_test"] > 0.5
+    low, high = verified.interval()
+    sentence = f"verified accuracy {verified.accuracy:.3f} [{low:.3f}, {high:.3f}] at linf radius 0.001"
+    assert sentence in report.verdict()
+    (row,) = [line for line in report.to_text().splitlines() if "V_test" in line]
+    assert row.split()[-1] == f"{verified.accuracy:.4f}" and "<b>V_test</b>" in report._repr_html_()
+    assert (
+        "proofs" not in report.to_text()
+        and "proofs" in pt.evaluate(network, members=(images, sure), non_members=(images, sure)).to_text()
+    )
+
+
+@pytest.mark.parametrize(
+    "change, contradicts",
+    [
+        ({}, True),
+        ({"epsilon": 0.01}, True),  # of a smaller ball
+        ({"epsilon": 0.2}, False),
+        ({"bounds": None}, False),
+        ({"bounds": (0.1, 0.9)}, True),
+        ({"norm": "l2"}, True),  # its ball is inside
+    ],
+)
+def test_an_attack_that_leaves_less_than_is_proved_is_an_error(network, images, labels, change, contradicts):
+    attack = pt.attacks.pgd(**{"epsilon": 0.1, "step_size": 0.1, "num_steps": 1} | change)
+    proved = pt.Verification(0.1, (0.0, 1.0), np.array([True, True, False, True]))
+    check_not_below_proof(network, attack, 0.75, proved)
+    if contradicts:
+        with pytest.raises(RuntimeError, match="0.700000 .* 0.750000"):
+            check_not_below_proof(network, attack, 0.7, proved)
+    else:
+        check_not_below_proof(network, attack, 0.7, proved)
+
+
+def test_what_is_proved_of_float32_does_not_bind_half_precision(images):
+    proved = pt.Verification(0.1, (0.0, 1.0), np.array([True]))
+    half = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(3, dtype="bfloat16")])
+    check_not_below_proof(half, pt.attacks.fgsm(epsilon=0.1), 0.5, proved)
+
+
+def test_evaluate_holds_the_attack_against_the_proof(network, images, labels, monkeypatch):
+    everything = pt.Verification(0.2, (0.0, 1.0), np.ones(len(labels), bool))
+    monkeypatch.setattr(pt.report, "verified", lambda *_, **__: everything)
+    with pytest.raises(RuntimeError, match="proved to withstand"):
+        pt.evaluate(network, members=(images, labels), non_members=(images, labels), attack=ATTACK, verify=0.2)
 
 
 def test_a_tpr_finer_than_the_non_members_stands_nowhere():

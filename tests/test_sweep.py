@@ -22,7 +22,8 @@ import pytest
 from made_up import keep, tidy
 
 from experiments import command_line, paper, results, statistics, tracking
-from experiments.sweep import executors, grid, plan, tables
+from experiments.config import ExperimentConfig
+from experiments.sweep import executors, grid, page, plan, tables
 from experiments.sweep.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -205,6 +206,23 @@ def test_a_method_of_which_a_part_is_exchanged_is_not_in_the_paper():
     rows = plan.read(["sweep", "--flagfile=ablations_fmnist.flags", "--overlay=study.flags"], "").rows
     in_paper = [row.label for row in rows if paper.paper_row(row.configs[0])]
     assert in_paper == ["Original", "AdvNat-1/1", "AdvRan-1/1", "PINEAT-1/1"]
+
+
+def test_verified_accuracy_has_a_column_where_a_run_has_it():
+    plain, proved = ExperimentConfig(), ExperimentConfig(objective="mtl_ibp", verify=True)
+    runs = tidy(("PGD", "plain", [(plain, {})]), ("PGD", "proved", [(proved, {"v_test": 0.625})]))
+    lines = [[cell.strip() for cell in line.split("|")] for line in tables.markdown(runs).splitlines()]
+    place = lines[0].index("V_test")
+    assert [line[place] for line in lines[2:] if line[1] in ("PGD plain", "PGD proved")] == ["-", "0.6250"]
+    assert "V_test" not in tables.markdown(tidy(("PGD", "plain", [(plain, {})])))
+    of_csv = pd.read_csv(io.StringIO(tables.csv_text(runs)))
+    assert of_csv["v_test_mean"].isna().tolist() == [True, False]
+    html = page.report(runs, title="", references=[])
+    assert (
+        ">0.6250<" in html
+        and "<dt>V_test</dt>" in html
+        and not re.search('[>"]nan', html.split("<tbody>")[1].split("</tbody>")[0])
+    )
 
 
 def test_csv_reads_back():

@@ -23,6 +23,7 @@ GLOSSARY = {
     "a_test": "accuracy on natural test images (non-members)",
     "r_train": "accuracy on training images under attack",
     "r_test": "accuracy on test images under attack",
+    "v_test": "share of the test images that are proved to withstand every noise of the attack's radius",
     "p_e_nat": "membership inference by a threshold on the cross-entropy of natural images, in-sample",
     "p_e_adv": "membership inference by a threshold on the cross-entropy of adversarial images, in-sample",
     "p_max": "the larger of P_Enat and P_Eadv",
@@ -41,7 +42,7 @@ VIEWS = (
 )  # fmt: skip
 """The pairs of figures (x, y) that the plot can show, the first one to begin with."""
 
-_TITLES = {**tables.COLUMNS, **tables.COSTS}
+_TITLES = {**tables.COLUMNS, **tables.VERIFIED, **tables.COSTS}
 _SIGNIFICANT = 0.05
 _OUTLYING = 0.5  # of the best robust accuracy: rows below it are left out of the first view
 _OWN_METHOD = "PINEAT"
@@ -73,12 +74,12 @@ def report(
         plot=markupsafe.Markup(_as_script(plot(runs))),
         facts=_facts(runs),
         floors=tables.noise_floors(runs),
-        columns=_TITLES,
+        columns=tables.columns(runs) | tables.COSTS,
         larger_is_better=tables.LARGER_IS_BETTER,
         rows=_rows(runs),
         tested=tables.TESTED,
         tests=_tests(runs, references),
-        glossary={_TITLES[name]: text for name, text in GLOSSARY.items()},
+        glossary={_TITLES[name]: GLOSSARY[name] for name in (*tables.columns(runs), *tables.COSTS)},
         common_flags=common,
         flags=own,
         examples=[(caption, base64.b64encode(png).decode()) for caption, png in examples],
@@ -181,22 +182,22 @@ def _noise_floors(floors: Sequence[tuple[float, float]], x: str, y: str) -> list
 
 
 def _rows(runs: pd.DataFrame) -> list[dict]:
-    marks, estimates = tables.marks(runs), tables.estimates(runs)
+    marks, estimates, shown = tables.marks(runs), tables.estimates(runs), [*tables.columns(runs), *tables.COSTS]
     rows = []
     for title, row in tables.rows(runs).iterrows():
         of_paper = paper.paper_row(row["config"]) or {}
         cells = [
             {
-                "value": one.mean,
+                "value": "" if tables.cell(name, one) == "-" else one.mean,
                 "text": tables.cell(name, one),
                 "interval": _interval(name, one),
                 "mark": marks.get((title, name)),
                 "paper": f"{of_paper[name]:.4f}" if name in of_paper else "",
             }
-            for name, one in estimates.loc[title, list(_TITLES)].items()
+            for name, one in estimates.loc[title, shown].items()
         ]
         if of_paper:
-            cells[list(_TITLES).index("minutes")]["paper"] = f"{of_paper['hours']:.2f} h"
+            cells[shown.index("minutes")]["paper"] = f"{of_paper['hours']:.2f} h"
         floor = row["noise_floor.mean"]
         rows.append({"title": title, "seeds": _seeds(row["seeds"].split()), "floor": floor, "cells": cells})
     return rows

@@ -1,5 +1,6 @@
 """Runs as tables, a line a row of the sweep: means, the best marked, tests against a reference, the paper's figures."""
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -11,12 +12,19 @@ from pineat_tf.report import Markdown, markdown_table
 COLUMNS = {**{name: title for name, title in paper.COLUMNS.items() if name != "hours"}, "gap": "gap attack"}
 """Figures of a run that are shares -> what the tables call them."""
 
+VERIFIED = {"v_test": "V_test"}
+"""Of runs with --verify."""
+
 COSTS = {"minutes": "minutes", "gradient_passes": "gradient passes", "forwards": "forward passes"}
 """What a training costs; passes are over 100 images each, whatever the batches."""
 
 TESTED = {"a_test": "A_test", "r_test": "R_test", "p_max": "P_MAX"}
-LARGER_IS_BETTER = ("a_train", "a_test", "r_train", "r_test")
-_MARKED = (*COLUMNS, "minutes")
+LARGER_IS_BETTER = ("a_train", "a_test", "r_train", "r_test", "v_test")
+
+
+def columns(runs: pd.DataFrame) -> dict[str, str]:
+    """`COLUMNS`, and verified accuracy where a run has it."""
+    return COLUMNS | (VERIFIED if runs["v_test"].notna().any() else {})
 
 
 def rows(runs: pd.DataFrame) -> pd.DataFrame:
@@ -26,8 +34,8 @@ def rows(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def estimates(runs: pd.DataFrame) -> pd.DataFrame:
-    """`statistics.Estimate`s of all figures and costs, by title."""
-    return statistics.summary(runs, [*COLUMNS, *COSTS])
+    """`statistics.Estimate`s of all figures and costs, by title; of NaN where not every run of a row has one."""
+    return statistics.summary(runs, [*columns(runs), *COSTS])
 
 
 def noise_floors(runs: pd.DataFrame) -> list[tuple[float, float]]:
@@ -44,7 +52,7 @@ def marks(runs: pd.DataFrame) -> dict[tuple[str, str], str]:
     """
     means, groups = estimates(runs), rows(runs)["group"]
     marked = {}
-    for name in _MARKED:
+    for name in (*columns(runs), "minutes"):
         printed = means[name].map(lambda one: round(one.mean, 1 if name == "minutes" else 4))  # noqa: B023
         for titles in groups.groupby(groups).groups.values():
             if len(titles) > 1:
@@ -55,15 +63,15 @@ def marks(runs: pd.DataFrame) -> dict[tuple[str, str], str]:
 
 def markdown(runs: pd.DataFrame) -> str:
     """The results as Markdown: mean and standard deviation, the best marked, the paper's figures beneath each row."""
-    marked, means = marks(runs), estimates(runs)
-    lines = [("method", "seeds", *COLUMNS.values(), "noise floor", *COSTS.values())]
+    marked, means, shown = marks(runs), estimates(runs), columns(runs)
+    lines = [("method", "seeds", *shown.values(), "noise floor", *COSTS.values())]
     for title, row in rows(runs).iterrows():
-        cells = [_marked(cell(name, means.loc[title, name]), marked.get((title, name))) for name in (*COLUMNS, *COSTS)]
-        cells.insert(len(COLUMNS), f"{row['noise_floor.mean']:.4f}")
+        cells = [_marked(cell(name, means.loc[title, name]), marked.get((title, name))) for name in (*shown, *COSTS)]
+        cells.insert(len(shown), f"{row['noise_floor.mean']:.4f}")
         lines.append((title, str(len(row["seeds"].split())), *cells))
         of_paper = paper.paper_row(row["config"])
         if of_paper:
-            shares = [f"{of_paper[name]:.4f}" if name in of_paper else "" for name in COLUMNS]
+            shares = [f"{of_paper[name]:.4f}" if name in of_paper else "" for name in shown]
             floor = paper.noise_floor(paper.dataset_of(row["config"]))
             cells = (*shares, f"{floor:.4f}", f"{of_paper['hours']:.2f} h", "", "")
             lines.append((Markdown("*in the paper, at full scale*"), "1", *cells))
@@ -131,7 +139,9 @@ def csv_cell(value: object) -> object:
 
 
 def cell(name: str, estimate: Estimate) -> str:
-    """A mean with its standard deviation, as tables print it."""
+    """A mean with its standard deviation, as tables print it; a dash where there is none."""
+    if math.isnan(estimate.mean):
+        return "-"
     if name in ("gradient_passes", "forwards"):
         return f"{estimate.mean:,.0f}"
     digits = 1 if name == "minutes" else 4
