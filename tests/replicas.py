@@ -4,7 +4,7 @@ A program of its own, because a machine's processor becomes two devices only bef
 
     python replicas.py DIRECTORY FLAGS
 
-writes DIRECTORY/library.json, the library by itself, and the runs none and mirrored of experiments.run by that strategy.
+writes DIRECTORY/library.json, the library by itself, and the runs none and mirrored of experiments.run by --strategy.
 """
 
 import json
