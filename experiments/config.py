@@ -80,8 +80,14 @@ class ExperimentConfig:
         PAPER_DATASETS,
         scope="run",
     )
-    train_size: int = option(0, "How many training images to use, a fixed subset; 0 for all.", least=0)
-    test_size: int = option(0, "How many test images to use, a fixed subset; 0 for all.", least=0)
+    pools: str = option(
+        "exchangeable",
+        "Where non-members are from: of the training split, as the members, drawn by the seed; or of the test split, "
+        "as in the paper (split).",
+        ("exchangeable", "split"),
+    )
+    train_size: int = option(0, "How many images to train on, the members; 0 for all.", least=0)
+    test_size: int = option(0, "How many images to test on, the non-members; 0 for all of the test split.", least=0)
     canaries: int = option(
         0, "How many training images get a wrong label: the worst case of leakage.", least=0, paper="default"
     )

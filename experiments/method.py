@@ -25,13 +25,18 @@ class Pool(NamedTuple):
 
 
 def pool(config: ExperimentConfig) -> Pool:
-    """The data that the flags name, before a half of it is drawn. Its canaries are the same for every half and seed.
+    """The data that the flags name, before a half of it is drawn. Its canaries are the same for every half.
 
     Raises:
         ValueError: if it cannot be read, or there are fewer images than canaries.
     """
+    seed = config.seed if config.half < 0 else 0  # the halves of shadow models are drawn from one pool
     loaded = datasets.load(
-        config.dataset, data_dir=config.data_dir or None, train_size=config.train_size, test_size=config.test_size
+        config.dataset,
+        data_dir=config.data_dir or None,
+        train_size=config.train_size,
+        test_size=config.test_size,
+        pools_seed=None if config.pools == "split" else seed,
     )
     images, labels = loaded.train
     is_canary = np.zeros(len(labels), bool)

@@ -23,6 +23,7 @@ from experiments import (
     method,
     networks,
     progress,
+    results,
     tracking,
 )
 from experiments import session as sessions
@@ -30,7 +31,7 @@ from experiments.audit import QUERIES
 from experiments.config import ExperimentConfig, names
 from experiments.session import Session
 
-METRICS, PREDICTIONS, HISTORY, EXAMPLES = "metrics.json", "predictions.npz", "history.csv", "examples.png"
+METRICS, PREDICTIONS, HISTORY, EXAMPLES = results.METRICS, "predictions.npz", "history.csv", "examples.png"
 _ROUND_OF_WORKERS = 60.0  # seconds; those who end without a checkpoint after a signal have lost about as much
 
 

@@ -16,6 +16,8 @@ from experiments import files, method
 from experiments.config import ExperimentConfig, names
 from pineat_tf.report import SCHEMA_VERSION
 
+METRICS = "metrics.json"
+"""The file of a run's figures, in its folder."""
 WITHOUT_EFFECT = names(scope="run")
 """Flags that change no figure: a run is known by the others."""
 
@@ -24,6 +26,7 @@ SHARES = ("a_train", "a_test", "r_train", "r_test", "p_e_nat", "p_e_adv", "p_max
 _COUNTS = ("cost.gradient_passes", "cost.forward_units", "cost.updates", "data.num_members", "data.num_non_members")
 _TEXTS = ("group", "label", "data.name", "data.fingerprint")
 _FLAGS = {field.name: field.default for field in dataclasses.fields(ExperimentConfig)}
+_BEFORE = _FLAGS | {"pools": "split"}  # what runs had before there was the flag
 _NOT_KEPT = ("output_dir", "overwrite", "resume", "seed")  # the seed has no default: a run without it is none
 _BATCH = 100  # images; passes of tables are over so many each, whatever the batches
 _MOST = 1e18
@@ -182,9 +185,9 @@ def config_of(run: Mapping[str, Any]) -> ExperimentConfig:
 
 
 def deciding(flags: Mapping[str, Any], *, without: Sequence[str] = ()) -> dict[str, Any]:
-    """The flags that decide figures, but for those in `without`; one that is missing had its default."""
+    """The flags that decide figures, but for those in `without`; one that is missing had what runs had before it."""
     left_out = (*WITHOUT_EFFECT, *without)
-    values = {name: flags.get(name, default) for name, default in _FLAGS.items() if name not in left_out}
+    values = {name: flags.get(name, default) for name, default in _BEFORE.items() if name not in left_out}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
@@ -234,7 +237,7 @@ def _with_defaults(run: dict[str, Any]) -> dict[str, Any]:
     """The run without what is null, its lists as tuples, with the default of each flag that it does not know."""
     kept = {name: value for name, value in run.items() if value is not None or name.startswith("flags.")}
     run = {name: tuple(value) if isinstance(value, list) else value for name, value in kept.items()}
-    missing = {name: value for name, value in _FLAGS.items() if name not in _NOT_KEPT and f"flags.{name}" not in run}
+    missing = {name: value for name, value in _BEFORE.items() if name not in _NOT_KEPT and f"flags.{name}" not in run}
     return run | {f"flags.{name}": value for name, value in missing.items()}
 
 

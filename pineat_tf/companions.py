@@ -157,7 +157,7 @@ class RandomCompanions(InBallAndRange):
 class ShuffledSigns(InBall):
     """Points as far from the natural image as reverse-symmetry examples, pixel by pixel, in a random direction.
 
-    Each companion has the noise of `ReverseSymmetry` for m = 1 with the sign of every pixel drawn anew: what it does
+    Each companion has the noise of `ReverseSymmetry` for m = 1 with the sign of every pixel drawn again: what it does
     not do as well as `ReverseSymmetry` is due to the direction of the mirrored noise. An ablation, not in the paper.
 
     Attributes:

@@ -233,6 +233,6 @@ def test_a_refusal_is_exactly_one_line_on_stderr_of_a_real_process(tmp_path):
     )
     assert (process.returncode, process.stdout) == (2, "")
     assert process.stderr == (
-        "error: `batch_size` must be at most the number of training images, 1297. Received: batch_size=100000.\n"
+        "error: `batch_size` must be at most the number of training images, 797. Received: batch_size=100000.\n"
     )
     assert not list(tmp_path.iterdir())

@@ -267,3 +267,25 @@ def test_a_fingerprint_is_of_the_content(tmp_path):
     assert datasets.fingerprint("digits", None) == datasets.fingerprint("fmnist", str(tmp_path)) == ""
     with pytest.raises(ValueError, match="could not be read"):
         datasets.fingerprint("npz", str(tmp_path / "absent.npz"))
+
+
+@pytest.mark.parametrize(
+    "train_size, test_size, expected", [(0, 0, (797, 500)), (100, 50, (100, 50)), (0, 7, (1290, 7))]
+)
+def test_pools_are_disjoint_draws_from_the_training_split(train_size, test_size, expected):
+    def numbers(split):
+        return {images.tobytes() for images in split.images}
+
+    whole = numbers(datasets.load("digits").train)
+    drawn = datasets.load("digits", train_size=train_size, test_size=test_size, pools_seed=3)
+    members, non_members = numbers(drawn.train), numbers(drawn.test)
+    assert (len(drawn.train.labels), len(drawn.test.labels)) == expected
+    assert members | non_members <= whole and not members & non_members
+    again, other = (datasets.load("digits", train_size=100, pools_seed=seed).train for seed in (3, 4))
+    assert members >= numbers(again) or train_size == 100 and members == numbers(again)
+    assert numbers(other) != numbers(again)
+
+
+def test_pools_need_an_image_each():
+    with pytest.raises(ValueError, match=r"train_size=1290 and test_size=8 of 1297.*--pools=split"):
+        datasets.load("digits", train_size=1290, test_size=8, pools_seed=0)

@@ -42,6 +42,7 @@ ROWS = {
     "dataset": Row("npz", TRAINING, {"data_dir": "mirrored.npz"}),
     "data_dir": Row("mirrored.npz", TRAINING, {"dataset": "npz", "data_dir": "digits.npz"}),
     "paper_dataset": Row("fmnist", NOTHING),
+    "pools": Row("split", TRAINING),
     "train_size": Row(20, TRAINING),
     "test_size": Row(9, EVALUATION),
     "canaries": Row(8, TRAINING),

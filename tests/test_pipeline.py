@@ -21,6 +21,7 @@ import pytest
 import tensorflow as tf
 
 from experiments import audit, cost, datasets, examples, method, networks, paper, pipeline, run, session, tracking
+from experiments.audit import __main__ as audit_command
 from experiments.config import ATTACKS, ExperimentConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -90,6 +91,15 @@ def finished(tmp_path_factory):
     code, printed = execute(folder, *SMOKE, "--variant=original,pineat")
     assert code == 0
     return folder / "runs", printed
+
+
+def test_an_audit_of_a_run_has_the_images_of_the_run(finished, tmp_path):
+    run = finished[0] / "pineat"
+    sources = [f"--members={run}:members", f"--non_members={run}:non_members", f"--json={tmp_path / 'audit.json'}"]
+    assert audit_command.main(["audit", str(run / "network.keras"), *sources]) == 0
+    audited, metrics = (json.loads(path.read_text()) for path in (tmp_path / "audit.json", run / "metrics.json"))
+    for name in ("a_train", "a_test", "p_e_nat"):
+        assert audited[name] == pytest.approx(metrics[name], abs=1e-6), name
 
 
 def test_a_finished_run_leaves_these_files_and_nothing_beside_them(finished):
@@ -275,7 +285,10 @@ def test_other_settings_run_and_do_as_many_updates_as_they_say(arguments, update
     "arguments, message",
     [
         (["--batch_size=201"], "`batch_size` must be at most the number of training images, 200"),
-        (["--train_size=1298"], "`train_size` must not be larger than the split. Received: train_size=1298 of 1297"),
+        (
+            ["--pools=split", "--train_size=1298"],
+            "`train_size` must not be larger than the split. Received: train_size=1298 of 1297",
+        ),
         (["--ratio=4/5"], "`updates` must be a whole number >= 9"),
         (["--dataset=npz"], "needs `data_dir`"),
         (["--dataset=npz", "--data_dir=no_such.npz"], "no_such.npz' could not be read"),

@@ -61,7 +61,7 @@ CLAIMS = [
     ("2/3 and 1/3, and", "PGD PINEAT-2/3", "PGD PINEAT-1/1", "p_max", "less"),
     ("2/3 and 1/3, and", "PGD PINEAT-1/3", "PGD PINEAT-1/1", "p_max", "less"),
     ("and 4/1 is not told apart ({})", "PGD PINEAT-4/1", "PGD PINEAT-1/1", "p_max", "open"),
-    ("By Dist 3/1 and 4/1 leak less than 1/1 ({},", "Dist PINEAT-3/1", "Dist PINEAT-1/1", "p_max", "less"),
+    ("With Dist 3/1 and 4/1 leak less than 1/1 ({},", "Dist PINEAT-3/1", "Dist PINEAT-1/1", "p_max", "less"),
     ("[-.0074, -.0015], {}), at less A_test", "Dist PINEAT-4/1", "Dist PINEAT-1/1", "p_max", "less"),
     ("at less A_test. -", "Dist PINEAT-3/1", "Dist PINEAT-1/1", "a_test", "less"),
     ("at less A_test. -", "Dist PINEAT-4/1", "Dist PINEAT-1/1", "a_test", "less"),
@@ -145,17 +145,17 @@ def test_what_is_said_of_all_ratios(rows):
 
     num_less = {key: [side(one) for one in found].count("less") for key, found in differences.items()}
     leaks = [f"{low} to {high}" for low, high in (ends(name, "p_max", 4) for name in ("PGD", "Dist", "Diff"))]
-    assert f"by PGD by {leaks[0]} of P_MAX (paired; eight of ten intervals are below 0)" in STUDY
-    assert f"by Dist by {leaks[1]} (all ten are), by Diff by {leaks[2]} (all ten are)" in STUDY
+    assert f"with PGD by {leaks[0]} of P_MAX (paired; eight of ten intervals are below 0)" in STUDY
+    assert f"with Dist by {leaks[1]} (all ten are), with TRADES by {leaks[2]} (all ten are)" in STUDY
     assert [num_less[attack, "p_max"] for attack in ("PGD", "Dist", "Diff")] == [8, 10, 10]
     low, high = ends("Dist", "a_test", 3)
-    assert f"(by PGD seven of ten intervals are below 0, by Dist all ten, by {low} to {high})" in STUDY
+    assert f"(with PGD seven of ten intervals are below 0, with Dist all ten, by {low} to {high})" in STUDY
     assert [num_less[attack, "a_test"] for attack in ("PGD", "Dist")] == [7, 10]
     assert all(difference.mean < 0 for difference in differences["PGD", "a_test"])
 
 
 def test_no_ratio_is_shown_to_beat_a_shorter_schedule(rows):
-    assert "No ratio by PGD is shown to beat Original on a shorter schedule in any of the three figures" in STUDY
+    assert "No ratio with PGD is shown to beat Original on a shorter schedule in any of the three figures" in STUDY
     for schedule in ("half", "3/8"):
         for ratio in RATIOS:
             pair = (f"PGD PINEAT-{ratio}", f"PGD Original ({schedule} schedule)")
@@ -164,7 +164,7 @@ def test_no_ratio_is_shown_to_beat_a_shorter_schedule(rows):
 
 
 def test_diff_leaks_most_at_one_to_one(rows):
-    assert "By Diff 1/1 leaks more than every other ratio, and 3/2 and 4/1 least in the mean" in STUDY
+    assert "With TRADES 1/1 leaks more than every other ratio, and 3/2 and 4/1 least in the mean" in STUDY
     others = [f"Diff PINEAT-{ratio}" for ratio in RATIOS if ratio != "1/1"]
     assert {side(difference(rows, other, "Diff PINEAT-1/1", "p_max")) for other in others} == {"less"}
     means = rows[rows["title"].isin(others)].groupby("title")["p_max"].mean()
@@ -184,7 +184,7 @@ def test_square_takes_its_share_of_those_that_were_left():
         f"fools {100 * pgd[0]:.1f} % and {100 * dist[0]:.1f} % of all images after the three before: "
         f"{100 * pgd[1]:.0f} % and {100 * dist[1]:.0f} % of those that they left"
     ) in STUDY
-    assert f"of the second AdvNat by PGD, below, Square takes {100 * second[0]:.1f} % of all images" in STUDY
+    assert f"of the second AdvNat with PGD, below, Square takes {100 * second[0]:.1f} % of all images" in STUDY
     others = [
         json.loads(path.read_text())["robustness"]["after_each_attack"][-1]
         for path in (RESULTS / "study_fmnist" / "audits").glob("*.json")

@@ -5,13 +5,14 @@ python -m experiments.audit network.keras --members=fmnist:train:10000 --non_mem
 """
 
 import os
+import pathlib
 import sys
 
 from absl import flags
 
-from experiments import command_line, files, stored
+from experiments import command_line, files, method, results, stored
 from experiments.audit import attackers, networks, predictions
-from experiments.datasets import SOURCES, load_source
+from experiments.datasets import SOURCES, Split, load_source
 from pineat_tf import accelerate
 from pineat_tf.checks import check_bounds, check_choice, check_count, check_labels, check_positive
 from pineat_tf.report import Report
@@ -35,8 +36,9 @@ logits_test_adversarial and so on (or logits_output_train_benign ...); they are 
 
 NETWORK is a .keras or HDF5 file or a SavedModel's folder. A softmax at its end, or one sigmoid, is
 taken off where it can be seen; other probabilities are refused, as inside a SavedModel. IMAGES are
+  RUN_DIR:members or RUN_DIR:non_members         the images that a run of experiments.run has had
   fmnist:train, cifar10:test or digits:test      with :5000 for the subset that a run of that
-                                                 --train_size or --test_size takes
+                                                 --train_size or --test_size takes by --pools=split
   tfds:NAME:SPLIT                                as in tfds:mnist:test[:1000]
   FILE.npz or FILE.npz:train                     with arrays x and y, or x_train and y_train
 
@@ -113,10 +115,12 @@ def _of_predictions(path: str, values: flags.FlagValues) -> tuple[str, dict]:
 def _of_network(path: str, values: flags.FlagValues) -> tuple[str, dict]:
     attacks = _attacks(values)
     if not (values.members and values.non_members):
-        raise ValueError(f"a network is audited on its data: give --members and --non_members, each {SOURCES}")
+        raise ValueError(
+            "a network is audited on its data: give --members and --non_members, each RUN_DIR:members, "
+            f"RUN_DIR:non_members, {SOURCES}"
+        )
     members, non_members = (
-        load_source(source, data_dir=values.data_dir or None, bounds=attacks.bounds)
-        for source in (values.members, values.non_members)
+        _images(source, values.data_dir or None, attacks.bounds) for source in (values.members, values.non_members)
     )
     if members.images.shape[1:] != non_members.images.shape[1:]:
         raise ValueError(
@@ -141,6 +145,18 @@ def _of_network(path: str, values: flags.FlagValues) -> tuple[str, dict]:
         about["attackers"] = [result.to_dict() for result in found]
         text += ["", "Further attackers, by natural queries (95 % bootstrap intervals):", attackers.table(found)]
     return "\n".join(text), report.to_dict() | about
+
+
+def _images(source: str, data_dir: str | None, bounds: Bounds | None) -> Split:
+    """The images and labels that a word names: those of a finished run, or as `load_source` has it."""
+    run, _, pool = source.rpartition(":")
+    if pool not in ("members", "non_members"):
+        return load_source(source, data_dir=data_dir, bounds=bounds)
+    if bounds != (0.0, 1.0):
+        raise ValueError(f"the images of a run are in [0, 1]. Received: --bounds={bounds} with {source!r}.")
+    metrics = results.read_metrics(pathlib.Path(run, results.METRICS))
+    data = method.data(results.config_of(results.flat(metrics)))
+    return data.train if pool == "members" else data.test
 
 
 def _attacks(values: flags.FlagValues) -> networks.Attacks:

@@ -23,7 +23,7 @@ SOURCES = (
 )
 """The words that `load_source` takes."""
 
-_TEST_DIGITS, _SPLIT_SEED, _SUBSET_SEED, _HALF_SEED = 500, 0, 0, 1
+_TEST_DIGITS, _SPLIT_SEED, _SUBSET_SEED, _HALF_SEED, _POOL_SEED = 500, 0, 0, 1, 2
 _KERAS_NAMES = ("x_train", "y_train", "x_test", "y_test")
 _SPLITS = ("train", "test")
 
@@ -34,6 +34,7 @@ def load(
     data_dir: str | None = None,
     train_size: int = 0,
     test_size: int = 0,
+    pools_seed: int | None = None,
     bounds: Bounds | None = (0.0, 1.0),
 ) -> Dataset:
     """Loads a data set by name.
@@ -52,6 +53,9 @@ def load(
         data_dir: a directory, for `npz` a file; not used by `digits`.
         train_size: how many training images to take; 0 takes all.
         test_size: the same for the test images.
+        pools_seed: None takes the two splits as they are. A number draws both, disjoint and at random, from the
+            training split: members and non-members that differ in nothing but membership. `test_size=0` then takes as
+            many as the test split has, at most half of the training split, and `train_size=0` the rest.
         bounds: the range of the pixels. Whole numbers 0..255 are spread over it, but kept as they are where it
             reaches beyond 1; floating point in a file is kept as it is and must lie in it. None for any range.
 
@@ -71,10 +75,16 @@ def load(
     for what, size in (("train_size", train_size), ("test_size", test_size)):
         check_count(what, size, 0, "It is how many images to take; 0 takes all.")
     dataset = _LOADERS[name](os.path.expanduser(data_dir) if data_dir else None)
-    subsets = {"train": _subset(dataset.train, train_size, "train_size")}
-    subsets["test"] = _subset(dataset.test, test_size, "test_size")
+    if pools_seed is None:
+        subsets = {"train": _subset(dataset.train, train_size, "train_size")}
+        subsets["test"] = _subset(dataset.test, test_size, "test_size")
+    else:
+        subsets = _pools(dataset, train_size, test_size, pools_seed)
     where, from_unit = data_dir or name, name == "digits"
-    finished = {s: _finished(part, bounds, f"`x_{s}` of {where!r}", from_unit=from_unit) for s, part in subsets.items()}
+    splits = {s: s if pools_seed is None else "train" for s in subsets}
+    finished = {
+        s: _finished(part, bounds, f"`x_{splits[s]}` of {where!r}", from_unit=from_unit) for s, part in subsets.items()
+    }
     return dataset._replace(**finished)
 
 
@@ -265,6 +275,23 @@ def _subset(split: Split, size: int, what: str) -> Split:
         return split
     order = np.random.RandomState(_SUBSET_SEED).permutation(num)[:size]  # a stream that no version of NumPy changes
     return Split(split.images[order], split.labels[order])
+
+
+def _pools(dataset: Dataset, num_members: int, num_non_members: int, seed: int) -> dict[str, Split]:
+    """Members and non-members, drawn from the training split."""
+    images, labels = dataset.train
+    num = len(labels)
+    num_non_members = num_non_members or min(len(dataset.test.labels), num // 2)
+    num_members = num_members or num - num_non_members
+    if num_members < 1 or num_members + num_non_members > num:
+        raise ValueError(
+            "Members and non-members are both drawn from the training split, which must have an image for each. "
+            f"Received: train_size={num_members} and test_size={num_non_members} of {num} images. Give fewer, or "
+            "--pools=split to take non-members from the test split."
+        )
+    order = np.random.RandomState((_POOL_SEED, seed)).permutation(num)
+    chosen = {"train": order[:num_members], "test": order[num_members : num_members + num_non_members]}
+    return {name: Split(images[which], labels[which]) for name, which in chosen.items()}
 
 
 def _finished(split: Split, bounds: Bounds | None, where: str, *, from_unit: bool = False) -> Split:

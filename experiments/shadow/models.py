@@ -155,7 +155,7 @@ def _check(path: pathlib.Path, config: ExperimentConfig, names: Sequence[str]) -
     arrays = read_arrays(str(path), ("flags",))
     if arrays.keys() != wanted:
         raise ValueError(
-            f"{str(path)!r} lacks {sorted(wanted - arrays.keys())}. Remove it and its model is asked anew."
+            f"{str(path)!r} lacks {sorted(wanted - arrays.keys())}. Remove it and its model is asked again."
         )
     digest = _digest(config)  # of flags alone, where the data are not here
     if not np.array_equal(arrays["flags"].ravel()[: len(digest)], digest):

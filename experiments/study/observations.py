@@ -178,7 +178,7 @@ class Rows:
         return Comparison(text, differences[worst], -1 if is_dominated else 1)
 
     def no_more_than_the_gap(self) -> list[Comparison]:
-        """P_Eadv over the gap attack on the same queries, by PGD: for the statement if not above the margin."""
+        """P_Eadv over the gap attack on the same queries, with PGD: for the statement if not above the margin."""
         found = []
         for variant in ("original", "pineat"):
             of_row = self.runs[self.runs["title"] == self.get("pgd", variant)]
@@ -269,11 +269,11 @@ STATEMENTS = (
               compare=lambda rows: rows.private_as_natural(RATIOS)),
     Statement(name="9", text="The cost falls as n/m falls.", of_most=False,
               compare=lambda rows: rows.chain("forwards", -1, _BY_RATIO)),
-    Statement(name="x1", text="Against 5: by Diff, the best, AdvNat-1/1 leaks less than PINEAT-1/1.", of_most=False,
+    Statement(name="x1", text="Against 5: with TRADES, the best, AdvNat-1/1 leaks less than PINEAT-1/1.", of_most=False,
               compare=lambda rows: rows.diff_advnat("p_max")),
-    Statement(name="x2", text="Against 5: by Diff, AdvNat-1/1 costs less than PINEAT-1/1.", of_most=False,
+    Statement(name="x2", text="Against 5: with TRADES, AdvNat-1/1 costs less than PINEAT-1/1.", of_most=False,
               compare=lambda rows: rows.diff_advnat("forwards")),
-    Statement(name="x3", text="By PGD, P_Eadv is no more than the gap attack (within the margin).", of_most=False,
+    Statement(name="x3", text="With PGD, P_Eadv is no more than the gap attack (within the margin).", of_most=False,
               compare=Rows.no_more_than_the_gap),
 )  # fmt: skip
 """The observations by their numbers, and three things that the paper's own table says."""

@@ -65,7 +65,7 @@ def run_to_end(folder: pathlib.Path, arguments: Sequence[str]) -> int:
     """Runs `experiments.run` in a folder until it ends.
 
     Returns:
-        The update that it went on from; 0 if it began anew.
+        The update that it went on from; 0 if it began again from the start.
 
     Raises:
         ValueError: if it fails.

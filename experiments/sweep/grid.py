@@ -21,7 +21,7 @@ class Row:
     Attributes:
         group: what rows are compared within, e.g. the attack; may be empty.
         label: what the row is called.
-        configs: one a seed, alike in all else.
+        configs: one for each seed, alike in all else.
     """
 
     group: str

@@ -3,7 +3,7 @@
 All of them are optional and run on one PyTorch network, the twin of `fmnist_vgg`. It is the fastest found that keeps to
 public functions: kernels in channels-last order (they decide the layout of every convolution), convolutions' ReLU in
 place, gradients to the images only while attacking, fused Adam, memory that is kept when freed, and in bfloat16 a
-network cast as a whole with float32 master weights, which autocast would cast anew in every pass of an attack. The
+network cast as a whole with float32 master weights, which autocast would cast again in every pass of an attack. The
 other libraries are called as their documentation calls them, so that work which they add of themselves counts:
 gradients to the weights while attacking (ART, Foolbox, CleverHans), a prediction before and after each attack (ART).
 
