@@ -171,7 +171,7 @@ def test_the_audit_of_the_predictions_gives_the_figures_of_the_metrics(finished)
 
 
 def test_predictions_are_those_of_the_data_in_its_order(finished):
-    data = datasets.load("digits", train_size=200, test_size=100)
+    data = datasets.load("digits", train_size=200, test_size=100, pools_seed=0)
     with np.load(finished[0] / "pineat" / "predictions.npz") as arrays:
         assert sorted(arrays) == sorted(
             [f"logits_{split}_{kind}" for split in ("train", "test") for kind in ("benign", "adversarial")]
@@ -185,7 +185,7 @@ def test_predictions_are_those_of_the_data_in_its_order(finished):
 
 def test_exported_networks_give_the_logits_of_the_predictions(finished):
     folder = finished[0] / "pineat"
-    images = datasets.load("digits", train_size=200).train.images
+    images = datasets.load("digits", train_size=200, test_size=100, pools_seed=0).train.images
     with np.load(folder / "predictions.npz") as arrays:
         expected = arrays["logits_train_benign"]
     saved_model = tf.saved_model.load(str(folder / "saved_model"))
