@@ -84,6 +84,7 @@ setup(
         "test": EXPERIMENTS + TEST,
         "docs": DOCS,
         "lint": ["ruff>=0.8", "mypy>=1.13", "vulture>=2.11"],
+        "export": ["tf2onnx>=1.16", "onnx>=1.16", "onnxruntime>=1.18", "openvino>=2025.0", "ai-edge-litert>=1.4"],
         "ray": ["ray"],
         "dask": ["dask", "distributed"],
     },

@@ -157,7 +157,7 @@ def write(session: Session, evaluation: Evaluation, directory: pathlib.Path, sec
     _write_predictions(directory / PREDICTIONS, evaluation.predictions)
     network = session.model.network
     examples.write(directory / EXAMPLES, session.config, network, session.data.train)
-    export.export(network, directory, session.config.export)
+    export.export(network, directory, session.config.export, images=session.data.train.images)
     files.write_json(directory / METRICS, metrics)
     return metrics
 

@@ -11,7 +11,7 @@ import sys
 import tensorflow as tf
 from absl import flags
 
-from experiments import command_line, distribution, files, method, paper, pipeline, session
+from experiments import command_line, distribution, export, files, method, paper, pipeline, session
 from experiments.config import ExperimentConfig, names
 from pineat_tf import accelerate
 
@@ -44,6 +44,8 @@ def run(argv: list[str]) -> None:
         raise ValueError(
             f"each variant needs a run directory of its own, as by {{variant}} in --output_dir, not {run_dirs}"
         )
+    for config in configs:
+        export.check_available(config.export)
     results = [(config, metrics) for config in configs if (metrics := experiment(config))]
     if results:  # a worker that only helps has none
         print(paper.results_table(results))

@@ -41,8 +41,8 @@ _HOW = (
 
 
 def is_network(path: str) -> bool:
-    """Tells if a path looks like that of a network: a .keras or .h5 file, or a SavedModel's folder."""
-    return path.endswith((".keras", ".h5", ".hdf5")) or os.path.isfile(os.path.join(path, SAVED_MODEL))
+    """Tells if a path looks like that of a network: a .keras, .h5 or .tflite file, or a SavedModel's folder."""
+    return path.endswith((".keras", ".h5", ".hdf5", ".tflite")) or os.path.isfile(os.path.join(path, SAVED_MODEL))
 
 
 def load_network(path: str, *, image_shape: tuple[int, ...] | None = None, trust: bool = False) -> keras.Model:

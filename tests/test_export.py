@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from experiments import networks
-from experiments.export import export
+from experiments.export import check_available, export
 
 READER = """
 import json, pathlib, sys
@@ -198,3 +198,53 @@ def test_unknown_formats(tmp_path, formats):
 def test_no_formats_write_nothing(tmp_path):
     assert export(small("mlp"), tmp_path, ()) == []
     assert names(tmp_path) == []
+
+
+CONVERTED = {"onnx": 1e-5, "litert": 1e-5, "litert_int8": 0.3, "openvino": 1e-5}  # largest difference of logits
+
+
+def run_converted(name, path, images):
+    if name == "onnx":
+        session = pytest.importorskip("onnxruntime").InferenceSession(path)
+        return session.run(None, {session.get_inputs()[0].name: images})[0]
+    if name == "openvino":
+        exact = {"INFERENCE_PRECISION_HINT": "f32"}  # by default it computes in bfloat16 where that is faster
+        return pytest.importorskip("openvino").Core().compile_model(path, "CPU", exact)(images)[0]
+    interpreter = tf.lite.Interpreter(str(path))
+    taken = interpreter.get_input_details()[0]["index"]
+    interpreter.resize_tensor_input(taken, images.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(taken, images)
+    interpreter.invoke()
+    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of TensorFlow, of its interpreter
+@pytest.mark.parametrize("name", CONVERTED)
+def test_other_runtimes_give_the_same_logits(tmp_path, name):
+    try:
+        check_available([name])
+    except ValueError as error:
+        pytest.skip(str(error))
+    network = randomize(small("small_cnn"))
+    images = np.random.default_rng(0).uniform(size=(30, 8, 8, 3)).astype("float32")
+    (path,) = export(network, tmp_path, [name], images=images)
+    logits = np.asarray(network(images, training=False))
+    found = run_converted(name, path, images)
+    assert np.ptp(logits) > 1 and 0 <= np.abs(found - logits).max() < CONVERTED[name]
+    assert (np.abs(found - logits).max() > 1e-3) == (name == "litert_int8")  # it is in 8 bits
+
+
+def test_int8_needs_images(tmp_path):
+    with pytest.raises(ValueError, match="`images` must be given"):
+        export(small("mlp"), tmp_path, ["litert_int8"])
+
+
+def test_what_is_not_installed_is_told_before_a_training(monkeypatch):
+    monkeypatch.setattr("experiments.export.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="--export=onnx needs Keras 3.8 and tf2onnx and onnx; .*Do: pip"):
+        check_available(["keras", "onnx"])
+    monkeypatch.setattr(keras, "__version__", "3.12.1")
+    with pytest.raises(ValueError, match=r"--export=litert needs Keras 3.13; here is Keras 3.12.1\."):
+        check_available(["litert"])
+    check_available(["keras", "saved_model"])

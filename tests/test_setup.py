@@ -33,7 +33,9 @@ def imported(path):
             yield node.module.split(".")[0]
 
 
-@pytest.mark.parametrize("package, extras", [("pineat_tf", ()), ("experiments", ("experiments", "ray", "dask"))])
+@pytest.mark.parametrize(
+    "package, extras", [("pineat_tf", ()), ("experiments", ("experiments", "ray", "dask", "export"))]
+)
 def test_every_import_is_asked_for(package, extras):
     modules = {name for path in (ROOT / package).rglob("*.py") for name in imported(path)}
     others = modules - sys.stdlib_module_names - {"pineat_tf", "experiments"} - ON_REQUEST[package]

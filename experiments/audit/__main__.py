@@ -34,7 +34,7 @@ A single column is what one sigmoid (or, as logits, one logit) gives for class 1
 Logits are better than probabilities, which saturate: name them logits_train_benign,
 logits_test_adversarial and so on (or logits_output_train_benign ...); they are then preferred.
 
-NETWORK is a .keras or HDF5 file or a SavedModel's folder. A softmax at its end, or one sigmoid, is
+NETWORK is a .keras, HDF5 or LiteRT file or a SavedModel's folder. A softmax at its end, or one sigmoid, is
 taken off where it can be seen; other probabilities are refused, as inside a SavedModel. IMAGES are
   RUN_DIR:members or RUN_DIR:non_members         the images that a run of experiments.run has had
   fmnist:train, cifar10:test or digits:test      with :5000 for the subset that a run of that
@@ -62,6 +62,7 @@ _OF_NETWORKS = (  # name, default, help and, for lists, the type of an item
         "trust", False, "Load a network that is a program too (a SavedModel, a Lambda, layers of your own): it may do "
         "whatever its author wants, with your rights.",
     ),
+    ("gradients_from", "", "The network that NETWORK, a LiteRT file, was made from: attacks go by its gradients."),
     ("attackers", False, "Ask further attackers: learned ones, quantile regression, by labels only."),
 )  # fmt: skip
 _DEFAULT_SHARE = 0.1  # of the range, as the radius of label-only attackers without --epsilon
@@ -129,7 +130,9 @@ def _of_network(path: str, values: flags.FlagValues) -> tuple[str, dict]:
         )
     if values.attackers:
         attackers.check_num(members, non_members)
-    network, notes = networks.load_network(path, members.images.shape[1:], trust=values.trust)
+    network, notes = networks.load_network(
+        path, members.images.shape[1:], trust=values.trust, gradients_from=values.gradients_from
+    )
     for split in (members, non_members):  # rather now than after the ensemble's hours
         check_labels(split.labels, network.output_shape[-1])
     state = f"{values.json}.state.json" if values.json else None

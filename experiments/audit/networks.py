@@ -9,6 +9,7 @@ import tensorflow as tf
 
 import pineat_tf as pt
 from experiments import progress, stored
+from experiments.audit import litert
 from experiments.datasets import Split
 from pineat_tf.heads import check_logits_head, class_logits, noise_like
 from pineat_tf.types import Bounds
@@ -49,20 +50,29 @@ class Attacks(NamedTuple):
     bounds: Bounds | None
 
 
-def load_network(path: str, image_shape: tuple[int, ...], *, trust: bool = False) -> Loaded:
+def load_network(path: str, image_shape: tuple[int, ...], *, trust: bool = False, gradients_from: str = "") -> Loaded:
     """Loads a network and takes the softmax or sigmoid off its end, if it has one that can be seen.
 
     Args:
         path: a .keras or HDF5 file, or a SavedModel's folder; see `stored.load_network`.
         image_shape: of the images that it will be shown.
         trust: whether to load programs too.
+        gradients_from: the network that a LiteRT file was made from.
 
     Raises:
         ValueError: if it cannot be read, is a program that is not trusted, or gives neither logits nor one sigmoid
             for an image: probabilities whose logits cannot be found, as inside a SavedModel, too.
     """
-    whole = stored.load_network(path, image_shape=image_shape, trust=trust)
+    if path.endswith(litert.SUFFIX) != bool(gradients_from) or (gradients_from and not trust):
+        raise ValueError(
+            "a LiteRT file is attacked by the gradients of the network that it was made from, and is a program: give "
+            f"--gradients_from=NETWORK.keras and --trust with it, and with nothing else. Received: {path!r}"
+        )
+    whole = stored.load_network(gradients_from or path, image_shape=image_shape, trust=trust)
     network, notes = _without_probabilities(whole)
+    if gradients_from:
+        network = litert.load(path, network)
+        notes.append(f"Attacks go by the gradients of {gradients_from} (straight through the quantisation).")
     if trust:
         notes.append("Whatever code its file holds was run: --trust was given.")
     try:

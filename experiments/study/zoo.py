@@ -45,6 +45,11 @@ _LICENCES = {
     "digits": "CC BY 4.0 (Alpaydin and Kaynak, UCI)",
     "cifar10": "none stated by its authors",
 }
+_POOLS = {
+    "exchangeable": "members and non-members are drawn from the training split, by the seed (experiments.datasets)",
+    "split": "members are of the training split, non-members of the test split (experiments.datasets); that these "
+    "differ adds to P",
+}
 _LIMITS = (
     "One network of one seed, trained for research; no basis for decisions about people.",
     "Robustness is that against the attacks named here, at this radius and norm; other changes of images are untested.",
@@ -226,8 +231,7 @@ def _data(config: ExperimentConfig, data: Dataset) -> dict[str, Any]:
         "range": [0.0, 1.0],
         "num_members": len(data.train.labels),
         "num_non_members": len(data.test.labels),
-        "split": "members are a fixed subset of the training split, non-members of the test split "
-        "(experiments.datasets.load), by train_size and test_size of the flags; 0 takes all",
+        "split": _POOLS[config.pools],
     }
 
 
