@@ -25,7 +25,6 @@ from experiments.audit import __main__ as audit_command
 from experiments.config import ATTACKS, ExperimentConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-VARIANTS = ("natural", "original", "advnat", "advran", "pineat")
 
 # 200 training images, 50 at once: 4 rounds a pass.
 SMOKE = [
@@ -153,14 +152,6 @@ def test_the_flags_of_a_run_are_a_flag_file_that_repeats_it(finished, tmp_path):
     assert is_same(weights_of(runs / "pineat"), weights_of(tmp_path / "runs" / "pineat"))
 
 
-def test_another_seed_gives_other_weights_and_figures(finished, tmp_path):
-    code, _ = execute(tmp_path, *SMOKE, "--seed=1", "--export=keras")
-    assert code == 0
-    first, second = finished[0] / "pineat", tmp_path / "runs" / "pineat"
-    assert not is_same(weights_of(first), weights_of(second))
-    assert [metrics_of(first)[name] for name in paper.COLUMNS] != [metrics_of(second)[name] for name in paper.COLUMNS]
-
-
 def test_the_audit_of_the_predictions_gives_the_figures_of_the_metrics(finished):
     for folder in finished[0].iterdir():
         metrics, audited = metrics_of(folder), audit.audit_file(str(folder / "predictions.npz"))
@@ -243,9 +234,10 @@ def test_images_of_any_shape_can_be_drawn(shape, tmp_path):
     assert matplotlib.image.imread(tmp_path / "a.png").std() > 0
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("attack", [attack for attack in ATTACKS if attack not in ("pgd_l2", "dist", "n_fgsm")])
 def test_variants_of_every_attack_run_to_their_results(attack, tmp_path):
-    variants = VARIANTS if attack in ("pgd", "free") else ("pineat",)  # free alone has rounds of its own
+    # Of free, which has rounds of its own, two; of pgd what `finished` has not; the others differ in their attack only.
+    variants = {"pgd": ("natural", "advnat", "advran"), "free": ("original", "pineat")}.get(attack, ("pineat",))
     code, printed = execute(tmp_path, *TINY, f"--attack={attack}", f"--variant={','.join(variants)}", "--updates=4")
     assert code == 0
     updates_of_round = {"natural": 1, "original": 2 if attack == "free" else 1, "advnat": 2, "advran": 2, "pineat": 2}
@@ -264,10 +256,13 @@ def test_variants_of_every_attack_run_to_their_results(attack, tmp_path):
     "arguments, updates, rounds",
     [
         (["--ratio=1/2", "--updates=10"], 9, 3),  # 10 // 3 rounds: what is left over is not trained
-        (["--ratio=2/1", "--generation=update", "--updates=3"], 3, 1),
         (["--network=small_cnn", "--precision=mixed_bfloat16", "--augment_pad=1", "--augment_flip"], 8, 4),
-        (["--optimizer=sgd", "--momentum=0", "--weight_decay=1e-3", "--batch_size=60"], 8, 4),  # 3 rounds a pass
-        (["--export=", "--rs_bounds=valid", "--rs_decomposition=split", "--ratio=1/3"], 8, 2),
+        (
+            ["--export=", "--rs_bounds=valid", "--rs_decomposition=split", "--ratio=2/2", "--generation=update"]
+            + ["--optimizer=sgd", "--momentum=0", "--weight_decay=1e-3", "--batch_size=60"],
+            8,
+            2,
+        ),
     ],
 )
 def test_other_settings_run_and_do_as_many_updates_as_they_say(arguments, updates, rounds, tmp_path):
@@ -306,13 +301,6 @@ def test_what_does_not_fit_the_data_is_refused_in_one_line_and_leaves_nothing(ar
     np.savez(tmp_path / "odd.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     assert message in refusal(tmp_path, *TINY, *arguments)
     assert [path.name for path in tmp_path.iterdir()] == ["odd.npz"]
-
-
-def test_a_training_that_diverges_is_told_and_not_recorded(tmp_path):
-    code, printed = execute(tmp_path, *TINY, "--learning_rates=1e38")
-    assert code == 2 and printed.splitlines()[-1].startswith("error: training diverged: ")
-    assert "(pass 1, batch 1 of 4); there is no checkpoint before it." in printed
-    assert not (tmp_path / "runs" / "pineat").exists()
 
 
 # ---------------------------------------------------------------- runs that meet other runs
@@ -354,8 +342,8 @@ def test_a_folder_that_is_no_run_is_never_replaced(tmp_path):
 
 # ---------------------------------------------------------------- runs that end early
 
-# Enough rounds to be interrupted among: 10 rounds a pass, 100 passes. The last pass is cut short.
-LONG = [*TINY, "--train_size=500", "--updates=1990", "--checkpoint_seconds=3600"]
+# Enough rounds to be interrupted among: 10 rounds a pass, 50 passes. The last pass is cut short.
+LONG = [*TINY, "--train_size=500", "--updates=990", "--checkpoint_seconds=3600"]
 PATIENCE = 1200.0  # seconds, against a hang
 
 
@@ -416,29 +404,25 @@ def uninterrupted(tmp_path_factory):
     return folder / "runs" / "pineat"
 
 
-def test_a_run_interrupted_twice_ends_with_the_weights_of_one_that_was_not(uninterrupted, tmp_path):
+def test_an_interrupted_run_ends_with_the_weights_of_one_that_was_not(uninterrupted, tmp_path):
     unfinished = tmp_path / "runs" / "pineat.unfinished"
     message = "interrupted: the checkpoint is kept; --resume goes on from it."
     with process(tmp_path, *LONG) as started:
-        first = wait_for_pass(started, unfinished / "history.csv", after=0)
+        interrupted = wait_for_pass(started, unfinished / "history.csv", after=0)
         assert "in use by another process" in refusal(tmp_path, *LONG, "--resume")
         assert end(started, signal.SIGINT) == (130, message)
-    with process(tmp_path, *LONG, "--resume") as started:
-        second = wait_for_pass(started, unfinished / "history.csv", after=first)
-        assert end(started, signal.SIGTERM) == (143, message)
-    assert 0 < first < second < 1990
-    assert len(list((unfinished / "checkpoints").glob("*.index"))) == 2
+    assert len(list((unfinished / "checkpoints").glob("*.index"))) == 1
     assert not (tmp_path / "runs" / "pineat").exists()
 
     code, printed = execute_alone(tmp_path, *LONG, "--resume")
     assert code == 0, printed
     reached = int(printed.split("Going on from update ")[1].split(".")[0])
-    assert second <= reached < 1990 and f"{(1990 - reached) // 2:,} rounds of 1/1 = {1990 - reached:,}" in printed
+    assert interrupted <= reached < 990 and f"{(990 - reached) // 2:,} rounds of 1/1 = {990 - reached:,}" in printed
     resumed = tmp_path / "runs" / "pineat"
     assert is_same(weights_of(resumed), weights_of(uninterrupted))
     assert without_times(metrics_of(resumed)) == without_times(metrics_of(uninterrupted))
     rows = rows_of_history(resumed)
-    assert [int(row["updates"]) for row in rows] == [*range(20, 1990, 20), 1990]  # every pass once
+    assert [int(row["updates"]) for row in rows] == [*range(20, 990, 20), 990]  # every pass once
     assert rows == rows_of_history(uninterrupted)
 
 
@@ -450,10 +434,9 @@ def crash(*arguments, **keywords):
     raise OSError(28, "No space left on device", "runs")
 
 
-@pytest.mark.parametrize("step", [(pipeline, "evaluate"), (pipeline, "_write_predictions")], ids=lambda step: step[1])
-def test_an_interrupted_evaluation_is_resumed_without_training_again(step, finished, tmp_path, monkeypatch):
+def test_an_interrupted_evaluation_is_resumed_without_training_again(finished, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(*step, interrupt)
+        patch.setattr(pipeline, "evaluate", interrupt)
         code, printed = execute(tmp_path, *SMOKE)
     assert (code, printed.splitlines()[-1]) == (130, "interrupted")
     assert not (tmp_path / "runs" / "pineat").exists()
@@ -467,7 +450,7 @@ def test_an_interrupted_evaluation_is_resumed_without_training_again(step, finis
 def test_a_crash_leaves_earlier_results_whole_until_the_resumed_run_replaces_them(finished, tmp_path, monkeypatch):
     shutil.copytree(finished[0] / "pineat", tmp_path / "runs" / "pineat")
     before = contents(tmp_path / "runs" / "pineat")
-    changed = [*TINY, "--seed=1"]
+    changed = [*SMOKE, "--export=keras", "--seed=1"]
     with monkeypatch.context() as patch:
         patch.setattr(pipeline.export, "export", crash)
         code, printed = execute(tmp_path, *changed, "--overwrite")
@@ -475,7 +458,10 @@ def test_a_crash_leaves_earlier_results_whole_until_the_resumed_run_replaces_the
     assert contents(tmp_path / "runs" / "pineat") == before
     code, _ = execute(tmp_path, *changed, "--resume")
     assert code == 0
-    assert metrics_of(tmp_path / "runs" / "pineat")["flags"]["seed"] == 1
+    first, second = finished[0] / "pineat", tmp_path / "runs" / "pineat"
+    assert metrics_of(second)["flags"]["seed"] == 1
+    assert not is_same(weights_of(first), weights_of(second))  # another seed gives others, and other figures
+    assert [metrics_of(first)[name] for name in paper.COLUMNS] != [metrics_of(second)[name] for name in paper.COLUMNS]
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["pineat"]
 
 
