@@ -219,7 +219,7 @@ def test_the_examples_are_a_picture_of_eight_images_in_five_rows(finished):
         png = (folder / "examples.png").read_bytes()
         assert png[:8] == b"\x89PNG\r\n\x1a\n"
         width, height = struct.unpack(">II", png[16:24])
-        assert (width, height) == (round(120 * (1.1 * 8 + 1.6)), round(120 * 1.1 * 5))  # inches at 120 dpi
+        assert (width, height) == (round(120 * (1.25 * 8 + 2.0)), round(120 * 1.45 * 5))  # inches at 120 dpi
         pixels = matplotlib.image.imread(io.BytesIO(png), format="png")[..., :3]
         halves = np.split(pixels[: height // 2 * 2, width // 2 :], 2)
         assert all(half.std() > 0.1 for half in halves)

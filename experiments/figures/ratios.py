@@ -1,7 +1,6 @@
-"""What the ratio n/m of PINEAT does to accuracy, robustness, leakage and time."""
+"""What the ratio n/m of PINEAT gives for what it costs: accuracy, robustness and leakage by forward passes."""
 
 import os
-from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -9,15 +8,8 @@ from matplotlib.figure import Figure
 
 from experiments import results, statistics
 from experiments.figures import style
-from pineat_tf.types import Ratio
 
-_PANELS = {
-    "a_test": "A_test",
-    "r_test": "R_test",
-    "p_max": "P_MAX (less is better)",
-    "forwards": "forward passes",
-    "minutes": "minutes of training",
-}
+_FIGURES = {"a_test": "accuracy A_test", "r_test": "robust accuracy R_test", "p_max": "leakage P_MAX\n(less is better)"}
 
 
 def has_ratios(runs: pd.DataFrame) -> bool:
@@ -26,56 +18,61 @@ def has_ratios(runs: pd.DataFrame) -> bool:
 
 
 def write(path: str | os.PathLike, runs: pd.DataFrame, *, title: str) -> None:
-    """Draws figures and costs against the ratio, a colour a group of rows, the original methods as dashed lines.
-
-    Ratios are placed by the share n / (n + m) of adversarial examples.
+    """Draws a row of panels a figure and a column a group of rows, the original method as a square and a dashed line.
 
     Args:
         path: the PNG to write.
         runs: of `results.tidy`, with ratios.
         title: what was run.
     """
-    figure = Figure(figsize=(14, 8), dpi=120, layout="constrained")
-    *panels, spare = figure.subplots(2, 3).flat
     rows = _rows(runs)
     pineat = _alike(rows)
     colours = style.colours(list(pineat["group"]))
-    places = _places(list(pineat["ratio"]))
-    estimates = statistics.summary(runs, list(_PANELS))
+    estimates = statistics.summary(runs, [*_FIGURES, "forwards"])
     groups = [group for group in colours if (pineat["group"] == group).any()]
-    for axes, (name, label) in zip(panels, _PANELS.items()):
-        style.clean(axes)
-        for number, group in enumerate(groups):
-            shift = 0.005 * (number - (len(groups) - 1) / 2)
-            titles = pineat[pineat["group"] == group].set_index("ratio")["title"]
-            at = [ratio for ratio in places if ratio in titles]
-            _draw(axes, [places[ratio] + shift for ratio in at], estimates.loc[titles[at], name], group, colours[group])
-            original = rows[(rows["variant"] == "original") & (rows["settings"] == pineat["settings"][titles.iloc[0]])]
-            for one in estimates.loc[original["title"][:1], name]:
-                axes.axhline(one.mean, color=colours[group], linestyle="--", linewidth=1, alpha=0.7)
-        axes.set_xticks(list(places.values()), list(places))
-        axes.set(xlabel="adversarial / reverse-symmetry examples, n/m", ylabel=label)
-    spare.set_axis_off()
-    spare.legend(*panels[0].get_legend_handles_labels(), loc="center", frameon=False)
-    figure.suptitle(f"{title} (dashed: Original)")
+    figure = Figure(figsize=(1.2 + 4.2 * len(groups), 8.5), dpi=120, layout="constrained")
+    panels = figure.subplots(len(_FIGURES), len(groups), sharey="row", sharex="col", squeeze=False)
+    for column, group in zip(panels.T, groups):
+        of_group = pineat[pineat["group"] == group]
+        original = rows[(rows["variant"] == "original") & (rows["settings"] == of_group["settings"].iloc[0])]
+        for axes, name in zip(column, _FIGURES):
+            style.clean(axes)
+            _draw(axes, estimates.loc[of_group["title"]], list(of_group["ratio"]), name, colours[group])
+            if len(original):
+                _draw_original(axes, estimates.loc[original["title"].iloc[0]], name)
+            axes.margins(0.08, 0.12)
+        column[0].set_title(group or "PINEAT", loc="left", color=colours[group])
+        column[-1].set_xlabel("forward passes of 100 images")
+    for axes, label in zip(panels[:, 0], _FIGURES.values()):
+        axes.set_ylabel(label)
+    figure.suptitle(f"{title}: n/m is adversarial / reverse-symmetry examples; 95 % intervals", x=0.01, ha="left")
     style.save(figure, path)
 
 
-def _places(ratios: Sequence[str]) -> dict[str, float]:
-    """Where ratios stand, in rising order; those of one share, as 1/1 and 2/2, beside each other."""
-    shares = {ratio: Ratio.parse(ratio).num_adversarial / sum(Ratio.parse(ratio)) for ratio in dict.fromkeys(ratios)}
-    places: dict[str, float] = {}
-    for ratio in sorted(shares, key=lambda ratio: (shares[ratio], ratio)):
-        before = list(shares[other] for other in places).count(shares[ratio])
-        places[ratio] = shares[ratio] + 0.055 * before
-    return places
+def _draw(axes: Axes, estimates: pd.DataFrame, ratios: list[str], name: str, colour: str) -> None:
+    """Draws ratios in the order of their cost; those of one cost stand beside each other, as 1/1 and 2/2."""
+    points = sorted(zip((one.mean for one in estimates["forwards"]), ratios, estimates[name]))
+    step = 0.05 * (points[-1][0] - points[0][0])
+    places: list[float] = []
+    for cost, _, _ in points:
+        places.append(max(cost, places[-1] + step) if places else cost)
+    means = [one.mean for *_, one in points]
+    spreads = [0.0 if one.low is None else one.mean - one.low for *_, one in points]
+    axes.errorbar(places, means, yerr=spreads, color=colour, marker="o", markersize=4.5, linewidth=1, elinewidth=0.8)
+    for number, (place, (_, ratio, one)) in enumerate(zip(places, points)):
+        up = 1 if number % 2 else -1
+        end = one.mean + up * spreads[number]
+        options = {"textcoords": "offset points", "ha": "center", "va": "bottom" if up > 0 else "top"}
+        axes.annotate(ratio, (place, end), (0, 3 * up), fontsize=7.5, color="#333333", **options)
 
 
-def _draw(axes: Axes, at: Sequence[float], estimates: pd.Series, group: str, colour: str) -> None:
-    means = [one.mean for one in estimates]
-    spreads = [0.0 if one.low is None else one.mean - one.low for one in estimates]
-    options = {"color": colour, "marker": "o", "markersize": 4, "linewidth": 1, "capsize": 2}
-    axes.errorbar(at, means, yerr=spreads, **options, label=group or "PINEAT")
+def _draw_original(axes: Axes, estimates: pd.Series, name: str) -> None:
+    one, cost = estimates[name], estimates["forwards"].mean
+    spread = 0.0 if one.low is None else one.mean - one.low
+    axes.axhline(one.mean, color=style.GREY, linestyle="--", linewidth=1, alpha=0.7)
+    axes.errorbar(cost, one.mean, yerr=spread, color=style.GREY, marker="s", markersize=5.5, elinewidth=0.8)
+    options = {"textcoords": "offset points", "ha": "right", "va": "bottom", "color": style.GREY}
+    axes.annotate("Original", (cost, one.mean), (-6, 3), fontsize=8, **options)
 
 
 def _rows(runs: pd.DataFrame) -> pd.DataFrame:

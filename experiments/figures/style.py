@@ -39,19 +39,23 @@ def colours(groups: Sequence[str]) -> dict[str, str]:
 
 
 def looks(runs: pd.DataFrame) -> Looks:
-    """A colour and a mark for each row of `results.tidy`, by its title.
+    """A colour and a mark for each row of `results.tidy`, by its title: a colour a family, a mark a row of it.
 
-    Several groups have a colour each and labels a mark each; the rows of a single group each a pair of their own.
+    Families are groups, where there are several, and labels have the same mark in each; else they are the variants
+    (natural, original, PINEAT ...), and each row has a mark that no other of its family has.
     """
     rows = runs.drop_duplicates("title")
     by_group = colours(list(rows["group"]))
     labels = list(dict.fromkeys(rows["label"]))
-    found = {}
-    for i, (title, group, label) in enumerate(zip(rows["title"], rows["group"], rows["label"])):
+    by_variant = colours([config.variant for config in rows["config"]])
+    found, members = {}, dict.fromkeys(by_variant, 0)
+    for title, group, label, config in zip(rows["title"], rows["group"], rows["label"], rows["config"]):
         if len(by_group) > 2:
             found[title] = Look(by_group[group], MARKS[labels.index(label) % len(MARKS)], group, label)
         else:
-            found[title] = Look(COLOURS[i % len(COLOURS)], MARKS[(i + i // len(COLOURS)) % len(MARKS)], group, label)
+            number = members[config.variant]
+            found[title] = Look(by_variant[config.variant], MARKS[number % len(MARKS)], group, label)
+            members[config.variant] += 1
     return found
 
 
