@@ -373,27 +373,6 @@ def test_a_dry_run_says_what_cannot_be_measured_and_why(tmp_path, capsys):
     assert "at the measured speed about" in out and "; 2 runs cannot be measured (" in out
 
 
-@contextlib.contextmanager
-def process(folder):
-    """The sweep as a process of its own, which is killed with all its runs if the test fails."""
-    started = subprocess.Popen(
-        [sys.executable, "-m", "experiments.sweep", *COMMAND, f"--output_dir={folder / 'out'}"],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        yield started
-    finally:
-        started.kill()
-        started.communicate()
-        for number in at_work(folder):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(number, signal.SIGKILL)
-
-
 def at_work(folder):
     """Ids of the processes whose arguments name the folder."""
     listed = subprocess.run(["ps", "-ww", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
@@ -429,7 +408,7 @@ def test_runs_at_once_have_cores_of_their_own_and_a_third_has_all(tmp_path, monk
 
 
 class Swept(NamedTuple):
-    """A sweep that was killed in the midst of its first runs, then ended by SIGTERM, and then brought to its end."""
+    """A sweep that was ended by SIGTERM in the midst of its first runs, and then brought to its end."""
 
     out: Path
     kept: list[Path]
@@ -438,48 +417,35 @@ class Swept(NamedTuple):
     finished: tuple[int, str]
 
 
-def rows_of_histories(folder):
-    return sum(path.read_text().count("\n") for path in folder.glob("out/runs/*/history.csv"))
-
-
-def wait_for_a_pass(folder, started, before=0):
-    """Waits until the histories have more than so many rows."""
-    deadline = time.monotonic() + PATIENCE
-    while rows_of_histories(folder) <= before:
-        assert time.monotonic() < deadline and started.poll() is None
-        time.sleep(0.01)
+def sweep(folder):
+    """The command in this process: exit code, and what it printed."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.redirect_stderr(printed):
+        return main(["sweep", *COMMAND, f"--output_dir={folder / 'out'}"]), printed.getvalue()
 
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("swept")
-    with process(folder) as started:
-        wait_for_a_pass(folder, started)
-        started.kill()
-        started.wait()
+    folder, over = tmp_path_factory.mktemp("swept"), threading.Event()
+
+    def terminate():
         deadline = time.monotonic() + PATIENCE
-        while at_work(folder):  # runs that nobody tells to end
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        while not any(folder.glob("out/runs/*/history.csv")):  # a run has trained a pass
+            assert time.monotonic() < deadline and not over.is_set()
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    sender = threading.Thread(target=terminate)
+    sender.start()
+    stopped = sweep(folder)
+    over.set()
+    sender.join()
     kept = list(folder.glob("out/runs/*.unfinished/checkpoints/ckpt-*.index"))
-    rows = rows_of_histories(folder)  # now that no run adds to them any more
-    with process(folder) as started:
-        wait_for_a_pass(folder, started, before=rows)
-        started.terminate()
-        stopped = started.communicate(timeout=PATIENCE)[0]
-        left = at_work(folder)
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        code = main(["sweep", *COMMAND, f"--output_dir={folder / 'out'}"])
-    return Swept(folder / "out", kept, (started.returncode, stopped), left, (code, printed.getvalue()))
-
-
-def test_runs_of_a_sweep_that_is_killed_end_by_themselves_with_a_checkpoint(swept):
-    assert swept.kept  # and the fixture saw them end
+    return Swept(folder / "out", kept, stopped, at_work(folder), sweep(folder))
 
 
 def test_sigterm_ends_the_command_and_its_runs_which_keep_a_checkpoint(swept):
     code, printed = swept.stopped
-    assert (code, swept.left) == (143, []), printed
+    assert (code, swept.left) == (143, []) and swept.kept, printed
     assert printed.splitlines()[-1].startswith("interrupted: ")
     assert any("Going on from update" in path.read_text() for path in swept.out.glob("runs/*.log"))
 
