@@ -98,6 +98,10 @@ class ZeroBiasConv2D(keras.layers.Conv2D):
     """A convolution that adds a bias of 0.
 
     The zeros are a variable, as an addition of constant zeros would be optimised away before it can be fused.
+
+    Example:
+        >>> ZeroBiasConv2D(4, 3)(x).shape[-1]
+        4
     """
 
     def build(self, input_shape: Any) -> None:
@@ -124,6 +128,9 @@ def set_threads(num_parts: int = 0) -> int:
 
     Raises:
         ValueError: if TensorFlow has started computing already with other threads.
+
+    Example:
+        >>> num_parts = pt.accelerate.set_threads()  # doctest: +SKIP
     """
     check_count("num_parts", num_parts, 0, "It is how many parts of a batch are computed side by side.")
     if tf.config.list_physical_devices("GPU"):

@@ -217,6 +217,10 @@ def dlr_targeted(labels: tf.Tensor, targets: tf.Tensor, logits: tf.Tensor) -> tf
     Raises:
         ValueError: if the labels' shape does not fit the logits, or there are fewer than 4 classes.
 
+    Example:
+        >>> dlr_targeted(tf.constant([0]), tf.constant([1]), tf.constant([[4.0, 2.0, 1.0, 1.0]])).numpy().round(2)
+        array([-0.67], dtype=float32)
+
     Reference:
         Croce and Hein, ICML 2020, eq. (7).
     """

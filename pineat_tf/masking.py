@@ -59,6 +59,10 @@ def check_network(
 
     Raises:
         ValueError: if the outputs are probabilities, or images or labels are not as they must be.
+
+    Example:
+        >>> check_network(network, x, y, epsilon=0.1)
+        ()
     """
     x, y = check_batch(x, y, bounds=bounds, num_classes=check_logits_head(network, x))
     y = losses.class_numbers(y)
@@ -107,6 +111,14 @@ def check_figures(
     Returns:
         A sentence for each sign: images that black-box attacks alone fool, and accuracy that remains where every image
         can be changed into any other.
+
+    Example:
+        >>> fooled_by = np.array([1] * 30 + [-1] * 70)
+        >>> signs = check_figures(
+        ...     fooled_by, ["apgd_ce", "square"], norm="linf", epsilon=0.1, accuracy=0.7, bounds=(0, 1)
+        ... )
+        >>> len(signs)
+        1
     """
     signs = []
     last_white_box = max((rank for rank, name in enumerate(attacks) if name not in BLACK_BOX), default=len(attacks))

@@ -223,7 +223,12 @@ def mean_scores(scores: Sequence) -> np.ndarray:
 
 
 def check_same_order(labels: np.ndarray, first: np.ndarray | None) -> np.ndarray:
-    """Gives the labels of a pass over the data back; raises `ValueError` unless they are those of the first pass."""
+    """Gives the labels of a pass over the data back; raises `ValueError` unless they are those of the first pass.
+
+    Example:
+        >>> check_same_order(np.array([0, 1]), None)
+        array([0, 1])
+    """
     if first is not None and not np.array_equal(labels, first):
         raise ValueError(
             "The data must come in the same order every time. Received: a dataset whose labels differ from pass to "

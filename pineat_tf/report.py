@@ -325,18 +325,33 @@ def _cell(figure: float) -> str:
 
 
 def rate_cell(rate: TprAtFpr) -> str:
-    """Formats a TPR for a table: the figure, or "n/a" with the smallest rate at which there is one."""
+    """Formats a TPR for a table: the figure, or "n/a" with the smallest rate at which there is one.
+
+    Example:
+        >>> rate_cell(TprAtFpr(0.001, None, None, 0.002))
+        'n/a (smallest attainable FPR 0.002)'
+    """
     if rate.tpr is None:
         return f"n/a (smallest attainable FPR {rate.smallest_attainable_fpr:.3g})"
     return _cell(rate.tpr)
 
 
 class Markdown(str):
-    """Text that is Markdown already, and not to be quoted."""
+    """Text that is Markdown already, and not to be quoted.
+
+    Example:
+        >>> quoted(Markdown("**0.7**"))
+        '**0.7**'
+    """
 
 
 def quoted(text: str) -> str:
-    """Quotes text for Markdown, on one line: signs that would mark it up or end a cell are escaped."""
+    """Quotes text for Markdown, on one line: signs that would mark it up or end a cell are escaped.
+
+    Example:
+        >>> quoted("<b>")
+        '&lt;b>'
+    """
     if isinstance(text, Markdown):
         return text
     text = re.sub(r"([\\`*|])", r"\\\1", " ".join(str(text).split("\n")).replace("\r", " "))
@@ -344,6 +359,11 @@ def quoted(text: str) -> str:
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """Lays rows of cells out as a Markdown table, titles first; cells are quoted unless they are `Markdown`."""
+    """Lays rows of cells out as a Markdown table, titles first; cells are quoted unless they are `Markdown`.
+
+    Example:
+        >>> markdown_table([("method", "A_test"), ("natural", "0.88")]).splitlines()[-1]
+        '| natural | 0.88 |'
+    """
     lines = ["| " + " | ".join(map(quoted, row)) + " |" for row in rows]
     return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])

@@ -75,6 +75,10 @@ class InBall:
     Attributes:
         epsilon: radius of the ball, > 0, on the scale of the pixels; None takes that of the attack.
         norm: of the ball, "linf" or "l2"; None takes that of the attack, and "linf" where there is no attack.
+
+    Example:
+        >>> adopt(InBall(), pgd(epsilon=0.1, step_size=0.05, num_steps=2)).epsilon
+        0.1
     """
 
     epsilon: float | None = None
@@ -106,6 +110,11 @@ class InBallAndRange(InBall):
         epsilon, norm: as in `InBall`.
         bounds: the pixel range `(smallest, largest)`, or None for no limits; "attack" takes that of the attack, and
             `(0.0, 1.0)` where nothing is known of it. Images outside it are refused.
+
+    Example:
+        >>> attack = pgd(epsilon=8, step_size=2, num_steps=2, bounds=(0, 255))
+        >>> adopt(InBallAndRange(), attack).bounds
+        (0, 255)
     """
 
     bounds: Bounds | str | None = FROM_ATTACK

@@ -3,6 +3,7 @@
 import ast
 import doctest
 import importlib
+import inspect
 import pathlib
 import pkgutil
 import re
@@ -75,6 +76,23 @@ def namespace(tmp_path, monkeypatch):
         **{"keras": keras, "np": np, "pt": pt, "tf": tf, "network": network, "attack": attack, "model": model},
         **{**arrays, **splits, **predicted, "held_out": splits["validation"], "x": x, "y": y, "x_adv": x + 0.05},
     }
+
+
+def public(place, owner):
+    """All that can be reached by the names that modules list: (place, what)."""
+    for name in owner.__all__:
+        value = getattr(owner, name)
+        if inspect.ismodule(value):
+            yield from public(f"{place}.{name}", value)
+        elif inspect.isclass(value) or inspect.isfunction(value):
+            yield f"{place}.{name}", value
+
+
+def test_every_public_name_has_an_example():
+    found = dict(public("pineat_tf", pt))
+    assert len(found) > 100
+    examples = doctest.DocTestParser().get_examples
+    assert [place for place, value in found.items() if not examples(value.__doc__ or "")] == []
 
 
 class OutputThatIsPrinted(doctest.OutputChecker):

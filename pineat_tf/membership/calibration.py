@@ -33,6 +33,12 @@ class ScoreSets(NamedTuple):
         non_member_scores: shape `(num_non_members,)`.
         member_labels: class numbers of shape `(num_members,)`, or None.
         non_member_labels: class numbers of shape `(num_non_members,)`, or None.
+
+    Example:
+        >>> shadow = ScoreSets([0.9, 0.8], [0.3, 0.7])
+        >>> options = {"signal": "margin", "queries": "natural", "calibration": "shadow", "shadow": shadow}
+        >>> audit_scores([0.9, 0.2], [0.1, 0.4], **options).balanced_accuracy
+        0.75
     """
 
     member_scores: Any

@@ -166,6 +166,11 @@ def cross_fitted_scores(
     Raises:
         ValueError: if there are too few of a kind to learn from, or an argument does not fit.
 
+    Example:
+        >>> of_members, of_non_members = cross_fitted_scores(members, non_members)
+        >>> audit_scores(of_members, of_non_members, signal="logistic", queries="natural").auc > 0
+        True
+
     Reference:
         Nasr, Shokri and Houmansadr, "Comprehensive privacy analysis of deep learning", S&P 2019
         (supervised: the attacker knows a part of the training set).
