@@ -16,10 +16,10 @@ from pineat_tf.checks import check_choice, check_count, check_positive, check_sh
 from pineat_tf.types import Ratio
 
 ATTACKS = ("pgd", "pgd_l2", "dist", "wrm_l2", "diff", "fgsm_rs", "n_fgsm", "free")
-OBJECTIVES = ("", "ibp", "mtl_ibp", "cc_ibp", "sabr")
+OBJECTIVES = ("", "mart", "score", "ikl", "ibp", "mtl_ibp", "cc_ibp", "sabr")
 PAPER_DATASETS = ("", "fmnist", "cifar10")
 STRATEGIES = ("none", "mirrored", "multi_worker")
-VARIANTS = ("natural", "original", "advnat", "advran", "advsign", "pineat")
+VARIANTS = ("natural", "original", "advnat", "advran", "advsign", "scaled", "pineat")
 
 
 def option(
@@ -133,6 +133,35 @@ class ExperimentConfig:
         needs_attack=True,
         paper="default",
     )
+    objective_beta: float = option(0.0, "Weight of robustness in mart, score, ikl; 0 for that of the authors.", least=0)
+    ikl_period: int = option(400, "Updates between renewals of the class means of ikl.", least=1)
+    companion_objective: str = option(
+        "",
+        "Loss of an update by a companion; empty for that of the others, but cross-entropy with ibp.",
+        ("", "cross_entropy"),
+        needs_attack=True,
+        paper="default",
+    )
+    awp_gamma: float = option(
+        0.0,
+        "Share of their norm by which weights are perturbed in an update (AWP); 0 for none.",
+        least=0,
+        needs_attack=True,
+        paper="default",
+    )
+    awp_begin: float = option(0.0, "Share of the training before AWP begins.", share=True)
+    epsilon_ramp: tuple[float, ...] = option(
+        (),
+        "Shares of the training after which the attack's radius begins to grow and is reached.",
+        needs_attack=True,
+        paper="default",
+    )
+    companion_scale: float = option(
+        2.0, "By which scaled companions multiply the noise; above 0, as -1 is pineat.", paper="default"
+    )
+    companion_labels: str = option(
+        "", "File of a network that labels scaled companions; empty for the true labels.", paper="default"
+    )
     ibp_natural_weight: float = option(
         0.5, "Share of the natural cross-entropy after the ramp, with interval bounds.", share=True
     )
@@ -238,6 +267,7 @@ class ExperimentConfig:
         Ratio.parse(self.ratio)
         self.rounds  # noqa: B018 (raises if there is none)
         _check_ramp("ibp_ramp", self.ibp_ramp)
+        _check_ramp("epsilon_ramp", self.epsilon_ramp)
         if self.attack == "free" and self.variant != "natural":
             self._check_free()
         schedules.piecewise_learning_rate(self.boundaries, self.learning_rates)
@@ -268,7 +298,7 @@ class ExperimentConfig:
     @property
     def method(self) -> str:
         """What is trained by, in words: the attack and what is added to it."""
-        return " ".join(filter(None, (self.attack, self.objective)))
+        return " ".join(filter(None, (self.attack, self.objective, "awp" if self.awp_gamma else "")))
 
     @property
     def scaled_updates(self) -> int:

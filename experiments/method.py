@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 import pineat_tf as pt
-from experiments import datasets, networks
+from experiments import datasets, networks, stored
 from experiments.config import ExperimentConfig
 
 
@@ -65,7 +65,7 @@ def attack(config: ExperimentConfig) -> pt.attacks.GradientAttack:
     epsilon, steps = config.epsilon, config.num_steps
     pgd = {"epsilon": epsilon, "step_size": config.step_size, "num_steps": steps}
     makers: dict[str, Callable] = {
-        "pgd": lambda: pt.attacks.pgd(**pgd, random_start=config.random_start),
+        "pgd": lambda: pt.attacks.pgd(**pgd, random_start=config.random_start, loss=_climbed(config)),
         "pgd_l2": lambda: pt.attacks.pgd(**pgd, random_start=config.random_start, norm="l2"),
         "dist": lambda: pt.attacks.dist(coefficient=config.dist_coefficient, num_steps=steps, epsilon=epsilon),
         "wrm_l2": lambda: pt.attacks.wrm_l2(gamma=config.wrm_gamma, num_steps=steps, bounds=(0.0, 1.0)),
@@ -106,6 +106,12 @@ def companions(config: ExperimentConfig, variant: str) -> Callable:
         "advnat": pt.companions.NaturalCompanions,
         "advran": lambda: pt.companions.RandomCompanions(**radius),
         "advsign": lambda: pt.companions.ShuffledSigns(**radius),
+        "scaled": lambda: pt.companions.ScaledNoise(
+            scale=(config.companion_scale,) * config.round_ratio.num_companions,
+            labels=stored.load_network(config.companion_labels) if config.companion_labels else "true",
+            keep_in_range=_keeps_in_range(config),
+            **radius,
+        ),
         "pineat": lambda: pt.companions.ReverseSymmetry(
             keep_in_range=_keeps_in_range(config),
             decomposition=config.rs_decomposition,
@@ -135,7 +141,7 @@ def network(
 def trainer(config: ExperimentConfig, network: keras.Model) -> pt.AdversarialTraining:
     """The network wrapped in its training method, compiled."""
     options = {
-        "objective": _objective(config),
+        "objective": _objective(config, network.output_shape[-1]),
         "companions": companions(config, config.variant),
         "ratio": config.round_ratio,
         "seed": config.seed,
@@ -145,6 +151,7 @@ def trainer(config: ExperimentConfig, network: keras.Model) -> pt.AdversarialTra
         model = pt.FreeAdversarialTraining(network, epsilon=config.epsilon, batch_size=config.batch_size, **options)
     else:
         options |= {"attack": _training_attack(config), "generation": config.generation, "order": config.order}
+        options |= _around_updates(config)
         model = (
             _taught(config, network, options) if config.teacher_share else pt.AdversarialTraining(network, **options)
         )
@@ -167,7 +174,16 @@ class RoundCost:
     forwards: int
 
 
-_UPDATES = {"trades": (6, 3), "ibp": (10, 9), "mtl_ibp": (12, 9), "cc_ibp": (12, 9), "sabr": (10, 9)}
+_UPDATES = {
+    "trades": (6, 3),
+    "mart": (6, 3),
+    "score": (6, 3),
+    "ikl": (6, 3),
+    "ibp": (10, 9),
+    "mtl_ibp": (12, 9),
+    "cc_ibp": (12, 9),
+    "sabr": (10, 9),
+}
 """Passes of an update by an example and by the natural image, by objective; bounds cost twice a network's."""
 
 
@@ -176,14 +192,21 @@ def round_cost(config: ExperimentConfig) -> RoundCost:
     n, m = config.round_ratio
     made_by = None if _is_free(config) else _training_attack(config)
     steps = made_by.num_steps if made_by else 0
-    one_attack = 2 * steps + (1 if made_by and config.attack == "diff" else 0)
+    one_attack = 2 * steps + (1 if made_by and (config.attack == "diff" or _climbed(config) in _OF_NATURAL) else 0)
     taught = 1 if config.teacher_share else 0
     objective = "" if config.variant == "natural" else config.objective or ("trades" * (config.attack == "diff"))
     of_example, of_natural = _UPDATES.get(objective, (3, 3))
     natural_example = made_by is None and not _is_free(config)
     update = (of_natural if natural_example else of_example) + taught
+    if _companion_objective(config) is not None:
+        of_example = of_natural = 3
     companion = (of_natural if config.variant in ("natural", "advnat") else of_example) + taught
-    return RoundCost(gradients=n * (steps + 1) + m, forwards=n * (one_attack + update) + m * companion)
+    passes = 2 if config.awp_gamma and not _is_free(config) else 1  # AWP goes up the loss of an update before it
+    labels = 1 if config.variant == "scaled" and config.companion_labels else 0
+    return RoundCost(
+        gradients=n * (steps + passes) + m * passes,
+        forwards=n * (one_attack + passes * update) + m * passes * companion + labels,
+    )
 
 
 def evaluation_forwards(config: ExperimentConfig) -> int:
@@ -216,8 +239,44 @@ def _training_attack(config: ExperimentConfig) -> pt.attacks.GradientAttack | No
     return None if config.objective == "ibp" and config.variant != "pineat" else attack(config)
 
 
-def _objective(config: ExperimentConfig) -> Callable:
+_OF_NATURAL = ("squared_distance",)
+"""What is climbed from the natural prediction, which costs a pass of its own."""
+
+
+def _climbed(config: ExperimentConfig) -> str:
+    """The loss that PGD climbs."""
+    return "squared_distance" if config.objective == "score" and config.attack == "pgd" else "cross_entropy"
+
+
+def _companion_objective(config: ExperimentConfig) -> Callable | None:
+    """The loss of a companion's update, where it is not that of the others. Bounds alone see no companions."""
+    has_both = config.round_ratio.num_adversarial and config.round_ratio.num_companions
+    plain = config.companion_objective == "cross_entropy" or config.objective == "ibp"
+    return pt.objectives.CrossEntropy(label_smoothing=config.label_smoothing) if has_both and plain else None
+
+
+def _around_updates(config: ExperimentConfig) -> dict:
+    """What changes around an update: the objective of companions, the weights, the radius."""
+    natural, begin = config.variant == "natural", round(config.awp_begin * config.scaled_updates)
+    awp = pt.perturbations.AWP(gamma=config.awp_gamma, begin=begin) if config.awp_gamma else None
+    grows = config.epsilon_ramp and not natural
+    return {
+        "companion_objective": _companion_objective(config),
+        "weight_perturbation": awp,
+        "ramp": config.updates_of(config.epsilon_ramp) if grows else None,
+    }
+
+
+def _objective(config: ExperimentConfig, num_classes: int) -> Callable:
     smoothing = {"label_smoothing": config.label_smoothing}
+    beta = {"beta": config.objective_beta} if config.objective_beta else {}
+    makers: dict[str, Callable] = {
+        "mart": lambda: pt.objectives.MART(**beta),
+        "score": lambda: pt.objectives.SCORE(**beta),
+        "ikl": lambda: pt.objectives.IKL(num_classes=num_classes, period=config.ikl_period, **beta),
+    }
+    if config.objective in makers and config.variant != "natural":
+        return makers[config.objective]()
     if config.objective and config.variant != "natural":
         return pt.objectives.IntervalBounds(
             epsilon=config.epsilon,

@@ -14,8 +14,11 @@ contradicts it is refused. That holds for every dataclass with fields of these n
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
+from typing import Any
 
+import keras
 import tensorflow as tf
 
 from pineat_tf.checks import check_choice
@@ -30,6 +33,7 @@ __all__ = [
     "NoCompanions",
     "RandomCompanions",
     "ReverseSymmetry",
+    "ScaledNoise",
     "ShuffledSigns",
     "aggregate_noise",
     "reverse_symmetry",
@@ -248,6 +252,68 @@ class ReverseSymmetry(InBallAndRange):
             return parts
         norm, epsilon = self._ball()
         return [norm.project(part, tf.zeros_like(part), epsilon) for part in parts]
+
+
+@serializable
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScaledNoise(InBallAndRange):
+    """The sum of the adversarial noises, scaled: -1 mirrors it (`ReverseSymmetry`, 1/1), 2 goes on (HAT's helpers).
+
+    Attributes:
+        scale: by which the noise is multiplied, one number, or one a companion. The companion is clipped to a ball of
+            `abs(scale)` times the radius.
+        labels: "true", or a network of the same classes, trained without an attack, whose prediction of the adversarial
+            examples is the companions' label (HAT). A trainer keeps a copy of it.
+        epsilon: radius of the attack's ball, > 0; None takes that of the attack.
+        norm: "linf" or "l2"; None takes that of the attack, and "linf" where there is none.
+        bounds, keep_in_range: as in `ReverseSymmetry`.
+
+    Example:
+        >>> (beyond,) = ScaledNoise(scale=2.0, epsilon=0.1)(x, (x_adv,), num=1)
+
+    Reference:
+        Rade and Moosavi-Dezfooli, "Reducing excessive margin to achieve a better accuracy vs. robustness trade-off",
+        ICLR 2022, eq. (4). PINEAT, section 3.3.
+    """
+
+    scale: float | tuple[float, ...] = -1.0
+    labels: Any = "true"
+    keep_in_range: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        scales = self.scale if isinstance(self.scale, (tuple, list)) else (self.scale,)
+        if not all(isinstance(one, (int, float)) and math.isfinite(one) and one for one in scales) or not scales:
+            raise ValueError(
+                f"`scale` must be a number other than 0, or one a companion. Received: scale={self.scale!r}. Give e.g. "
+                "-1.0 or (-1.0, 2.0)."
+            )
+        object.__setattr__(self, "scale", tuple(map(float, scales)))
+        if not isinstance(self.labels, keras.Model):
+            check_choice("labels", self.labels, ("true",))
+
+    def __call__(
+        self, x: tf.Tensor, adversarial: Sequence[tf.Tensor], *, num: int, seed: Seed = 0
+    ) -> tuple[tf.Tensor, ...]:
+        _check_mirrors(x, adversarial)
+        scales: tuple[float, ...] = self.scale  # type: ignore[assignment]  # since it was made
+        if num != len(scales):
+            raise ValueError(
+                f"`ScaledNoise` gives one companion a scale. Received: scale={scales!r} for m={num}. Give as many."
+            )
+        return tuple(self._scaled(x, adversarial, scale) for scale in scales)
+
+    def labelled(self, x: tf.Tensor, adversarial: Sequence[tf.Tensor]) -> tf.Tensor:
+        """What the network of `labels` sees: the adversarial examples, as one."""
+        return adversarial[0] if len(adversarial) == 1 else self._scaled(x, adversarial, 1.0)
+
+    def _scaled(self, x: tf.Tensor, adversarial: Sequence[tf.Tensor], scale: float) -> tf.Tensor:
+        if self.keep_in_range:
+            x = self._check_range(x)
+        precise, noise = _noise(x, adversarial)
+        norm, epsilon = self._ball()
+        moved = norm.project(precise + scale * noise, precise, abs(scale) * epsilon)
+        return _companion(clip_to_bounds(moved, self._range() if self.keep_in_range else None), x)
 
 
 def _noise(x: tf.Tensor, adversarial: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:

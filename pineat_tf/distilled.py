@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from pineat_tf.checks import check_share
 from pineat_tf.heads import class_logits
+from pineat_tf.losses import label_rows
 from pineat_tf.objectives import CrossEntropy
 from pineat_tf.serialization import serializable
 from pineat_tf.training import AdversarialTraining
@@ -99,7 +100,7 @@ class SelfDistilledTraining(AdversarialTraining):
         """The loss of the label that the teacher has a share in."""
         logits = class_logits(self.teacher(x, training=False))
         taught = tf.stop_gradient(tf.nn.softmax(tf.cast(logits, tf.float32)))
-        hard = tf.one_hot(y, taught.shape[-1]) if y.shape.rank == 1 else tf.cast(y, tf.float32)
+        hard = label_rows(y, taught.shape[-1])
         return super().update_loss(x_nat, x, (1.0 - self.share) * hard + self.share * taught, sample_weight)
 
 

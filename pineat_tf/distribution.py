@@ -6,7 +6,7 @@ which sees all of it, and the functions here do what their plain TensorFlow twin
 
 import tensorflow as tf
 
-__all__ = ["contribution", "global_mean", "local_mean", "num_replicas", "place_in_batch"]
+__all__ = ["contribution", "global_mean", "local_mean", "num_replicas", "place_in_batch", "sum_over_replicas"]
 
 
 def num_replicas() -> int:
@@ -31,7 +31,7 @@ def global_mean(values: tf.Tensor) -> tf.Tensor:
     """The mean of the values of all replicas; every replica gets it."""
     if num_replicas() == 1:
         return tf.reduce_mean(values)
-    total, count = _sum_over_replicas([tf.reduce_sum(values), tf.cast(tf.size(values), values.dtype)])
+    total, count = sum_over_replicas([tf.reduce_sum(values), tf.cast(tf.size(values), values.dtype)])
     return total / count
 
 
@@ -39,7 +39,7 @@ def place_in_batch(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Which row of the global batch is the first of this replica's `x`, and how many rows there are in all."""
     replica = tf.distribute.get_replica_context().replica_id_in_sync_group
     own = tf.one_hot(replica, num_replicas()) * tf.cast(tf.shape(x)[0], tf.float32)  # every backend adds float32
-    sizes = tf.cast(_sum_over_replicas([own])[0], tf.int32)
+    sizes = tf.cast(sum_over_replicas([own])[0], tf.int32)
     return tf.cumsum(sizes, exclusive=True)[replica], tf.reduce_sum(sizes)
 
 
@@ -51,5 +51,8 @@ def contribution(mean: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     return mean * tf.cast(tf.shape(x)[0], mean.dtype) / tf.cast(rows, mean.dtype)
 
 
-def _sum_over_replicas(values: list[tf.Tensor]) -> list[tf.Tensor]:
+def sum_over_replicas(values: list[tf.Tensor]) -> list[tf.Tensor]:
+    """The sums of the values of all replicas; every replica gets them."""
+    if num_replicas() == 1:
+        return values
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from pineat_tf import distribution, threat
 from pineat_tf.checks import check_batch, check_batch_size, check_bounds, check_count, check_epsilon, check_positive
 from pineat_tf.companions import NoCompanions
-from pineat_tf.losses import unfading_cross_entropy
+from pineat_tf.losses import label_rows, unfading_cross_entropy
 from pineat_tf.objectives import CrossEntropy
 from pineat_tf.projections import clip_to_bounds, power_of_two
 from pineat_tf.serialization import serializable
@@ -77,7 +77,7 @@ class FreeAdversarialTraining(AdversarialTraining):
         check_bounds(bounds)
         threat.check_scale(epsilon, bounds, step_size=step_size)
         companions = threat.adopt(companions, threat.ThreatModel(epsilon, "linf", bounds))
-        _check_method(objective, Ratio.parse(ratio))
+        _check_method(objective, Ratio.parse(ratio), kwargs)
         _check_one_replica()
         super().__init__(
             network,
@@ -172,7 +172,7 @@ class FreeAdversarialTraining(AdversarialTraining):
     def _unfading(self, y: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         """The cross-entropy of each example by its label, smoothed as the objective says."""
         smoothing, num_classes = getattr(self.objective, "label_smoothing", 0.0), logits.shape[-1]
-        rows = tf.one_hot(y, num_classes) if y.shape.rank == 1 else tf.cast(y, tf.float32)
+        rows = label_rows(y, num_classes)
         return unfading_cross_entropy((1.0 - smoothing) * rows + smoothing / num_classes, logits)
 
     def _ascent(
@@ -195,7 +195,13 @@ class FreeAdversarialTraining(AdversarialTraining):
         return tape.gradient(logits, x, output_gradients=tf.cast(direction, logits.dtype))
 
 
-def _check_method(objective: Callable, ratio: Ratio) -> None:
+def _check_method(objective: Callable, ratio: Ratio, others: dict[str, Any]) -> None:
+    for name in ("companion_objective", "weight_perturbation", "ramp"):
+        if others.get(name) is not None:
+            raise ValueError(
+                "Free adversarial training moves weights and images by the gradients of one pass, which leaves no room "
+                f"for `{name}`. Received: {name}={others[name]!r}. Leave it out, or use `AdversarialTraining`."
+            )
     if not isinstance(objective, CrossEntropy):
         raise ValueError(
             "Free adversarial training takes the gradients of weights and images from one pass, so both ascend and "

@@ -14,6 +14,7 @@ __all__ = [
     "dlr_targeted",
     "kl_divergence",
     "margin",
+    "label_rows",
     "smoothed_cross_entropy",
     "unfading_cross_entropy",
     "unfading_kl_divergence",
@@ -246,6 +247,17 @@ def class_numbers(labels: tf.Tensor) -> tf.Tensor:
     """
     labels = with_common_dtype(labels)
     return labels if labels.shape.rank == 1 else tf.argmax(labels, axis=1)
+
+
+def label_rows(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
+    """Labels as rows of float32 that add up to 1, shape `(batch, num_classes)`, from class numbers or rows.
+
+    Example:
+        >>> label_rows(tf.constant([1]), 3).numpy().tolist()
+        [[0.0, 1.0, 0.0]]
+    """
+    labels = with_common_dtype(labels)
+    return tf.one_hot(labels, num_classes) if labels.shape.rank == 1 else tf.cast(labels, tf.float32)
 
 
 def _with_lasting_gradient(

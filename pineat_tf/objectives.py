@@ -15,16 +15,19 @@ compute twice. The kinds of this module are frozen dataclasses, which Keras can 
 import dataclasses
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from pineat_tf.bounds import margins
-from pineat_tf.checks import check_choice, check_positive, check_share
-from pineat_tf.losses import class_numbers, cross_entropy, kl_divergence, smoothed_cross_entropy
+from pineat_tf.checks import check_choice, check_count, check_positive, check_share
+from pineat_tf.distribution import sum_over_replicas
+from pineat_tf.losses import class_numbers, cross_entropy, kl_divergence, label_rows, smoothed_cross_entropy
+from pineat_tf.schedules import check_ramp, ramp
 from pineat_tf.serialization import serializable
 from pineat_tf.threat import InBallAndRange
 from pineat_tf.types import LogitsFn, TrainingLogits
 
-__all__ = ["MIXTURES", "CrossEntropy", "IntervalBounds", "Trades"]
+__all__ = ["IKL", "MART", "MIXTURES", "SCORE", "CrossEntropy", "IntervalBounds", "Trades"]
 
 
 @serializable
@@ -91,6 +94,173 @@ class Trades:
         return natural_loss + self.beta * kl_divergence(target, logits), logits
 
 
+@serializable
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MART:
+    """Boosted cross-entropy of the example + beta * divergence, by how wrong the natural prediction is.
+
+    The boost is -log(1.0001 - p) of the likeliest wrong class of the example. The attack is PGD on the cross-entropy.
+
+    Attributes:
+        beta: weight of the divergence, > 0. The authors have 6 in their code, 5 in the paper.
+
+    Example:
+        >>> loss, logits = MART(beta=6.0)(network, x, x_adv, y)
+
+    Reference:
+        Wang et al., "Improving adversarial robustness requires revisiting misclassified examples", ICLR 2020, eq. (11).
+    """
+
+    beta: float = 6.0
+
+    def __post_init__(self) -> None:
+        check_positive("beta", self.beta, "It weighs robustness against accuracy, e.g. 6.0.")
+
+    def __call__(
+        self, logits_fn: LogitsFn, x_nat: tf.Tensor, x: tf.Tensor, y: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        logits = logits_fn(x)
+        probs = _probs(logits)
+        rows = label_rows(y, probs.shape[-1])
+        wrong = tf.reduce_max(probs * (1.0 - tf.one_hot(class_numbers(y), probs.shape[-1])), axis=-1)
+        boosted = cross_entropy(y, logits) - tf.math.log(1.0001 - wrong + 1e-12)
+        if x is x_nat:  # the divergence of a prediction from itself is 0, and so is its gradient
+            return boosted, logits
+        natural_logits = logits_fn(x_nat)
+        missing = 1.0000001 - tf.reduce_sum(rows * _probs(natural_logits), axis=-1)
+        return boosted + self.beta * missing * kl_divergence(natural_logits, logits), logits
+
+
+@serializable
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SCORE:
+    """Squared error of the natural prediction + beta * squared distance of the example's prediction from it.
+
+    `attacks.pgd(loss="squared_distance")` climbs the second term, as the authors do.
+
+    Attributes:
+        beta: weight of the distance, > 0.
+        label_smoothing: share of the label that is given to the other classes, in [0, 1).
+
+    Example:
+        >>> loss, logits = SCORE()(network, x, x_adv, y)
+
+    Reference:
+        Pang et al., "Robustness and accuracy could be reconcilable by (proper) definition", ICML 2022, eq. (12).
+    """
+
+    beta: float = 4.0
+    label_smoothing: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_share("label_smoothing", self.label_smoothing)
+        check_positive("beta", self.beta, "It weighs robustness against accuracy, e.g. 4.0.")
+
+    def __call__(
+        self, logits_fn: LogitsFn, x_nat: tf.Tensor, x: tf.Tensor, y: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        natural_logits = logits_fn(x_nat)
+        natural = _probs(natural_logits)
+        rows, to_others = label_rows(y, natural.shape[-1]), self.label_smoothing / (natural.shape[-1] - 1)
+        target = (1.0 - self.label_smoothing) * rows + to_others * (1.0 - rows)
+        loss = _squared_distance(natural, target)
+        if x is x_nat:
+            return loss, natural_logits
+        logits = logits_fn(x)
+        return loss + self.beta * _squared_distance(_probs(logits), natural), logits
+
+
+@serializable
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class IKL:
+    """Natural cross-entropy + improved divergence: both predictions move, by class-wise weights.
+
+    The divergence is `alpha` times that of the example's prediction from the natural one, which is held fixed, plus
+    `beta / 4` times the sum over pairs of classes j, k of `s_j s_k (d_j - d_k)^2`, d the natural logits minus the
+    example's. The weights s are the mean prediction, softened by a temperature, of the natural images of a class. A
+    trainer keeps them: they are even at first, and renewed after each `period`. The attack is `trades_kl`.
+
+    Attributes:
+        num_classes: of the network.
+        alpha, beta: weights of the two parts, > 0.
+        temperature: by which logits are divided in the class means, > 0.
+        period: updates between renewals, >= 1; the authors renew after each pass over the data.
+
+    Example:
+        >>> objective = IKL(num_classes=5, period=390)
+        >>> model = AdversarialTraining(
+        ...     network, attack=trades_kl(epsilon=0.1, step_size=0.05, num_steps=4), objective=objective)
+
+    Reference:
+        Cui et al., "Decoupled Kullback-Leibler divergence loss", NeurIPS 2024, eq. (10), by its published code.
+    """
+
+    num_classes: int
+    alpha: float = 4.0
+    beta: float = 20.0
+    temperature: float = 4.0
+    period: int = 400
+
+    def __post_init__(self) -> None:
+        for name in ("alpha", "beta", "temperature"):
+            check_positive(name, getattr(self, name), "The authors have alpha=4, beta=20 and temperature=4.")
+        check_count("num_classes", self.num_classes, 2, "It is the number of logits.")
+        check_count("period", self.period, 1, "Give the updates of a pass over the data.")
+
+    def initial_state(self) -> dict[str, np.ndarray]:
+        """What a trainer keeps: the class means in use, the sums for the next ones, and the updates in them."""
+        shape = (self.num_classes, self.num_classes)
+        even = np.full(shape, 1.0 / self.num_classes, np.float32)
+        return {
+            "class_means": even,
+            "class_sums": np.zeros(shape, np.float32),
+            "updates_summed": np.zeros((), np.int64),
+        }
+
+    def __call__(
+        self, logits_fn: LogitsFn | TrainingLogits, x_nat: tf.Tensor, x: tf.Tensor, y: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        state = getattr(logits_fn, "state", {})
+        if "class_means" not in state:
+            raise ValueError(
+                "`IKL` needs class means, which a trainer keeps. Received: a function in place of the "
+                "`types.TrainingLogits` of a trainer. Use it as the `objective` of `AdversarialTraining`."
+            )
+        natural_logits = tf.cast(logits_fn(x_nat), tf.float32)
+        rows = label_rows(y, self.num_classes)
+        softened = tf.nn.softmax(tf.stop_gradient(natural_logits) / self.temperature)
+        weights = tf.matmul(rows, self._renewed_means(state, tf.matmul(rows, softened, transpose_a=True)))
+        loss = cross_entropy(y, natural_logits)
+        if x is x_nat:  # both predictions are one
+            return loss, natural_logits
+        logits = logits_fn(x)
+        apart = natural_logits - tf.cast(logits, tf.float32)
+        apart -= tf.reduce_sum(weights * apart, axis=-1, keepdims=True)  # the weights of an image add up to 1
+        of_pairs = 2.0 * tf.reduce_sum(weights * tf.square(apart), axis=-1)
+        fixed = kl_divergence(tf.stop_gradient(natural_logits), logits)
+        return loss + self.alpha * fixed + 0.25 * self.beta * of_pairs, logits
+
+    def _renewed_means(self, state: dict[str, Any], sums: tf.Tensor) -> tf.Tensor:
+        """The class means to use; sums of this update are added to those for the next ones."""
+        means, total, summed = (tf.convert_to_tensor(state[name]) for name in self.initial_state())
+        due = summed >= self.period
+        of_class = tf.reduce_sum(total, axis=1, keepdims=True)
+        means = tf.where(due & (of_class > 0.0), tf.math.divide_no_nan(total, of_class), means)
+        (whole,) = sum_over_replicas([sums])
+        state["class_means"].assign(means)
+        state["class_sums"].assign(tf.where(due, 0.0, total) + whole)
+        state["updates_summed"].assign(tf.where(due, tf.constant(1, tf.int64), summed + 1))
+        return means
+
+
+def _probs(logits: tf.Tensor) -> tf.Tensor:
+    return tf.nn.softmax(tf.cast(logits, tf.float32))
+
+
+def _squared_distance(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(tf.square(one - other), axis=-1)
+
+
 MIXTURES = ("none", "loss", "logits", "small_box")
 """How `IntervalBounds` uses the adversarial example of an update."""
 
@@ -145,10 +315,7 @@ class IntervalBounds(InBallAndRange):
                 "Interval bounds are of L-inf balls. Received: norm='l2'. Give a radius of an L-inf ball, or an "
                 "attack in the L-inf ball."
             )
-        if len(self.ramp) != 2 or not 0 <= self.ramp[0] <= self.ramp[1]:
-            raise ValueError(
-                f"`ramp` must be two rising numbers of updates. Received: ramp={self.ramp!r}. Give e.g. (500, 2000)."
-            )
+        check_ramp("ramp", self.ramp)
         if not 0 < self.share <= 1:
             raise ValueError(f"`share` must be in (0, 1]. Received: share={self.share!r}. Give e.g. 0.5.")
 
@@ -165,17 +332,13 @@ class IntervalBounds(InBallAndRange):
                 "`IntervalBounds` looks into the layers of a network. Received: a function in place of the "
                 "`types.TrainingLogits` of a trainer. Use it as the `objective` of `AdversarialTraining`."
             )
-        progress = self._progress(logits_fn.updates)
+        progress = ramp(logits_fn.updates, self.ramp)
         epsilon = progress * self._ball()[1]
         natural_logits = logits_fn(x_nat)
         logits = natural_logits if x is x_nat else logits_fn(x)
         robust = self._robust_loss(logits_fn.network, x_nat, x, y, logits, epsilon)
         weight = 1.0 - progress * (1.0 - self.natural_weight)
         return weight * cross_entropy(y, natural_logits) + (1.0 - weight) * robust, logits
-
-    def _progress(self, updates: tf.Tensor) -> tf.Tensor:
-        begin, end = self.ramp
-        return tf.clip_by_value((tf.cast(updates, tf.float32) - begin) / max(end - begin, 1), float(end == 0), 1.0)
 
     def _robust_loss(
         self, network: Any, x_nat: tf.Tensor, x: tf.Tensor, y: tf.Tensor, logits: tf.Tensor, epsilon: tf.Tensor

@@ -101,14 +101,16 @@ def play(
     return logits["adversarial"] + logits["companion"]
 
 
-def check_strategies(attack: Any, objective: Any, companions: Any) -> None:
+def check_strategies(attack: Any, objective: Any, companions: Any, companion_objective: Any = None) -> None:
     """Raises `ValueError` unless each can be called as what it stands for."""
     if attack is not None:
         check_attack("attack", attack)
-    if not can_be_called(objective, None, None, None, None):
+    for name, given in (("objective", objective), ("companion_objective", companion_objective or objective)):
+        if can_be_called(given, None, None, None, None):
+            continue
         raise ValueError(
-            "`objective` must be called as `objective(logits_fn, x_nat, x, y)`. Received: "
-            f"{objective!r}. Give e.g. `objectives.CrossEntropy()`, not the class or a loss of Keras."
+            f"`{name}` must be called as `objective(logits_fn, x_nat, x, y)`. Received: "
+            f"{given!r}. Give e.g. `objectives.CrossEntropy()`, not the class or a loss of Keras."
         )
     if not can_be_called(companions, None, (), num=1, seed=0):
         raise ValueError(
@@ -117,8 +119,13 @@ def check_strategies(attack: Any, objective: Any, companions: Any) -> None:
         )
 
 
-def check_companions(companions: Callable, ratio: Ratio) -> None:
-    """Raises `ValueError` unless there are companions if and only if the ratio has room for them."""
+def check_companions(companions: Callable, ratio: Ratio, objective: Any, companion_objective: Any) -> None:
+    """Raises `ValueError` unless there are companions, that a loss sees, if and only if the ratio has room for them."""
+    if not getattr(objective, "needs_attack", True) and all(ratio) and companion_objective is None:
+        raise ValueError(
+            f"{type(objective).__name__} looks at no examples, so companions of ratio {ratio} would change nothing. "
+            "Received: companion_objective=None. Give one, e.g. `objectives.CrossEntropy()`."
+        )
     if ratio.num_companions and isinstance(companions, NoCompanions):
         companions(None, (), num=ratio.num_companions)  # raises, and says how to mend it
     if not ratio.num_companions and not isinstance(companions, NoCompanions):

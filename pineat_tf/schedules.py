@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 import keras
+import tensorflow as tf
 
 from pineat_tf.checks import check_count, check_positive
 from pineat_tf.types import Ratio
 
-__all__ = ["piecewise_learning_rate", "rounds_for"]
+__all__ = ["check_ramp", "piecewise_learning_rate", "ramp", "rounds_for"]
 
 
 def rounds_for(updates: int, ratio: Ratio | str) -> int:
@@ -30,6 +31,25 @@ def rounds_for(updates: int, ratio: Ratio | str) -> int:
     ratio = Ratio.parse(ratio)
     check_count("updates", updates, ratio.updates_per_round, f"One round of ratio {ratio} is that many updates.")
     return updates // ratio.updates_per_round
+
+
+def ramp(updates: tf.Tensor, ends: tuple[int, int]) -> tf.Tensor:
+    """How far a quantity that grows between two numbers of updates has come, from 0 to 1.
+
+    Example:
+        >>> [float(ramp(updates, (100, 300))) for updates in (100, 150, 300)]
+        [0.0, 0.25, 1.0]
+    """
+    begin, end = ends
+    return tf.clip_by_value((tf.cast(updates, tf.float32) - begin) / max(end - begin, 1), float(end == 0), 1.0)
+
+
+def check_ramp(name: str, ends: tuple[int, ...]) -> None:
+    """Raises `ValueError` unless they are two numbers of updates, the second no smaller."""
+    if len(ends) != 2 or not 0 <= ends[0] <= ends[1]:
+        raise ValueError(
+            f"`{name}` must be two rising numbers of updates. Received: {name}={ends!r}. Give e.g. (500, 2000)."
+        )
 
 
 def piecewise_learning_rate(

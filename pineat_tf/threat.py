@@ -1,5 +1,6 @@
 """The threat model, said once: companions and queries take radius, norm and pixel range from the attack."""
 
+import copy
 import dataclasses
 import functools
 import warnings
@@ -13,7 +14,7 @@ from pineat_tf.checks import check_bounds, check_choice, check_epsilon, check_im
 from pineat_tf.projections import Norm
 from pineat_tf.types import Bounds
 
-__all__ = ["FROM_ATTACK", "InBall", "InBallAndRange", "T", "ThreatModel", "adopt", "check_scale"]
+__all__ = ["FROM_ATTACK", "InBall", "InBallAndRange", "T", "ThreatModel", "adopt", "check_scale", "shrunk"]
 
 T = TypeVar("T")
 
@@ -22,6 +23,7 @@ FROM_ATTACK = "attack"
 
 _DEFAULT_NORM, _DEFAULT_BOUNDS = "linf", (0.0, 1.0)
 _WORDS_OF_0_1_0 = ("paper", "valid")  # by which `bounds` said whether to keep mirror images in the range of the pixels
+_LENGTHS = ("epsilon", "step_size")
 _GREY_LEVELS = 200.0  # a pixel range at least as wide counts whole grey levels
 
 
@@ -182,6 +184,27 @@ def adopt(strategy: T, attack: Callable | ThreatModel | None) -> T:
             "norm='l2' for an L2 ball; `dist` takes one as well, `dist(epsilon=0.1)`."
         )
     return complete
+
+
+def shrunk(strategy: T, share: tf.Tensor) -> T:
+    """A strategy whose radius and steps, and those of its parts, are a share of what they were, for one call.
+
+    Args:
+        strategy: an attack or companions; what is no dataclass stays as it is.
+        share: in [0, 1], a float32 tensor.
+
+    Example:
+        >>> companions = shrunk(RandomCompanions(epsilon=0.1), tf.constant(0.5))(x, (), num=1, seed=0)
+    """
+    if not dataclasses.is_dataclass(strategy) or isinstance(strategy, type):
+        return strategy
+    smaller = copy.copy(strategy)
+    for field in dataclasses.fields(strategy):
+        value = getattr(strategy, field.name)
+        if field.name in _LENGTHS and value is not None:
+            value = share * value
+        object.__setattr__(smaller, field.name, shrunk(value, share))
+    return smaller
 
 
 def check_scale(

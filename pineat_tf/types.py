@@ -17,6 +17,7 @@ __all__ = [
     "Repeatable",
     "Seed",
     "TrainingLogits",
+    "WeightPerturbation",
 ]
 
 Bounds: TypeAlias = tuple[float, float]
@@ -33,10 +34,13 @@ class TrainingLogits(Protocol):
     Attributes:
         network: the network in training, for objectives that look into its layers.
         updates: updates of the weights before this round, int64, for schedules.
+        state: variables that the trainer keeps for an objective, by the names of its `initial_state()`, which gives an
+            array each; the trainer's files hold them.
     """
 
     network: Any
     updates: tf.Tensor
+    state: dict[str, Any]
 
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
         """Maps images `(batch, ...)` to logits `(batch, num_classes)`, in training mode."""
@@ -79,6 +83,15 @@ class Objective(Protocol):
         self, logits_fn: LogitsFn, x_nat: tf.Tensor, x: tf.Tensor, y: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Gives the loss of each example, shape `(batch,)`, and the logits of `x`."""
+
+
+class WeightPerturbation(Protocol):
+    """Moves the weights before the gradient of an update is taken. A plain function is enough."""
+
+    def __call__(
+        self, weights: Sequence[tf.Tensor], gradients: Sequence[tf.Tensor | None], *, updates: tf.Tensor
+    ) -> Sequence[tf.Tensor | None]:
+        """Gives what to add to each weight, like it, or None."""
 
 
 class Companions(Protocol):

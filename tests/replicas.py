@@ -73,14 +73,16 @@ def linear(images, classes, batch_size: int, l2: float = 0.0) -> dict:
     return {"weights": [weight.tolist() for weight in network.get_weights()], "history": history}
 
 
-def digits(attack, objective, ratio: str, companions, *, network: str = "small_cnn", rows: int | None = None) -> dict:
+def digits(
+    attack, objective, ratio: str, companions, *, network: str = "small_cnn", rows: int | None = None, **options
+) -> dict:
     """A real training on scikit-learn's digits."""
     keras.utils.set_random_seed(0)
     split = datasets.load("digits").train
     rows = rows or NUM_ROUNDS * BATCH
     x, y = split.images[:rows], split.labels[:rows]
     model = pt.AdversarialTraining(
-        build(network), attack=attack, objective=objective, companions=companions, ratio=ratio, seed=3
+        build(network), attack=attack, objective=objective, companions=companions, ratio=ratio, seed=3, **options
     )
     model.compile(optimizer=keras.optimizers.SGD(0.05, momentum=0.9), metrics=["accuracy"])
     history = model.fit(x, y, batch_size=BATCH, shuffle=False, verbose=0).history
@@ -111,6 +113,15 @@ def cases() -> dict:
         "linear_l2": lambda: linear([0, 0, 0, 0], [0, 0, 1, 1], 4, l2=0.125),
         "dist": lambda: digits(dist, cross_entropy, "1/1", pineat),
         "diff": lambda: digits(diff, trades, "1/1", pineat),
+        "ikl_awp": lambda: digits(
+            pgd_l2,
+            pt.objectives.IKL(num_classes=10, period=3),
+            "1/1",
+            pineat,
+            network="batch_norm",
+            weight_perturbation=pt.perturbations.AWP(gamma=0.05),
+            ramp=(0, 6),
+        ),
         "ragged": lambda: digits(pgd_l2, cross_entropy, "1/2", split, network="batch_norm", rows=37),
     }
 

@@ -95,6 +95,33 @@ EXPERIMENTS = {
         "ibp_ramp": (0.1, 0.475),
         "verify": True,
     },
+    "fmnist_awp.flags": {**FMNIST, "awp_gamma": 0.01, "awp_begin": 0.0},
+    "fmnist_mart.flags": {**FMNIST, "objective": "mart", "objective_beta": 6.0},
+    "fmnist_ikl.flags": {
+        **FMNIST,
+        "attack": "diff",
+        "objective": "ikl",
+        "epsilon_ramp": (0.0, 1.0),
+        "awp_gamma": 0.005,
+        "awp_begin": 0.05,
+    },
+    "fmnist_trades_awp.flags": {
+        **FMNIST,
+        "attack": "diff",
+        "trades_beta": 6.0,
+        "trades_detach": False,
+        "awp_gamma": 0.005,
+        "awp_begin": 0.05,
+    },
+    "fmnist_hat.flags": {
+        **FMNIST,
+        "attack": "diff",
+        "trades_beta": 2.5,
+        "trades_detach": False,
+        "variant": "scaled",
+        "companion_scale": 2.0,
+        "companion_objective": "cross_entropy",
+    },
     "cifar10.flags": CIFAR10,
     "cifar10_pgd.flags": {**CIFAR10, "activation": "leaky_relu"},
     "cifar10_dist.flags": {**CIFAR10, "attack": "dist", "dist_coefficient": 12 / 255},
@@ -423,7 +450,7 @@ def configs(draw):
     export = st.lists(st.sampled_from(FIELDS["export"].metadata["choices"]), max_size=2).map(tuple)
     drawn = draw(st.fixed_dictionaries({**counts, **floats, **choices, **bools, "export": export}))
     if drawn["attack"] == "free":  # which these say nothing to
-        drawn |= {"generation": "round", "order": "adversarial", "teacher_share": 0.0}
+        drawn |= {name: FIELDS[name].default for name in config.names(needs_attack=True)}
     return config.ExperimentConfig(
         **drawn,
         seed=draw(st.integers(0, 2**32 - 1)),

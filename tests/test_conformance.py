@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import pineat_tf as pt
 from pineat_tf.companions import NaturalCompanions, RandomCompanions, ReverseSymmetry, ShuffledSigns
-from pineat_tf.objectives import CrossEntropy, Trades
+from pineat_tf.objectives import MART, SCORE, CrossEntropy, Trades
 
 EPSILON = 0.1
 STEPS = {"epsilon": EPSILON, "step_size": 0.05, "num_steps": 3}
@@ -19,6 +19,7 @@ ATTACKS = {
     "pgd": (pt.attacks.pgd(**STEPS), (EPSILON, np.inf), (0.0, 1.0)),
     "pgd from natural": (pt.attacks.pgd(**STEPS, random_start=False), (EPSILON, np.inf), (0.0, 1.0)),
     "pgd unbounded": (pt.attacks.pgd(**STEPS, bounds=None), (EPSILON, np.inf), None),
+    "pgd squared distance": (pt.attacks.pgd(**STEPS, loss="squared_distance"), (EPSILON, np.inf), (0.0, 1.0)),
     "pgd margin": (pt.attacks.pgd(**STEPS, loss="margin"), (EPSILON, np.inf), (0.0, 1.0)),
     "fgsm": (pt.attacks.fgsm(epsilon=EPSILON), (EPSILON, np.inf), (0.0, 1.0)),
     "pgd l2": (pt.attacks.pgd(**STEPS, norm="l2"), (EPSILON, 2), (0.0, 1.0)),
@@ -62,6 +63,8 @@ OBJECTIVES = {
     "cross-entropy": CrossEntropy(),
     "trades": Trades(beta=2.0),
     "trades detached": Trades(beta=2.0, detach_natural=True),
+    "mart": MART(),
+    "score": SCORE(),
 }
 SMOOTHED = {
     "cross-entropy smoothed": CrossEntropy(label_smoothing=0.1),

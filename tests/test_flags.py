@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from experiments import cost, examples, paper
+from experiments import cost, examples, networks, paper
 from experiments.config import ExperimentConfig, names
 from experiments.datasets import load
 from experiments.results import WITHOUT_EFFECT
@@ -67,6 +67,14 @@ ROWS = {
     "trades_beta": Row(3.0, TRAINING, {"attack": "diff"}),
     "trades_detach": Row(False, TRAINING, {"attack": "diff"}),
     "objective": Row("mtl_ibp", TRAINING),
+    "objective_beta": Row(1.0, TRAINING, {"objective": "mart"}),
+    "ikl_period": Row(1, TRAINING, {"objective": "ikl"}),
+    "companion_objective": Row("cross_entropy", TRAINING, {"objective": "mart"}),
+    "awp_gamma": Row(0.1, TRAINING),
+    "awp_begin": Row(0.5, TRAINING, {"awp_gamma": 0.1}),
+    "epsilon_ramp": Row((0.0, 1.0), TRAINING),
+    "companion_scale": Row(0.5, TRAINING, {"variant": "scaled"}),
+    "companion_labels": Row("helper.keras", TRAINING, {"variant": "scaled"}),
     "ibp_natural_weight": Row(0.2, TRAINING, {"objective": "mtl_ibp"}),
     "ibp_ramp": Row((0.0, 1.0), TRAINING, {"objective": "mtl_ibp"}),
     "ibp_share": Row(0.2, TRAINING, {"objective": "mtl_ibp"}),
@@ -151,6 +159,7 @@ def run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         _write_npz_files()
+        _write_helper()
         _watch(patch, asked_for)
         tf.config.run_functions_eagerly(True)
         try:
@@ -163,6 +172,11 @@ def _write_npz_files():
     x, y = load("digits").train
     for name, images in (("digits", x), ("mirrored", x[:, :, ::-1])):
         np.savez(f"{name}.npz", x_train=images[:40], y_train=y[:40], x_test=images[40:60], y_test=y[40:60])
+
+
+def _write_helper():
+    keras.utils.set_random_seed(7)
+    networks.build("mlp", input_shape=(8, 8, 1), num_classes=10).save("helper.keras")
 
 
 def _watch(patch, asked_for):

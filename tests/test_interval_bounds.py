@@ -250,7 +250,7 @@ class Logits:
     """`types.TrainingLogits` of a network, by hand."""
 
     def __init__(self, network, updates):
-        self.network, self.updates = network, tf.constant(updates, tf.int64)
+        self.network, self.updates, self.state = network, tf.constant(updates, tf.int64), {}
 
     def __call__(self, images):
         return self.network(images, training=True)

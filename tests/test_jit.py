@@ -6,12 +6,15 @@ import pytest
 from conftest import linear_network
 
 import pineat_tf as pt
-from pineat_tf.objectives import CrossEntropy, Trades
+from pineat_tf.objectives import IKL, MART, SCORE, CrossEntropy, Trades
 
 EPSILON = 0.1
 METHODS = {
     "pgd l2": (pt.attacks.pgd(epsilon=EPSILON, step_size=0.05, num_steps=3, norm="l2"), CrossEntropy()),
     "diff": (pt.attacks.trades_kl(epsilon=EPSILON, step_size=0.05, num_steps=3), Trades(beta=1.0)),
+    "mart": (pt.attacks.pgd(epsilon=EPSILON, step_size=0.05, num_steps=3), MART()),
+    "score": (pt.attacks.pgd(epsilon=EPSILON, step_size=0.05, num_steps=3, loss="squared_distance"), SCORE()),
+    "ikl": (pt.attacks.trades_kl(epsilon=EPSILON, step_size=0.05, num_steps=3), IKL(num_classes=3, period=2, beta=1.0)),
     "n_fgsm": (pt.attacks.n_fgsm(epsilon=EPSILON), CrossEntropy()),
 }
 
@@ -37,6 +40,8 @@ def test_compiled_training_gives_the_same_weights(method):
             objective=objective,
             companions=pt.companions.ReverseSymmetry(epsilon=EPSILON),
             ratio="1/2",
+            weight_perturbation=pt.perturbations.AWP(gamma=0.05) if method == "mart" else None,
+            ramp=(0, 6) if method in ("pgd", "score") else None,
             seed=3,
         )
         return weights_and_history(model, jit_compile)

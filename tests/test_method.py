@@ -69,6 +69,7 @@ COMPANIONS = {
     "original": pt.companions.NoCompanions(),
     "advnat": pt.companions.NaturalCompanions(),
     "advran": pt.companions.RandomCompanions(epsilon=0.2, norm="linf", bounds=(0.0, 1.0)),
+    "scaled": pt.companions.ScaledNoise(scale=(2.0,) * 3, epsilon=0.2, norm="linf", bounds=(0.0, 1.0)),
     "advsign": pt.companions.ShuffledSigns(epsilon=0.2, norm="linf"),
     "pineat": pt.companions.ReverseSymmetry(epsilon=0.2, norm="linf", bounds=(0.0, 1.0)),
 }
@@ -289,6 +290,13 @@ MIXED = [
     ("sabr", "original", "1/0", 9, 16 + 3 + 1 + 6),  # the example's prediction is for metrics only
     ("mtl_ibp", "pineat", "2/1", 2 * 9 + 1, 2 * 28 + 12),
     ("mtl_ibp", "advnat", "1/1", 10, 28 + 9),
+    ("ibp", "advran", "1/1", 2, 9 + 3),  # companions by cross-entropy
+    ("ibp", "pineat", "2/1", 2 * 9 + 1, 2 * (16 + 10) + 3),
+    ("mart", "original", "1/0", 9, 16 + 6),
+    ("mart", "pineat", "1/1", 10, 22 + 6),
+    ("mart", "advnat", "1/1", 10, 22 + 3),
+    ("score", "pineat", "1/1", 10, 1 + 22 + 6),  # its attack takes the natural prediction once
+    ("ikl", "advran", "2/1", 2 * 9 + 1, 2 * 22 + 6),
 ]
 
 
@@ -301,6 +309,30 @@ def test_the_cost_of_other_objectives_is_counted(objective, variant, ratio, grad
     counted.reset()
     model.train_step(batch)
     assert counted.attack_gradients + int(model.optimizer.iterations) == gradients
+    assert counted.forward_units == forwards
+
+
+@pytest.mark.parametrize(
+    "fields, gradients, forwards",
+    [
+        ({"awp_gamma": 0.01}, 8 + 2 + 2, 16 + 6 + 6),  # each update twice
+        ({"awp_gamma": 0.01, "attack": "diff", "variant": "original"}, 8 + 2, 17 + 12),
+        ({"attack": "diff", "companion_objective": "cross_entropy"}, 10, 23 + 3),
+        ({"epsilon_ramp": (0.0, 1.0)}, 10, 22),
+        ({"variant": "scaled", "attack": "diff", "companion_objective": "cross_entropy"}, 10, 23 + 3),
+    ],
+)
+def test_the_cost_of_what_is_around_an_update_is_counted(fields, gradients, forwards, batch):
+    fields = config(**{"variant": "pineat", "num_steps": 8, **fields})
+    assert method.round_cost(fields) == method.RoundCost(gradients=gradients, forwards=forwards)
+    counted = CountedNetwork()
+    model = method.trainer(fields, counted.network)
+    counted.reset()
+    model.train_step(batch)
+    images = 2 if fields.attack == "diff" else 1  # TRADES sees two in a pass
+    passes = (counted.at_logits.backwards - counted.attack_gradients) // images
+    updates = passes if fields.awp_gamma else model.optimizer.iterations
+    assert counted.attack_gradients + int(updates) == gradients
     assert counted.forward_units == forwards
 
 

@@ -22,6 +22,7 @@ _SURROGATES = {
     "cross_entropy": parts.cross_entropy_surrogate,
     "margin": parts.margin_surrogate,
     "dlr": parts.dlr_surrogate,
+    "squared_distance": parts.squared_distance_surrogate,
 }
 
 
@@ -140,8 +141,9 @@ def pgd(
         num_steps: steps, >= 1.
         random_start: start uniformly in the ball, rather than at the natural images.
         norm: "linf" (steps along the gradient's sign) or "l2" (along the normalised gradient).
-        loss: "cross_entropy", "margin" (the lead of the likeliest other class, Carlini and Wagner's f_6), or "dlr"
-            (difference of logits ratio, for 3 classes or more).
+        loss: "cross_entropy", "margin" (the lead of the likeliest other class, Carlini and Wagner's f_6), "dlr"
+            (difference of logits ratio, for 3 classes or more), or "squared_distance" (of the probabilities from the
+            natural ones, for `objectives.SCORE`; it needs a random start).
         targeted: the `y` of a call are the classes to reach, of which the loss is made small, not the true ones.
         bounds: the pixel range, or None for no limits.
 
@@ -164,6 +166,12 @@ def pgd(
     check_epsilon(epsilon)
     check_positive("step_size", step_size, _STEP_HINT)
     check_choice("loss", loss, _SURROGATES)
+    if loss == "squared_distance" and (targeted or not random_start):
+        raise ValueError(
+            "The distance from the natural prediction has no gradient at the natural images, and no class to reach. "
+            f"Received: loss={loss!r}, random_start={random_start}, targeted={targeted}. Give random_start=True and "
+            "targeted=False."
+        )
     norm = Norm.of(norm).name
     uniform = parts.UniformInBall(epsilon, norm)
     return GradientAttack(

@@ -33,6 +33,7 @@ __all__ = [
     "margin_surrogate",
     "shift_to_plane",
     "spread",
+    "squared_distance_surrogate",
 ]
 
 Ascended: TypeAlias = Callable[[tf.Tensor], tf.Tensor]
@@ -133,6 +134,13 @@ def divergence_surrogate(logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor) -> Asc
     """Divergence from the natural prediction (Zhang et al., ICML 2019, eq. 5), which is computed once."""
     natural = tf.stop_gradient(logits_fn(x))
     return lambda x_adv: losses.unfading_kl_divergence(natural, logits_fn(x_adv))
+
+
+@serializable
+def squared_distance_surrogate(logits_fn: LogitsFn, x: tf.Tensor, y: tf.Tensor) -> Ascended:
+    """Squared distance of the probabilities from the natural ones (Pang et al., ICML 2022), which are computed once."""
+    natural = tf.stop_gradient(tf.nn.softmax(logits_fn(x)))
+    return lambda x_adv: tf.reduce_sum(tf.square(tf.nn.softmax(logits_fn(x_adv)) - natural), axis=-1)
 
 
 @serializable
