@@ -20,7 +20,7 @@ from pineat_tf.distribution import sum_over_replicas
 from pineat_tf.serialization import serializable
 from pineat_tf.types import WeightPerturbation
 
-__all__ = ["AWP", "check_weight_perturbation", "perturbed_gradients"]
+__all__ = ["AWP"]
 
 _TINY = 1e-20  # the authors', against a gradient of 0
 

@@ -45,7 +45,11 @@ def ramp(updates: tf.Tensor, ends: tuple[int, int]) -> tf.Tensor:
 
 
 def check_ramp(name: str, ends: tuple[int, ...]) -> None:
-    """Raises `ValueError` unless they are two numbers of updates, the second no smaller."""
+    """Raises `ValueError` unless they are two numbers of updates, the second no smaller.
+
+    Example:
+        >>> check_ramp("ramp", (500, 2000))  # silent
+    """
     if len(ends) != 2 or not 0 <= ends[0] <= ends[1]:
         raise ValueError(
             f"`{name}` must be two rising numbers of updates. Received: {name}={ends!r}. Give e.g. (500, 2000)."
