@@ -64,18 +64,24 @@ ONCE = {
 }
 
 
-@pytest.mark.parametrize("kind", STRUCTURES | ONCE)
-def test_every_structure_gives_the_same(kind):
-    data = (STRUCTURES | ONCE)[kind]
+@pytest.fixture(scope="module")
+def standing():
+    """A network, its trainer at a rate of 0, its logits and its loss."""
     network = dense_network()
-    predictions = pt.predict_logits(network, data(), batch_size=3)
-    np.testing.assert_allclose(predictions.logits, network(X), atol=1e-5)
-    np.testing.assert_array_equal(predictions.labels, Y)
-    assert len(pt.Predictor(network)(data(), batch_size=3, max_examples=5).labels) == 5
     model = pt.AdversarialTraining(network, attack=PGD)
     model.compile(keras.optimizers.SGD(0.0))
+    return network, model, network(X).numpy(), model.evaluate(X, Y, verbose=0)
+
+
+@pytest.mark.parametrize("kind", STRUCTURES | ONCE)
+def test_every_structure_gives_the_same(kind, standing):
+    data, (network, model, logits, loss) = (STRUCTURES | ONCE)[kind], standing
+    predictions = pt.predict_logits(network, data(), batch_size=3)
+    np.testing.assert_allclose(predictions.logits, logits, atol=1e-5)
+    np.testing.assert_array_equal(predictions.labels, Y)
+    assert len(pt.Predictor(network)(data(), batch_size=3, max_examples=5).labels) == 5
     history = model.fit(data(), validation_data=data(), verbose=0).history
-    assert history["val_loss"][0] == pytest.approx(model.evaluate(X, Y, verbose=0), rel=1e-4)
+    assert history["val_loss"][0] == pytest.approx(loss, rel=1e-4)
     if kind in ONCE:
         with pytest.raises(ValueError, match="passed over more than once"):
             pt.robustness(network, data(), PGD, epsilons=[0.1])

@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from conftest import NUM_CLASSES, SHAPE
 
 import pineat_tf as pt
@@ -44,6 +43,16 @@ def trained(*data, network=None, scale=(1.0, 0.0), **fit):
     return [weight.numpy() for weight in model.network.trainable_variables]
 
 
+PLAIN = []
+
+
+def plain(images, labels):
+    """The weights of the arrays of `conftest.py` as they are, trained once."""
+    if not PLAIN:
+        PLAIN.append(trained(images, labels))
+    return PLAIN[0]
+
+
 def assert_alike(weights, others, atol=1e-6):
     assert len(weights) == len(others)
     for weight, other in zip(weights, others):
@@ -53,7 +62,7 @@ def assert_alike(weights, others, atol=1e-6):
 @pytest.mark.parametrize("scale", [(2.0, -1.0), (255.0, 0.0)], ids=["-1..1", "0..255"])
 def test_the_scale_of_pixels(images, labels, scale):
     factor, offset = scale
-    seen = trained(images, labels)
+    seen = plain(images, labels)
     assert_alike(seen, trained(images * factor + offset, labels, scale=scale), atol=1e-4)
     before = [weight.numpy() for weight in network_of().trainable_variables]
     assert max(np.abs(a - b).max() for a, b in zip(seen, before)) > 1e-2
@@ -63,6 +72,8 @@ ONE_HOT = np.eye(NUM_CLASSES, dtype=np.float32)
 LABELS = {
     "column": lambda y: y[:, None],
     "uint8": lambda y: y.astype(np.uint8),
+    "uint16": lambda y: y.astype(np.uint16),
+    "one-hot bools": lambda y: ONE_HOT[y].astype(bool),
     "floating point": lambda y: y.astype(np.float32),
     "one-hot": lambda y: ONE_HOT[y],
     "one-hot in half precision": lambda y: ONE_HOT[y].astype(np.float16),
@@ -72,54 +83,22 @@ LABELS = {
 
 @pytest.mark.parametrize("form", LABELS)
 def test_the_form_of_labels(images, labels, form):
-    assert_alike(trained(images, labels), trained(images, LABELS[form](labels)))
+    given = LABELS[form](labels)
+    assert_alike(plain(images, labels), trained(images, given, validation_data=(images, given)))
+    network = network_of()
+    report = pt.evaluate(network, members=(images, given), non_members=(images, given), attack=None)
+    assert report.to_dict()["a_train"] == np.mean(network(images).numpy().argmax(axis=1) == labels)
 
 
 def test_smoothed_labels_are_the_objectives_smoothing(images, labels):
     soft = 0.9 * ONE_HOT[labels] + 0.1 / NUM_CLASSES
-    assert not np.allclose(trained(images, soft)[0], trained(images, labels)[0], atol=1e-4)
-    again = trained(images, soft.astype(np.float64))
-    assert_alike(trained(images, soft), again)
+    seen = trained(images, soft)
+    assert not np.allclose(seen[0], plain(images, labels)[0], atol=1e-4)
+    assert_alike(seen, trained(images, soft.astype(np.float64)))
 
 
-class Batches(keras.utils.PyDataset):
-    """All images as one batch."""
-
-    def __init__(self, *batch):
-        super().__init__()
-        self.batch = batch
-
-    def __len__(self):
-        return 1
-
-    def __getitem__(self, index):
-        return self.batch
-
-
-STRUCTURES = {
-    "a pair": lambda x, y: ((x, y),),
-    "tensors": lambda x, y: (tf.constant(x), tf.constant(y)),
-    "batches": lambda x, y: (tf.data.Dataset.from_tensor_slices((x, y)).batch(8),),
-    "batches of unknown size": lambda x, y: (
-        tf.data.Dataset.from_generator(
-            lambda: iter([(x, y)]), output_signature=(tf.TensorSpec((None, *SHAPE)), tf.TensorSpec((None,), tf.int64))
-        ),
-    ),
-    "PyDataset": lambda x, y: (Batches(x, y),),
-    "dicts": lambda x, y: (tf.data.Dataset.from_tensor_slices({"image": x, "label": y}).batch(8),),
-}
-
-
-@pytest.mark.parametrize("structure", STRUCTURES)
-def test_the_structure_of_data(images, labels, structure):
-    data = STRUCTURES[structure](images, labels)
-    arrays = structure in ("a pair", "tensors")
-    assert_alike(trained(images, labels), trained(*data, **({} if arrays else {"batch_size": None})))
-
-
-@pytest.mark.parametrize("steps", [2, 4])
-def test_accumulation_of_gradients_draws_what_it_draws_without(images, labels, steps):
-    drawn = {}
+def test_accumulation_of_gradients_draws_what_it_draws_without(images, labels):
+    drawn, steps = {}, 4
     for accumulated in (None, steps):
         seeds = drawn[accumulated] = []
 
@@ -136,7 +115,7 @@ def test_accumulation_of_gradients_draws_what_it_draws_without(images, labels, s
     assert drawn[steps] == drawn[None] and len(set(drawn[None])) == 8
 
 
-@pytest.mark.parametrize("num_logits", [1, 2, 3, 4, 100])
+@pytest.mark.parametrize("num_logits", [1, 2, 100])
 def test_any_number_of_classes_is_trained_evaluated_and_audited(images, num_logits):
     num_classes = max(num_logits, 2)
     labels = np.arange(8) * 13 % num_classes
@@ -162,7 +141,7 @@ def test_one_logit_trains_as_two_of_which_the_first_is_nothing(images):
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "bfloat16", "float16"])
 def test_precision_changes_no_more_than_it_rounds(images, labels, policy):
-    full, rounded = trained(images, labels), trained(images, labels, network=network_of(dtype=policy))
+    full, rounded = plain(images, labels), trained(images, labels, network=network_of(dtype=policy))
     before = [weight.numpy() for weight in network_of().trainable_variables]
     for weight, other, start in zip(full, rounded, before):
         assert np.isfinite(other.astype(np.float32)).all()

@@ -5,13 +5,8 @@ import csv
 import dataclasses
 import io
 import json
-import os
 import shutil
-import signal
 import struct
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import keras
@@ -23,8 +18,6 @@ import tensorflow as tf
 from experiments import audit, cost, datasets, examples, method, networks, paper, pipeline, run, session, tracking
 from experiments.audit import __main__ as audit_command
 from experiments.config import ATTACKS, ExperimentConfig
-
-ROOT = Path(__file__).resolve().parents[1]
 
 # 200 training images, 50 at once: 4 rounds a pass.
 SMOKE = [
@@ -341,89 +334,6 @@ def test_a_folder_that_is_no_run_is_never_replaced(tmp_path):
 
 
 # ---------------------------------------------------------------- runs that end early
-
-# Enough rounds to be interrupted among: 10 rounds a pass, 50 passes. The last pass is cut short.
-LONG = [*TINY, "--train_size=500", "--updates=990", "--checkpoint_seconds=3600"]
-PATIENCE = 1200.0  # seconds, against a hang
-
-
-@contextlib.contextmanager
-def process(folder, *arguments):
-    """The command as a process of its own, which is killed if the test fails."""
-    started = subprocess.Popen(
-        [sys.executable, "-m", "experiments.run", *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        yield started
-    finally:
-        started.kill()
-        started.communicate()
-
-
-def execute_alone(folder, *arguments):
-    """`execute` in a process of its own: the command sets threads, which the last bits depend on."""
-    with process(folder, *arguments) as started:
-        printed, _ = started.communicate(timeout=PATIENCE)
-        return started.returncode, printed
-
-
-def wait_for_pass(started, history, after):
-    """Waits until a process has trained a pass more, and freezes it there; gives its updates so far."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline and started.poll() is None:
-        if history.exists():
-            with open(history, newline="", encoding="utf-8") as file:
-                updates = int(list(csv.DictReader(file))[-1]["updates"])
-            if updates > after:
-                started.send_signal(signal.SIGSTOP)
-                return updates
-        time.sleep(0.01)
-    raise AssertionError(f"no pass after {after} updates; exit code {started.poll()}: {started.stdout.read()}")
-
-
-def end(started, number):
-    """Sends a frozen process a signal; gives its exit code and the last line that it printed."""
-    started.send_signal(number)
-    started.send_signal(signal.SIGCONT)
-    printed, _ = started.communicate(timeout=PATIENCE)
-    return started.returncode, printed.splitlines()[-1]
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    """The run that the interrupted ones must equal."""
-    folder = tmp_path_factory.mktemp("uninterrupted")
-    code, printed = execute_alone(folder, *LONG)
-    assert code == 0, printed
-    return folder / "runs" / "pineat"
-
-
-def test_an_interrupted_run_ends_with_the_weights_of_one_that_was_not(uninterrupted, tmp_path):
-    unfinished = tmp_path / "runs" / "pineat.unfinished"
-    message = "interrupted: the checkpoint is kept; --resume goes on from it."
-    with process(tmp_path, *LONG) as started:
-        interrupted = wait_for_pass(started, unfinished / "history.csv", after=0)
-        assert "in use by another process" in refusal(tmp_path, *LONG, "--resume")
-        assert end(started, signal.SIGINT) == (130, message)
-    assert len(list((unfinished / "checkpoints").glob("*.index"))) == 1
-    assert not (tmp_path / "runs" / "pineat").exists()
-
-    code, printed = execute_alone(tmp_path, *LONG, "--resume")
-    assert code == 0, printed
-    reached = int(printed.split("Going on from update ")[1].split(".")[0])
-    assert interrupted <= reached < 990 and f"{(990 - reached) // 2:,} rounds of 1/1 = {990 - reached:,}" in printed
-    resumed = tmp_path / "runs" / "pineat"
-    assert is_same(weights_of(resumed), weights_of(uninterrupted))
-    assert without_times(metrics_of(resumed)) == without_times(metrics_of(uninterrupted))
-    rows = rows_of_history(resumed)
-    assert [int(row["updates"]) for row in rows] == [*range(20, 990, 20), 990]  # every pass once
-    assert rows == rows_of_history(uninterrupted)
 
 
 def interrupt(*arguments, **keywords):

@@ -4,15 +4,21 @@ import contextlib
 import errno
 import json
 import os
+import pathlib
 import random
 import re
 import resource
+import signal
 import subprocess
+import sys
+import time
 
 import pytest
 from test_pipeline import SMOKE, execute, metrics_of, refusal, rows_of_history, without_times
 
 from experiments.study import resume_trial
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 # 10 rounds a pass, a checkpoint after each: seconds, in which a moment can be chosen.
 ARGUMENTS = [*resume_trial.FLAGS, "--variant=pineat", "--updates=300"]
@@ -36,17 +42,42 @@ def assert_same_end(first, second):
     assert rows_of_history(first) == rows_of_history(second)
 
 
-def test_a_run_that_is_killed_twice_ends_as_if_it_had_not_been(undisturbed, tmp_path, monkeypatch):
+@contextlib.contextmanager
+def frozen(folder, *arguments):
+    """The command as a process of its own, which stands still once it has trained a pass, and its updates by then."""
+    command = [sys.executable, "-m", "experiments.run", *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    history, deadline = folder / "run.unfinished" / "history.csv", time.monotonic() + resume_trial.LONGEST_WAIT
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True, **pipes) as process:
+        try:
+            while not history.exists():
+                assert time.monotonic() < deadline and process.poll() is None
+                time.sleep(0.01)
+            process.send_signal(signal.SIGSTOP)
+            yield process, int(history.read_text().splitlines()[-1].split(",")[1])
+        finally:
+            process.kill()
+
+
+def test_a_run_that_is_interrupted_and_then_killed_ends_as_if_it_had_not_been(undisturbed, tmp_path, monkeypatch):
     monkeypatch.setattr(resume_trial, "RANGE", 0.3)
-    rng, reached = random.Random(0), []
-    for number in range(2):
-        kill, resumed_from = resume_trial.run_and_kill(tmp_path, [*ARGUMENTS, *["--resume"] * (number > 0)], rng)
-        assert resumed_from == (reached[-1] if reached else 0)
-        reached.append(kill.update)
-    assert 0 < reached[0] < reached[1] < 300
+    checkpoints = tmp_path / "run.unfinished" / "checkpoints"
+    with frozen(tmp_path, *ARGUMENTS, "--checkpoint_seconds=3600") as (process, updates):
+        assert "in use by another process" in refusal(tmp_path, *ARGUMENTS, "--resume")
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGCONT)
+        printed, _ = process.communicate()
+    assert process.returncode == 130
+    assert printed.splitlines()[-1] == "interrupted: the checkpoint is kept; --resume goes on from it."
+    assert len(list(checkpoints.glob("*.index"))) == 1
+    interrupted = resume_trial._last_update(checkpoints)
+    kill, resumed_from = resume_trial.run_and_kill(tmp_path, [*ARGUMENTS, "--resume"], random.Random(0))
+    assert updates <= interrupted == resumed_from < kill.update < 300
     assert not (tmp_path / "run").exists()
-    assert resume_trial.run_to_end(tmp_path, [*ARGUMENTS, "--resume"]) == reached[1]
+    assert resume_trial.run_to_end(tmp_path, [*ARGUMENTS, "--resume"]) == kill.update
     assert_same_end(tmp_path / "run", undisturbed)
+    assert [int(row["updates"]) for row in rows_of_history(undisturbed)] == list(range(20, 301, 20))  # every pass once
     assert not list((tmp_path / "run").glob("*.tmp")) and len(list((tmp_path / "run" / "checkpoints").iterdir())) == 4
     assert metrics_of(undisturbed).keys() - without_times(metrics_of(undisturbed)).keys() == {"hours", "seconds"}
 

@@ -18,9 +18,9 @@ DIST = pt.attacks.dist(coefficient=0.5, num_steps=2, epsilon=EPSILON)
 KL = pt.attacks.trades_kl(epsilon=EPSILON, step_size=0.05, num_steps=3)
 
 
-def trainer(network, learning_rate=0.5, metrics=None, **options):
+def trainer(network, learning_rate=0.5, metrics=None, run_eagerly=False, **options):
     model = pt.AdversarialTraining(network, **options)
-    model.compile(optimizer=keras.optimizers.SGD(learning_rate), metrics=metrics)
+    model.compile(optimizer=keras.optimizers.SGD(learning_rate), metrics=metrics, run_eagerly=run_eagerly)
     return model
 
 
@@ -163,9 +163,9 @@ def test_a_round_equals_its_numpy_twin(method, kind):
     expected = oracles.sgd_round(
         oracles.LinearModel(weights, bias), x, y, adversarial_fn, companions_fn, name, 0.5, **trades
     )
-    model = trainer(
-        linear_network(weights, bias), attack=attack, objective=objective, companions=companions, ratio=ratio, seed=11
-    )
+    network = linear_network(weights, bias)
+    model = trainer(network, attack=attack, objective=objective, companions=companions, ratio=ratio, seed=11)
+    model.run_eagerly = kind != "reverse symmetry 1/3"
     for got, wanted in zip(one_round(model, x, y), expected):
         np.testing.assert_allclose(got, wanted, atol=1e-5)
     assert int(model.optimizer.iterations) == 1 + num_companions
@@ -189,14 +189,14 @@ def test_all_adversarial_examples_come_from_the_weights_at_the_start_of_the_roun
 
 
 def test_seeds_follow_the_updates_so_that_a_round_is_the_same_after_a_restart(images, labels):
-    def weights_after(rounds, restart_at):
+    options = {"attack": PGD, "companions": ReverseSymmetry(epsilon=EPSILON), "ratio": "1/2", "run_eagerly": True}
+
+    def weights_after(rounds, restart_at, seed=4):
         keras.utils.set_random_seed(0)
-        model = trainer(dense_network(), attack=PGD, companions=ReverseSymmetry(epsilon=EPSILON), ratio="1/2", seed=4)
+        model = trainer(dense_network(), seed=seed, **options)
         for done in range(rounds):
             if done == restart_at:
-                fresh = trainer(
-                    dense_network(), attack=PGD, companions=ReverseSymmetry(epsilon=EPSILON), ratio="1/2", seed=4
-                )
+                fresh = trainer(dense_network(), seed=seed, **options)
                 fresh.optimizer.build(fresh.trainable_variables)
                 fresh.network.set_weights(model.network.get_weights())
                 fresh.optimizer.iterations.assign(model.optimizer.iterations)
@@ -204,18 +204,10 @@ def test_seeds_follow_the_updates_so_that_a_round_is_the_same_after_a_restart(im
             weights = one_round(model, images, labels)
         return weights
 
-    for whole, restarted in zip(weights_after(3, None), weights_after(3, 2)):
-        np.testing.assert_array_equal(whole, restarted)
-
-
-def test_the_seed_decides(images, labels):
-    def weights(seed):
-        keras.utils.set_random_seed(0)
-        model = trainer(dense_network(), attack=PGD, companions=RandomCompanions(epsilon=0.1), ratio="1/1", seed=seed)
-        return one_round(model, images, labels)[0]
-
-    np.testing.assert_array_equal(weights(1), weights(1))
-    assert np.abs(weights(1) - weights(2)).max() > 0
+    whole = weights_after(3, None)
+    for one, restarted in zip(whole, weights_after(3, 2)):
+        np.testing.assert_array_equal(one, restarted)
+    assert np.abs(whole[0] - weights_after(3, None, seed=5)[0]).max() > 0
 
 
 def test_a_vanishing_ball_is_plain_training(images, labels):
@@ -269,7 +261,7 @@ def test_sample_weights_scale_the_losses(images, labels):
     np.testing.assert_allclose(weighted[0], faster[0], atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", COMPANIONS)
+@pytest.mark.parametrize("kind", ["none", "reverse symmetry 1/3"])
 def test_batch_statistics_move_in_updates_and_not_in_attacks(kind, images, labels):
     network = keras.Sequential(
         [
@@ -364,23 +356,6 @@ def test_metrics_see_the_adversarial_examples_while_training(images, labels):
     np.testing.assert_allclose(history["accuracy"], accuracy, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["one-hot", "column", "eager"])
-def test_one_hot_and_column_labels_and_eager_running_train_alike(kind, images, labels):
-    def weights(y, run_eagerly=False):
-        keras.utils.set_random_seed(0)
-        model = pt.AdversarialTraining(
-            dense_network(), attack=PGD, companions=ReverseSymmetry(epsilon=0.1), ratio="1/1"
-        )
-        model.compile(optimizer=keras.optimizers.SGD(0.5), metrics=["accuracy"], run_eagerly=run_eagerly)
-        trained = one_round(model, images, y)
-        assert np.isfinite(model.evaluate(images, y, verbose=0)[0])
-        return trained
-
-    forms = {"one-hot": np.eye(3, dtype=np.float32)[labels], "column": labels[:, None], "eager": labels}
-    for got, wanted in zip(weights(forms[kind], kind == "eager"), weights(labels)):
-        np.testing.assert_allclose(got, wanted, atol=1e-6)
-
-
 def test_an_unbuilt_subclassed_network_trains(images, labels):
     class Network(keras.Model):
         def __init__(self):
@@ -468,22 +443,6 @@ def test_other_errors_of_a_graph_keep_their_type(images, labels):
         trainer(dense_network(), attack=attack).fit(images, labels, verbose=0)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int32", "bool"])
-def test_labels_of_every_type_train_alike(dtype, images, labels):
-    def trained(y):
-        keras.utils.set_random_seed(0)
-        options = {"attack": PGD, "companions": ReverseSymmetry(epsilon=EPSILON), "ratio": "1/1"}
-        model = trainer(dense_network(), metrics=["accuracy"], **options)
-        return one_round(model, images, y, validation_data=(images, y)), model
-
-    given = np.eye(NUM_CLASSES, dtype=bool)[labels] if dtype == "bool" else labels.astype(dtype)
-    (wanted, _), (weights, model) = trained(labels), trained(given)
-    for a, b in zip(wanted, weights):
-        np.testing.assert_allclose(a, b, atol=1e-6)
-    report = pt.evaluate(model.network, members=(images, given), non_members=(images, given), attack=PGD_NO_START)
-    assert report.to_dict()["a_train"] == np.mean(model.network(images).numpy().argmax(axis=1) == labels)
-
-
 def test_a_float64_network_trains_with_its_regularisation(images, labels):
     layer = keras.layers.Dense(NUM_CLASSES, kernel_regularizer=keras.regularizers.L2(0.1), dtype="float64")
     network = keras.Sequential(
@@ -522,8 +481,10 @@ def seen_seeds(optimizer, images, labels, ratio="1/1"):
     return seen, model
 
 
-@pytest.mark.parametrize("ratio", ["1/1", "2/1", "1/3"])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "optimizer, ratio",
+    [("plain", "2/1"), ("accumulation 2", "1/1"), ("accumulation 4", "1/3"), ("every update skipped", "1/1")],
+)
 def test_every_round_has_draws_of_its_own_whatever_the_optimizer_counts(optimizer, ratio, images, labels):
     seen, model = seen_seeds(OPTIMIZERS[optimizer](), images, labels, ratio)
     assert len(set(seen)) == len(seen) == 4 * (model.ratio.num_adversarial + 1)
@@ -533,12 +494,12 @@ def test_every_round_has_draws_of_its_own_whatever_the_optimizer_counts(optimize
     assert seen == [tuple(pt.seeds.fold(seed, i).numpy()) for seed in rounds for i in range(n + 1)]
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", ["accumulation 4", "every update skipped"])
 def test_the_count_of_rounds_is_saved_and_goes_on(optimizer, images, labels, tmp_path):
     def make():
         keras.utils.set_random_seed(0)
         model = trainer(dense_network(), attack=PGD, companions=ReverseSymmetry(epsilon=EPSILON), ratio="1/1")
-        model.compile(OPTIMIZERS[optimizer]())
+        model.compile(OPTIMIZERS[optimizer](), run_eagerly=True)
         model.optimizer.build(model.trainable_variables)
         return model
 
@@ -556,6 +517,7 @@ def test_the_count_of_rounds_is_saved_and_goes_on(optimizer, images, labels, tmp
     loaded[1].load_weights(tmp_path / "trainer.weights.h5")
     tf.train.Checkpoint(model=loaded[2]).read(str(tmp_path / "checkpoint")).expect_partial()
     for again in loaded:
+        again.run_eagerly = True
         assert int(again.rounds) == 3
         for _ in range(3):
             one_round(again, images, labels)
