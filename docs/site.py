@@ -104,9 +104,9 @@ def _picture(cards: dict[str, dict]) -> str:
         for name, card in cards.items():
             leak, left = card["figures"]["p_max"], _left(card)
             spread = {"xerr": _lengths(leak), "yerr": _lengths(left)}
-            axis.errorbar(leak["value"], left["value"], **spread, fmt="none", ecolor="#0072b2", alpha=0.45)
+            axis.errorbar(leak["value"], left["value"], **spread, fmt="none", ecolor="#2a8fd0", alpha=0.7)
             area = 40 + card["training"]["forward_passes_of_100_images"] / 200
-            axis.scatter(leak["value"], left["value"], s=area, color="#0072b2", alpha=0.8, linewidths=0)
+            axis.scatter(leak["value"], left["value"], s=area, color="#2a8fd0", linewidths=0)
             label = name.partition("/")[2]
             axis.annotate(label, (leak["value"], left["value"]), (9, 6), textcoords="offset points")
         axis.axvspan(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from experiments import networks
+from experiments import convert, networks
 from experiments.export import check_available, export
 
 READER = """
@@ -248,3 +248,15 @@ def test_what_is_not_installed_is_told_before_a_training(monkeypatch):
     with pytest.raises(ValueError, match=r"--export=litert needs Keras 3.13; here is Keras 3.12.1\."):
         check_available(["litert"])
     check_available(["keras", "saved_model"])
+
+
+def test_a_network_from_a_file_is_converted(tmp_path, capsys):
+    network = small("mlp")
+    (path,) = export(network, tmp_path, ["keras"])
+    assert convert.main(["convert", str(path), "--formats=saved_model", f"--output_dir={tmp_path / 'there'}"]) == 0
+    images = np.zeros((2, 8, 8, 3), np.float32)
+    loaded = tf.saved_model.load(capsys.readouterr().out.strip())
+    np.testing.assert_allclose(loaded.serve(images), network(images), rtol=1e-6, atol=1e-6)
+    for wrong in ([], [str(path)], [str(path), "--formats=word"], [str(path), "--formats=litert_int8"]):
+        assert convert.main(["convert", *wrong]) == 2
+        assert capsys.readouterr().err.startswith("error: ")
