@@ -51,10 +51,14 @@ def public_names():
     return names
 
 
-@pytest.fixture
-def namespace(tmp_path, monkeypatch):
-    """What the reader of an example is taken to have, and a folder to write in."""
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """A folder to write in."""
     monkeypatch.chdir(tmp_path)
+
+
+def namespace(source):
+    """What the reader of an example is taken to have; predictions only where it names them."""
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
 
@@ -67,10 +71,8 @@ def namespace(tmp_path, monkeypatch):
     model.compile(optimizer=keras.optimizers.Adam(1e-3), metrics=["accuracy"])
     splits = {name: split(num) for name, num in (("train", 100), ("test", 8), ("validation", 8), ("public", 60))}
     arrays = {f"{letter}_{name}": part for name, pair in splits.items() for letter, part in zip("xy", pair)}
-    predicted = {
-        name: pt.predict_logits(network, split(30))
-        for name in ("members", "non_members", "shadow_members", "shadow_non_members")
-    }
+    groups = {name: split(30) for name in ("members", "non_members", "shadow_members", "shadow_non_members")}
+    predicted = {name: pt.predict_logits(network, group) for name, group in groups.items() if name in source}
     x, y = map(tf.constant, splits["test"])
     return {
         **{"keras": keras, "np": np, "pt": pt, "tf": tf, "network": network, "attack": attack, "model": model},
@@ -103,8 +105,8 @@ class OutputThatIsPrinted(doctest.OutputChecker):
 
 
 @pytest.mark.parametrize("example", docstring_examples(), ids=lambda example: example.name)
-def test_docstring(example, namespace):
-    example.globs = {**public_names(), **namespace, **example.globs}
+def test_docstring(example):
+    example.globs = {**public_names(), **namespace(example.docstring), **example.globs}
     runner = doctest.DebugRunner(OutputThatIsPrinted(), verbose=False, optionflags=doctest.NORMALIZE_WHITESPACE)
     try:
         runner.run(example)
@@ -115,11 +117,12 @@ def test_docstring(example, namespace):
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page)], ids=lambda page: page.name)
-def test_page(page, namespace):
+def test_page(page):
+    names = namespace(page.read_text(encoding="utf-8"))
     for block in python_blocks(page):
         statements = ast.parse(block)
         statements.body = [node for node in statements.body if not _is_left_to_the_reader(node)]
-        exec(compile(statements, page.name, "exec"), namespace)
+        exec(compile(statements, page.name, "exec"), names)
 
 
 def _is_left_to_the_reader(node):
