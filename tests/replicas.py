@@ -101,7 +101,6 @@ def build(network: str) -> keras.Model:
 def cases() -> dict:
     """Every training by name."""
     ball = {"epsilon": 0.1, "step_size": 0.03, "num_steps": 2}
-    dist = pt.attacks.dist(num_steps=2)
     diff = pt.attacks.trades_kl(**ball, start_stddev=0.05)  # far enough that rounding turns no gradient's sign
     cross_entropy, trades = pt.objectives.CrossEntropy(), pt.objectives.Trades(beta=1.0)
     pgd_l2 = pt.attacks.pgd(**ball, norm="l2")
@@ -111,7 +110,6 @@ def cases() -> dict:
         "linear_ragged": lambda: linear([0, 0, 0, 0, 1, 2, 3], [0, 0, 1, 1, 0, 0, 0], 4),
         "linear_one_row_left": lambda: linear([0, 0, 0, 0, 2], [0, 0, 1, 1, 0], 4),
         "linear_l2": lambda: linear([0, 0, 0, 0], [0, 0, 1, 1], 4, l2=0.125),
-        "dist": lambda: digits(dist, cross_entropy, "1/1", pineat),
         "diff": lambda: digits(diff, trades, "1/1", pineat),
         "ikl_awp": lambda: digits(
             pgd_l2,

@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import subprocess
 import sys
 
 import keras
@@ -112,17 +111,6 @@ def test_rows_have_medians_of_the_ratios_of_each_repeat():
     assert "gflops" not in rows[1]
     table = results.to_markdown(rows).splitlines()
     assert len(table) == 6 and table[2].split(" | ")[3:] == ["pineat_tf", "1,000", "2.00", "1.25", "2.22 |"]
-
-
-def test_a_worker_answers_each_job_by_a_line():
-    jobs = [{"task": "pgd original", "seconds": 0.0}, {"task": "evaluation apgd", "seconds": 0.0}]
-    jobs += [{"task": work.MATMUL, "seconds": 0.0}, {"task": "pgd pineat 1/1", "seconds": 0.0}]
-    run = subprocess.run(
-        [sys.executable, "-m", "experiments.study.benchmark.worker", "tf.function", "1", "float32"],
-        input="".join(json.dumps(job) + "\n" for job in jobs), capture_output=True, text=True,
-    )  # fmt: skip
-    rates = [json.loads(line)["updates_per_second"] for line in run.stdout.splitlines()]
-    assert rates[0] > 0 and rates[1] is None and rates[2] > 1 and rates[3] is None
 
 
 FAKE_TORCH = """

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import pandas as pd
 import pytest
 from made_up import keep, tidy
+from test_shadow_study import run_here
 
 from experiments import command_line, paper, results, statistics, tracking
 from experiments.config import ExperimentConfig
@@ -439,8 +440,11 @@ def swept(tmp_path_factory):
     stopped = sweep(folder)
     over.set()
     sender.join()
-    kept = list(folder.glob("out/runs/*.unfinished/checkpoints/ckpt-*.index"))
-    return Swept(folder / "out", kept, stopped, at_work(folder), sweep(folder))
+    kept, left = list(folder.glob("out/runs/*.unfinished/checkpoints/ckpt-*.index")), at_work(folder)
+    alone = executors.run
+    with pytest.MonkeyPatch.context() as patch:  # the runs that are left, each in a process of its own; the others here
+        patch.setattr(executors, "run", lambda job, num: (alone if job.label == "Original" else run_here)(job, num))
+        return Swept(folder / "out", kept, stopped, left, sweep(folder))
 
 
 def test_sigterm_ends_the_command_and_its_runs_which_keep_a_checkpoint(swept):
