@@ -99,6 +99,9 @@ class ExperimentConfig:
     )
     augment_pad: int = option(0, "Random crops after padding by this many pixels a side; 0 for none.", least=0)
     augment_flip: bool = option(False, "Random horizontal flips.")
+    mixing: str = option(
+        "none", "Mix each image and its label with another of the batch.", datasets.MIXINGS, paper="default"
+    )
 
     # Network
     network: str = option("fmnist_vgg", "Which classifier to train.", networks.NAMES)

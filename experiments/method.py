@@ -155,7 +155,8 @@ def trainer(config: ExperimentConfig, network: keras.Model) -> pt.AdversarialTra
         model = (
             _taught(config, network, options) if config.teacher_share else pt.AdversarialTraining(network, **options)
         )
-    accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")  # by its name it would be made in the graph
+    kinds = keras.metrics.SparseCategoricalAccuracy, keras.metrics.CategoricalAccuracy
+    accuracy = kinds[config.mixing != "none"](name="accuracy")  # by its name it would be made in the graph
     model.compile(optimizer=_optimizer(config), metrics=[accuracy])
     return model
 

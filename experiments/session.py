@@ -72,6 +72,8 @@ class Session:
             num_rounds=last_round,
             pad=config.augment_pad,
             flip=config.augment_flip,
+            mixing=config.mixing,
+            num_classes=self.data.num_classes,
         )
         return distribution.parts(whole, config.batch_size, self.model.distribute_strategy)
 

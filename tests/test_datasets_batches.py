@@ -44,7 +44,28 @@ def test_each_pass_is_a_permutation(num):
     assert len(set(orders)) == 5
 
 
-@pytest.mark.parametrize("augmentation", [{}, {"pad": 2, "flip": True}])
+def mixed(mixing, num_rounds=40, data_format="channels_last"):
+    """The batches of 4 images, each of one value of its own, and which image each was and was mixed with."""
+    split = numbered(4, (6, 5, 1) if data_format == "channels_last" else (1, 6, 5))
+    return batches(split, 0, num_rounds, mixing=mixing, num_classes=4, data_format=data_format)
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("mixing", ["cutmix", "mixup"])
+def test_labels_are_mixed_as_images_are(mixing, data_format):
+    """The mean of an image of values 1/4 .. 1 is what its label says of them: shares are what lies in the image."""
+    shares = []
+    for images, labels in mixed(mixing, data_format=data_format):
+        np.testing.assert_allclose(labels.sum(axis=1), 1.0, atol=1e-6)
+        np.testing.assert_allclose(images.mean(axis=(1, 2, 3)), labels @ (np.arange(1, 5) / 4), atol=1e-5)
+        assert ((labels > 0).sum(axis=1) <= 2).all()
+        values = np.unique(images.round(5))
+        assert mixing == "mixup" or set(values) <= {0.25, 0.5, 0.75, 1.0}
+        shares.append(labels[0, labels[0] > 0].max())
+    assert len(set(np.round(shares, 4))) > 10 and min(shares) < 0.6 and max(shares) > 0.9
+
+
+@pytest.mark.parametrize("augmentation", [{}, {"pad": 2, "flip": True}, {"mixing": "cutmix", "num_classes": 13}])
 @pytest.mark.parametrize("first_round", [1, 2, 3, 6, 7, 8])
 def test_resumed_batches_are_the_same(augmentation, first_round):
     """3 rounds a pass: within a pass, at its end, and two passes on; the seed decides everything."""

@@ -49,6 +49,7 @@ ROWS = {
     "half": Row(1, TRAINING),
     "augment_pad": Row(1, TRAINING),
     "augment_flip": Row(True, TRAINING),
+    "mixing": Row("cutmix", TRAINING),
     "network": Row("small_cnn", TRAINING),
     "width": Row(2, TRAINING),
     "activation": Row("leaky_relu", TRAINING),

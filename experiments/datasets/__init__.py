@@ -4,12 +4,12 @@
 split into batches that depend on nothing but the seed and the number of the round.
 """
 
-from experiments.datasets.batches import training_batches
+from experiments.datasets.batches import MIXINGS, training_batches
 from experiments.datasets.loading import NAMES, SOURCES, fingerprint, load, load_source, random_half
 from experiments.datasets.published import DEBIAN_FMNIST
 from experiments.datasets.types import Dataset, Split
 
 __all__ = [
-    "DEBIAN_FMNIST", "NAMES", "SOURCES", "Dataset", "Split", "fingerprint", "load", "load_source", "random_half",
-    "training_batches",
+    "DEBIAN_FMNIST", "MIXINGS", "NAMES", "SOURCES", "Dataset", "Split", "fingerprint", "load", "load_source",
+    "random_half", "training_batches",
 ]  # fmt: skip

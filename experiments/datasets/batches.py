@@ -10,7 +10,9 @@ from experiments.datasets.types import Split
 from pineat_tf.checks import check_choice, check_count
 from pineat_tf.seeds import as_seed, fold
 
-_ORDER, _CROPS, _FLIPS = range(3)  # the independent streams of random numbers of a run
+MIXINGS = ("none", "cutmix", "mixup")
+
+_ORDER, _CROPS, _FLIPS, _MIXTURES = range(4)  # the independent streams of random numbers of a run
 
 
 def training_batches(
@@ -22,6 +24,8 @@ def training_batches(
     num_rounds: int,
     pad: int = 0,
     flip: bool = False,
+    mixing: str = "none",
+    num_classes: int | None = None,
     data_format: str | None = None,
 ) -> tf.data.Dataset:
     """Gives the batches of the rounds `first_round .. num_rounds - 1` of a training run.
@@ -45,11 +49,15 @@ def training_batches(
         num_rounds: the round to stop before, >= `first_round`.
         pad: random crops of the original size after `pad` zero pixels were added at each side.
         flip: mirrors each image left to right with probability 1/2.
+        mixing: "mixup" averages each image and its label with those of another one of the batch, "cutmix" takes a box
+            of it; shares are uniform, one a batch. Labels are rows of shares then. (The layers of Keras have a random
+            state, of which a round would not be a function.)
+        num_classes: of the rows.
         data_format: "channels_last" or "channels_first", for crops and flips; that of Keras if None.
 
     Returns:
         `num_rounds - first_round` pairs of images `(batch_size, height, width, channels)` float32
-        and labels `(batch_size,)` int64, both of static shape.
+        and labels `(batch_size,)` int64, or `(batch_size, num_classes)` float32 with `mixing`, of static shape.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -65,22 +73,27 @@ def training_batches(
     _check_rounds(split, batch_size, first_round, num_rounds, pad)
     data_format = keras.config.image_data_format() if data_format is None else data_format
     check_choice("data_format", data_format, ("channels_last", "channels_first"))
-    if pad or flip:
+    check_choice("mixing", mixing, MIXINGS)
+    moved = pad or flip or mixing == "cutmix"
+    if moved:
         _check_format(split.images.shape, data_format)
     rows_first = [0, 2, 3, 1] if data_format == "channels_first" else [0, 1, 2, 3]
     base_seed = as_seed(seed)
 
     def batch_of(round_number: tf.Tensor, rows: tf.Tensor, data: Split) -> tuple[tf.Tensor, tf.Tensor]:
-        batch = tf.gather(data.images, rows)
-        if pad or flip:
+        batch, labels = tf.gather(data.images, rows), tf.gather(data.labels, rows)
+        if moved:
             batch = tf.transpose(batch, rows_first)
         if pad:
             batch = _random_crop(batch, fold(base_seed, _CROPS, round_number), pad)
         if flip:
             batch = _random_flip(batch, fold(base_seed, _FLIPS, round_number))
-        if pad or flip:
+        if mixing != "none":
+            seed_of_mixture = fold(base_seed, _MIXTURES, round_number)
+            batch, labels = _mixed(batch, tf.one_hot(labels, num_classes), seed_of_mixture, mixing)
+        if moved:
             batch = tf.transpose(batch, np.argsort(rows_first))
-        return batch, tf.gather(data.labels, rows)
+        return batch, labels
 
     numbers = tf.data.Dataset.range(first_round, num_rounds)
     rows = _rows(len(split.labels), batch_size, base_seed, first_round, num_rounds)
@@ -161,3 +174,22 @@ def _random_flip(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     shape = (images.shape[0], 1, 1, 1)
     heads = tf.random.stateless_uniform(shape, seed, maxval=2, dtype=tf.int32, alg="philox")
     return tf.where(heads == 1, images[:, :, ::-1], images)
+
+
+def _mixed(images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, mixing: str) -> tuple[tf.Tensor, tf.Tensor]:
+    """Each image and its label with a share of those of the one before it in the batch, whose order is random.
+
+    A box has the share of the image's area, is centred anywhere, and counts by what of it lies in the image (Yun et
+    al., "CutMix", ICCV 2019); else shares are of the pixels' values (Zhang et al., "mixup", ICLR 2018, alpha = 1).
+    """
+    share, middle, centre = tf.unstack(tf.random.stateless_uniform((3,), seed, alg="philox"))
+    others, other_labels = tf.roll(images, 1, axis=0), tf.roll(labels, 1, axis=0)
+    if mixing == "mixup":
+        return images + share * (others - images), labels + share * (other_labels - labels)
+    inside = [
+        tf.abs((tf.range(length, dtype=tf.float32) + 0.5) / length - place) < tf.sqrt(share) / 2.0
+        for length, place in ((images.shape[1], middle), (images.shape[2], centre))
+    ]
+    box = inside[0][:, tf.newaxis] & inside[1]
+    share = tf.reduce_mean(tf.cast(box, tf.float32))
+    return tf.where(box[:, :, tf.newaxis], others, images), labels + share * (other_labels - labels)
