@@ -75,7 +75,10 @@ BAD = [
     ({"ema_momentum": 1.0}, "`ema_momentum` must be in [0, 1)"),
     ({"schedule_scale": 0.0}, "`schedule_scale` must be positive"),
     ({"schedule_scale": 1e-6}, "`updates` must be a whole number >= 2. Received: updates=0"),
-    ({"export": ("keras", "onnx")}, "export='onnx'"),
+    ({"export": ("keras", "pickle")}, "export='pickle'"),
+    ({"ibp_ramp": (0.5,)}, "`ibp_ramp` must be two rising shares"),
+    ({"epsilon_ramp": (0.5, 0.2)}, "`epsilon_ramp` must be two rising shares"),
+    ({"attack": "free", "awp_gamma": 0.1}, "`awp_gamma` has no effect with attack='free'"),
     ({"learning_rates": ()}, "one learning rate more than there are boundaries. Received: 0 rates"),
     ({"learning_rates": (1e-3, 1e-4)}, "Received: 2 rates [0.001, 0.0001], 0 boundaries"),
     ({"boundaries": (100,)}, "Received: 1 rates [0.0001], 1 boundaries [100]"),
@@ -115,7 +118,7 @@ def test_a_value_out_of_range_is_refused_with_what_was_received_and_what_to_give
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(ExperimentConfig)])
 def test_a_field_that_is_a_choice_refuses_everything_else(name):
     field = ExperimentConfig.__dataclass_fields__[name]
-    if isinstance(field.default, bool) or name in ("data_dir", "output_dir", "ratio"):
+    if isinstance(field.default, bool) or name in ("companion_labels", "data_dir", "output_dir", "ratio"):
         assert not field.metadata["choices"]  # these are free
         return
     with pytest.raises(ValueError):

@@ -81,6 +81,7 @@ def training_batches(
     base_seed = as_seed(seed)
 
     def batch_of(round_number: tf.Tensor, rows: tf.Tensor, data: Split) -> tuple[tf.Tensor, tf.Tensor]:
+        """The batch of a round, from the numbers of its images."""
         batch, labels = tf.gather(data.images, rows), tf.gather(data.labels, rows)
         if moved:
             batch = tf.transpose(batch, rows_first)
