@@ -44,7 +44,14 @@ EXPERIMENTS = [
     "importlib_resources>=5.12",  # tensorflow-datasets imports it without asking for it
     "etils>=1.9.1,<1.14; python_version < '3.11'",  # needed by tensorflow-datasets; later ones want Python 3.11
 ]
-TEST = ["pytest>=7.4", "pytest-cov>=4.1", "pytest-xdist>=3.5", "hypothesis>=6.100", "jsonschema>=4.18"]
+TEST = [
+    "dp-accounting>=0.4",
+    "pytest>=7.4",
+    "pytest-cov>=4.1",
+    "pytest-xdist>=3.5",
+    "hypothesis>=6.100",
+    "jsonschema>=4.18",
+]
 DOCS = [
     "mkdocs-material>=9.5",
     "mkdocstrings[python]>=0.27",
@@ -85,6 +92,7 @@ setup(
         "docs": DOCS,
         "lint": ["ruff>=0.8", "mypy>=1.13", "vulture>=2.11"],
         "export": ["tf2onnx>=1.16", "onnx>=1.16", "onnxruntime>=1.18", "openvino>=2025.0", "ai-edge-litert>=1.4"],
+        "dp": ["dp-accounting>=0.4"],
         "ray": ["ray"],
         "dask": ["dask", "distributed"],
     },

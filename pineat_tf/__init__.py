@@ -2,6 +2,7 @@
 
 from pineat_tf import (
     accelerate,
+    accounting,
     attacks,
     bounds,
     callbacks,
@@ -21,6 +22,7 @@ from pineat_tf import (
 from pineat_tf.distilled import SelfDistilledTraining
 from pineat_tf.free import FreeAdversarialTraining
 from pineat_tf.predictions import Predictions, Predictor, predict_logits
+from pineat_tf.private import PrivateAdversarialTraining
 from pineat_tf.report import Report, evaluate
 from pineat_tf.robust_accuracy import Robustness, robustness
 from pineat_tf.training import AdversarialTraining
@@ -37,12 +39,14 @@ __all__ = [
     "FreeAdversarialTraining",
     "Predictions",
     "Predictor",
+    "PrivateAdversarialTraining",
     "Ratio",
     "Report",
     "Robustness",
     "SelfDistilledTraining",
     "Verification",
     "accelerate",
+    "accounting",
     "attacks",
     "bounds",
     "callbacks",

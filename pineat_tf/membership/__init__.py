@@ -10,6 +10,7 @@ from pineat_tf.membership.calibration import ScoreSets, calibrated_accuracy
 from pineat_tf.membership.canaries import plant_canaries
 from pineat_tf.membership.label_only import augmentation_scores, boundary_distance_scores, noise_scores
 from pineat_tf.membership.learned import AttackModel, attack_model_scores, cross_fitted_scores
+from pineat_tf.membership.one_run import OneRunAudit, one_run_audit
 from pineat_tf.membership.quantile import image_features, quantile_regression_scores
 from pineat_tf.membership.results import MembershipResult
 from pineat_tf.membership.risk import audit_classes, privacy_risk_scores
@@ -29,6 +30,7 @@ __all__ = [
     "SIGNALS",
     "AttackModel",
     "MembershipResult",
+    "OneRunAudit",
     "ScoreSets",
     "attack_model_scores",
     "auc",
@@ -53,6 +55,7 @@ __all__ = [
     "modified_entropy_score",
     "noise_floor",
     "noise_scores",
+    "one_run_audit",
     "plant_canaries",
     "positive_predictive_value",
     "privacy_risk_scores",

@@ -1,0 +1,115 @@
+"""What training with Poisson-sampled batches and Gaussian noise guarantees, by the library `dp-accounting`."""
+
+import functools
+from typing import Any
+
+from pineat_tf.checks import check_count, check_part, check_positive, check_share
+
+__all__ = ["epsilon", "noise_multiplier_for"]
+
+_HOW = "pip install 'pineat_tf[dp]'"
+
+
+def epsilon(*, noise_multiplier: float, sampling_rate: float, num_rounds: int, delta: float) -> float:
+    """Computes the epsilon of (epsilon, delta)-differential privacy, for data sets that differ by one example more.
+
+    Args:
+        noise_multiplier: standard deviation of the noise as a multiple of the clipping norm, >= 0.
+        sampling_rate: probability that an example is in a batch, in (0, 1].
+        num_rounds: batches that were noised, >= 0.
+        delta: probability with which the guarantee may fail, in (0, 1); well below one over the number of examples.
+
+    Returns:
+        The upper bound; `inf` without noise, 0 without rounds.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+        ImportError: if `dp-accounting` is not installed.
+
+    Example:
+        >>> round(epsilon(noise_multiplier=2.0, sampling_rate=0.01, num_rounds=4000, delta=1e-5), 2)
+        1.31
+
+    Reference:
+        Koskela, Jaelkoe and Honkela, "Computing tight differential privacy guarantees using FFT", AISTATS 2020; Abadi
+        et al., "Deep learning with differential privacy", CCS 2016.
+    """
+    if noise_multiplier:
+        check_positive("noise_multiplier", noise_multiplier, _NOISE)
+    _check_rates(sampling_rate, delta)
+    check_count("num_rounds", num_rounds, 0, "It is how many batches were noised.")
+    if not num_rounds:
+        return 0.0
+    if not noise_multiplier:
+        return float("inf")
+    return _epsilon(float(noise_multiplier), float(sampling_rate), int(num_rounds), float(delta))
+
+
+def noise_multiplier_for(
+    *, epsilon: float, sampling_rate: float, num_rounds: int, delta: float, tolerance: float = 1e-3
+) -> float:
+    """Finds the smallest noise multiplier that keeps training within a budget.
+
+    Args:
+        epsilon: the budget, > 0.
+        sampling_rate: probability that an example is in a batch, in (0, 1].
+        num_rounds: batches that will be noised, >= 1.
+        delta: probability with which the guarantee may fail, in (0, 1).
+        tolerance: how much larger than the smallest it may be.
+
+    Returns:
+        The noise multiplier; training by it spends at most `epsilon`.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+        ImportError: if `dp-accounting` is not installed.
+
+    Example:
+        >>> round(noise_multiplier_for(epsilon=1.31, sampling_rate=0.01, num_rounds=4000, delta=1e-5), 1)
+        2.0
+    """
+    check_positive("epsilon", epsilon, "It is the privacy budget, e.g. 8.0.")
+    check_positive("tolerance", tolerance, "It is how far above the smallest multiplier the result may be.")
+    _check_rates(sampling_rate, delta)
+    check_count("num_rounds", num_rounds, 1, "It is how many batches will be noised.")
+    library = _library()
+    found = library.calibrate_dp_mechanism(
+        library.pld.PLDAccountant,
+        lambda noise: _event(library, noise, float(sampling_rate), int(num_rounds)),
+        float(epsilon),
+        float(delta),
+        library.LowerEndpointAndGuess(0.0, 1.0),
+        tol=float(tolerance),
+    )
+    return float(found)
+
+
+_NOISE = "It is the noise's standard deviation as a multiple of the clipping norm; 0 for no noise and no guarantee."
+
+
+def _check_rates(sampling_rate: float, delta: float) -> None:
+    check_part("sampling_rate", sampling_rate, "It is the probability that an example is in a batch.")
+    check_positive("delta", delta, "It is the probability with which the guarantee may fail, e.g. 1e-5.")
+    check_share("delta", delta)
+
+
+@functools.lru_cache(maxsize=256)
+def _epsilon(noise_multiplier: float, sampling_rate: float, num_rounds: int, delta: float) -> float:
+    library = _library()
+    accountant = library.pld.PLDAccountant()
+    accountant.compose(_event(library, noise_multiplier, sampling_rate, num_rounds))
+    return float(accountant.get_epsilon(delta))
+
+
+def _event(library: Any, noise_multiplier: float, sampling_rate: float, num_rounds: int) -> Any:
+    noised = library.GaussianDpEvent(noise_multiplier)
+    return library.SelfComposedDpEvent(library.PoissonSampledDpEvent(sampling_rate, noised), num_rounds)
+
+
+def _library() -> Any:
+    try:
+        import dp_accounting
+        import dp_accounting.pld
+    except ImportError as error:
+        raise ImportError(f"The privacy accountant is the library dp-accounting: {_HOW}.") from error
+    return dp_accounting
