@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from pineat_tf import accounting
+from pineat_tf.attacks.parts import DistStep
 from pineat_tf.checks import check_count, check_part, check_positive, check_share, data_errors_as_value_errors
 from pineat_tf.companions import NoCompanions
 from pineat_tf.data import Data, as_batches
@@ -23,7 +24,7 @@ __all__ = ["PrivateAdversarialTraining"]
 
 _DEVIATIONS = 10  # a batch has room for so many standard deviations above its mean size
 _READ = 4096
-_ROUNDING = 1e-3  # of the largest pixel: other batches are rounded otherwise, Dist moves all of the noise
+_ROUNDING = 1e-3  # of the noise, which another batch may round otherwise
 _SAMPLING, _NOISE = 1 << 40, 1 << 41  # what a round's seeds are for, beyond the number of any example
 
 
@@ -227,23 +228,24 @@ class PrivateAdversarialTraining(AdversarialTraining):
         self._check_alone(tf.constant(images[:3]), tf.constant(labels[:3]))
 
     def _check_alone(self, x: tf.Tensor, y: tf.Tensor) -> None:
-        """Raises unless the examples made of an image are the same whatever the other image of the batch is."""
-        if len(x) < 3:
-            return
-        seen = []
-        for other in (1, 2):
-            x_pair, y_pair = (tf.stack([part[0], part[other]]) for part in (x, y))
-            made = [self.generate(index, x_pair, y_pair, fold(0, index)) for index in range(self.ratio[0])]
-            num = self.ratio.num_companions
-            made += self.companions(x_pair, tuple(made), num=num, seed=fold(0, len(made))) if num else ()
-            seen.append(np.stack([example[0].numpy() for example in made]).astype(np.float32))
-        scale = float(np.abs(seen[0]).max()) or 1.0
-        if np.abs(seen[0] - seen[1]).max() > _ROUNDING * scale:
+        """Raises unless the noise of an image is the same whatever the other image of the batch is."""
+        coupled = isinstance(getattr(self.attack, "step", None), DistStep)
+        if len(x) >= 3 and not coupled:
+            one, other = (self._noise_of_first(*(tf.stack([part[0], part[row]]) for part in (x, y))) for row in (1, 2))
+            coupled = bool(np.abs(one - other).max() > _ROUNDING * np.abs(one).max())
+        if coupled:
             raise ValueError(
                 "An example's noise must depend on that example alone, or clipping its gradient bounds nothing. "
                 f"Received: attack={self.attack!r}, companions={self.companions!r}, whose noise of an image changes "
                 "with the others of the batch, as that of Dist does. Give e.g. `attacks.pgd(...)`."
             )
+
+    def _noise_of_first(self, x: tf.Tensor, y: tf.Tensor) -> np.ndarray:
+        """The noise of all examples of the first image."""
+        n, m = self.ratio
+        made = [self.generate(index, x, y, fold(0, index)) for index in range(n)]
+        made += self.companions(x, tuple(made), num=m, seed=fold(0, n)) if m else ()
+        return np.stack([np.asarray(tf.cast(example[0], tf.float32) - tf.cast(x[0], tf.float32)) for example in made])
 
     def _sampled(self, images: tf.Tensor, labels: tf.Tensor) -> tf.data.Dataset:
         """Batches `(x, y, weights)` of rounds without end, from the round that is next; weights are 1 or 0."""
