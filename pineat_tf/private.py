@@ -106,6 +106,7 @@ class PrivateAdversarialTraining(AdversarialTraining):
         check_count("microbatch_size", microbatch_size, 1, "It is how many examples' gradients are in memory at once.")
         _check_rate(sampling_rate, batch_size)
         _check_uncoupled(network)
+        _check_alone_in_the_round(objective, kwargs)
         super().__init__(
             network,
             attack=attack,
@@ -125,7 +126,8 @@ class PrivateAdversarialTraining(AdversarialTraining):
 
     def get_config(self) -> dict:
         """The arguments of the constructor."""
-        config = {name: value for name, value in super().get_config().items() if name not in ("generation", "order")}
+        dropped = ("generation", "order", "weight_perturbation")
+        config = {name: value for name, value in super().get_config().items() if name not in dropped}
         names = ("clip_norm", "noise_multiplier", "sampling_rate", "batch_size", "delta", "microbatch_size")
         return config | {name: getattr(self, name) for name in names}
 
@@ -188,9 +190,8 @@ class PrivateAdversarialTraining(AdversarialTraining):
         n, m = self.ratio
         seed = fold(self.seed, rounds)
         adversarial = tuple(self.generate(index, x, y, fold(seed, index)) for index in range(n))
-        beside = self.companions(x, adversarial, num=m, seed=fold(seed, n)) if m else ()
-        examples = (*adversarial, *beside)
-        gradients, losses, logits = self._clipped_sum(x, y, sample_weight, examples)
+        beside, labels = self._companions_of(x, adversarial, y, fold(seed, n)) if m else ((), y)
+        gradients, losses, logits = self._clipped_sum(x, (y, labels), sample_weight, (*adversarial, *beside))
         expected = self._rate() * self._population()
         noised = [self._noised(total, fold(seed, _NOISE, index)) / expected for index, total in enumerate(gradients)]
         variables = self.trainable_variables
@@ -200,6 +201,10 @@ class PrivateAdversarialTraining(AdversarialTraining):
             for loss in of_kind:
                 self._record(kind, tf.math.divide_no_nan(tf.reduce_sum(loss * sample_weight), num), num)
         return list(logits)
+
+    @property
+    def _updates_per_round(self) -> int:
+        return 1
 
     def _rate(self) -> float:
         if self.sampling_rate is not None:
@@ -244,7 +249,7 @@ class PrivateAdversarialTraining(AdversarialTraining):
         """The noise of all examples of the first image."""
         n, m = self.ratio
         made = [self.generate(index, x, y, fold(0, index)) for index in range(n)]
-        made += self.companions(x, tuple(made), num=m, seed=fold(0, n)) if m else ()
+        made += self._companions_of(x, tuple(made), y, fold(0, n))[0] if m else ()
         return np.stack([np.asarray(tf.cast(example[0], tf.float32) - tf.cast(x[0], tf.float32)) for example in made])
 
     def _sampled(self, images: tf.Tensor, labels: tf.Tensor) -> tf.data.Dataset:
@@ -271,18 +276,21 @@ class PrivateAdversarialTraining(AdversarialTraining):
         return self.microbatch_size * math.ceil(rows / self.microbatch_size)
 
     def _clipped_sum(
-        self, x: tf.Tensor, y: tf.Tensor, weights: tf.Tensor, examples: Sequence[tf.Tensor]
+        self, x: tf.Tensor, labels: Sequence[tf.Tensor], weights: tf.Tensor, examples: Sequence[tf.Tensor]
     ) -> tuple[list[tf.Tensor], list[tf.Tensor], list[tf.Tensor]]:
-        """The sum of the clipped gradients, and the losses and logits of each kind of example, in its order."""
+        """The sum of the clipped gradients, and the losses and logits of each example, adversarial ones first.
+
+        `labels` are of adversarial examples and of companions.
+        """
         natural = [example is x for example in examples]
-        parts = [x, y, weights, *(example for example, same in zip(examples, natural) if not same)]
+        parts = [x, *labels, weights, *(example for example, same in zip(examples, natural) if not same)]
         size = self.microbatch_size
         parts = [tf.reshape(part, [-1, size, *part.shape[1:]]) for part in parts]
 
         def one(elements: Sequence[tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Tensor], list[tf.Tensor]]:
-            x, y, weight, *others = (part[None] for part in elements)
+            x, y, of_companions, weight, *others = (part[None] for part in elements)
             rest = iter(others)
-            return self._clipped(x, y, weight[0], [x if same else next(rest) for same in natural])
+            return self._clipped(x, (y, of_companions), weight[0], [x if same else next(rest) for same in natural])
 
         def microbatch(elements: Sequence[tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Tensor], list[tf.Tensor]]:
             gradients, losses, logits = tf.vectorized_map(one, elements)
@@ -297,11 +305,13 @@ class PrivateAdversarialTraining(AdversarialTraining):
         return [tf.reduce_sum(gradient, axis=0) for gradient in gradients], whole[:k], whole[k:]
 
     def _clipped(
-        self, x: tf.Tensor, y: tf.Tensor, weight: tf.Tensor, examples: Sequence[tf.Tensor]
+        self, x: tf.Tensor, labels: Sequence[tf.Tensor], weight: tf.Tensor, examples: Sequence[tf.Tensor]
     ) -> tuple[list[tf.Tensor], list[tf.Tensor], list[tf.Tensor]]:
         """The clipped gradient of one image's mean loss over its examples; a batch of one."""
+        n, by_kind = self.ratio.num_adversarial, (self.objective, self.companion_objective or self.objective)
         with tf.GradientTape() as tape:
-            found = [self.objective(self._training_logits, x, example, y) for example in examples]
+            kinds = [int(index >= n) for index in range(len(examples))]
+            found = [by_kind[kind](self._training_logits, x, e, labels[kind]) for kind, e in zip(kinds, examples)]
             losses = [tf.cast(per_example[0], tf.float32) for per_example, _ in found]
             loss = self._with_regularisation(tf.add_n(losses) / len(losses))
         variables = self.trainable_variables
@@ -358,6 +368,17 @@ def _check_rate(sampling_rate: float | None, batch_size: int | None) -> None:
         check_part("sampling_rate", sampling_rate, "It is the probability that an example is in a batch, e.g. 0.01.")
     if batch_size is not None:
         check_count("batch_size", batch_size, 1, "It is the expected number of examples in a batch.")
+
+
+def _check_alone_in_the_round(objective: Objective, options: dict) -> None:
+    coupling = {name: options.get(name) for name in ("weight_perturbation", "generation", "order") if options.get(name)}
+    if hasattr(objective, "initial_state"):
+        coupling["objective"] = objective
+    for name, value in coupling.items():
+        raise ValueError(
+            "A private round is one update, of which each example's part must depend on that example alone. Received: "
+            f"{name}={value!r}, which joins examples or parts the round. Leave it out."
+        )
 
 
 def _check_uncoupled(network: Any) -> None:

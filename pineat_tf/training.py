@@ -183,16 +183,12 @@ class AdversarialTraining(WrappedClassifier):
         It is given a batch, as `update` is, and how many `rounds` were done before, and gives the logits of all
         examples, those of adversarial ones first.
         """
-        n, m = self.ratio
+        n = self.ratio.num_adversarial
         seed, labels = fold(self.seed, rounds * self.ratio.updates_per_round), {"adversarial": y, "companion": y}
 
         def companions(adversarial: tuple[tf.Tensor, ...]) -> Sequence[tf.Tensor]:
-            make = threat.shrunk(self.companions, self._grown()) if self.ramp else self.companions
-            if self.labeller is not None:
-                seen = make.labelled(x, adversarial)  # type: ignore[attr-defined]  # what has labels knows of what
-                outputs = self.labeller(seen, training=False)
-                labels["companion"] = tf.argmax(class_logits(outputs), axis=-1)
-            return make(x, adversarial, num=m, seed=fold(seed, n))
+            made, labels["companion"] = self._companions_of(x, adversarial, y, fold(seed, n))
+            return made
 
         return round.play(
             self._steps,
@@ -200,6 +196,16 @@ class AdversarialTraining(WrappedClassifier):
             companions=companions,
             update=lambda kind, example: self.update(kind, x, example, labels[kind], sample_weight),
         )
+
+    def _companions_of(
+        self, x: tf.Tensor, adversarial: tuple[tf.Tensor, ...], y: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[Sequence[tf.Tensor], tf.Tensor]:
+        """All companions of a round, and their labels."""
+        make = threat.shrunk(self.companions, self._grown()) if self.ramp else self.companions
+        if self.labeller is not None:
+            seen = make.labelled(x, adversarial)  # type: ignore[attr-defined]  # what has labels knows of what
+            y = tf.argmax(class_logits(self.labeller(seen, training=False)), axis=-1)
+        return make(x, adversarial, num=self.ratio.num_companions, seed=seed), y
 
     def generate(self, index: int, x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Makes the adversarial example of a number by the weights as they are."""
@@ -295,6 +301,10 @@ class AdversarialTraining(WrappedClassifier):
             name=name,
         )
 
+    @property
+    def _updates_per_round(self) -> int:
+        return self.ratio.updates_per_round
+
     def _grown(self) -> tf.Tensor:
         """The share of its radius that the attack has now."""
         return schedules.ramp(self._training_logits.updates, self.ramp or (0, 0))
@@ -337,4 +347,4 @@ class _TrainingLogits:
 
     @property
     def updates(self) -> tf.Tensor:
-        return self._trainer.rounds * self._trainer.ratio.updates_per_round
+        return self._trainer.rounds * self._trainer._updates_per_round

@@ -57,7 +57,7 @@ def test_no_example_moves_the_sum_by_more_than_the_clipping_norm(images, labels)
     @tf.function
     def total(weights):
         adversarial = (model.generate(0, x, y, pt.seeds.fold(0, 0)),)
-        return model._clipped_sum(x, y, weights, adversarial)[0]
+        return model._clipped_sum(x, (y, y), weights, adversarial)[0]
 
     rng = np.random.default_rng(0)
     for _ in range(100):
@@ -177,8 +177,8 @@ def test_an_audit_finds_faults(fault, monkeypatch):
     def of_the_mean(self, total, seed):
         return total + (original(self, total, seed) - total) / canaries.num
 
-    def unclipped(self, x, y, weight, examples):
-        gradients, losses, logits = clipped(self, x, y, weight, examples)
+    def unclipped(self, x, labels, weight, examples):
+        gradients, losses, logits = clipped(self, x, labels, weight, examples)
         return [100.0 * gradient for gradient in gradients], losses, logits
 
     name, wrong = {
@@ -202,6 +202,8 @@ def with_layer(layer):
         ({"sampling_rate": None}, "Give one of `sampling_rate` and `batch_size`"),
         ({"batch_size": 4}, "Give one of `sampling_rate` and `batch_size`"),
         ({"sampling_rate": 1.5}, "`sampling_rate` must be at most 1"),
+        ({"weight_perturbation": pt.perturbations.AWP()}, "weight_perturbation=.*Leave it out"),
+        ({"objective": pt.objectives.IKL(num_classes=NUM_CLASSES)}, "joins examples"),
         ({"clip_norm": 0}, "`clip_norm` must be positive"),
         ({"noise_multiplier": -1}, "`noise_multiplier` must be positive"),
         ({"delta": 1.0}, "`delta` must be in"),
