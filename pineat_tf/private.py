@@ -372,7 +372,7 @@ def _check_rate(sampling_rate: float | None, batch_size: int | None) -> None:
 
 def _check_alone_in_the_round(objective: Objective, options: dict) -> None:
     coupling = {name: options.get(name) for name in ("weight_perturbation", "generation", "order") if options.get(name)}
-    if hasattr(objective, "initial_state"):
+    if getattr(objective, "couples_examples", False) or getattr(objective, "initial_state", dict)():
         coupling["objective"] = objective
     for name, value in coupling.items():
         raise ValueError(

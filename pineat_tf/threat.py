@@ -143,8 +143,8 @@ def adopt(strategy: T, attack: Callable | ThreatModel | None) -> T:
     """Completes companions or a query by the threat model of an attack.
 
     A strategy is a dataclass whose fields `epsilon=None`, `norm=None` and `bounds="attack"` are those not set; it may
-    have any of the three. One of no limits (`bounds=None`) contradicts no range. Plain functions, and fields of other
-    names, stay as they are.
+    have any of the three. One of no limits (`bounds=None`) contradicts no range. A strategy around another has it in
+    its field `objective`, which is completed as well. Plain functions, and fields of other names, stay as they are.
 
     Args:
         strategy: companions, a query, or a plain function.
@@ -176,6 +176,8 @@ def adopt(strategy: T, attack: Callable | ThreatModel | None) -> T:
                 f"where the attack has {name}={value!r}. Leave `{name}` out of {type(strategy).__name__}, which takes "
                 "it from the attack, or give both the same."
             )
+    if "objective" in names:
+        filled["objective"] = adopt(getattr(strategy, "objective"), attack)  # noqa: B009 (of any dataclass that has it)
     complete = dataclasses.replace(strategy, **filled) if filled else strategy
     if isinstance(complete, InBall) and complete.epsilon is None:
         raise ValueError(

@@ -29,7 +29,7 @@ LAYERS = [
     ["bounds.propagation"],
     ["bounds"],
     ["attacks", "companions", "objectives", "perturbations"],
-    ["round"],
+    ["round", "defences"],
     ["data", "ensembles", "evaluation_state"],
     ["wrapped"],
     ["training", "predictions", "verification"],
