@@ -162,8 +162,8 @@ def test_images_of_another_range_are_refused_not_clipped(make, options, x):
     images = np.full((2, 3), x, np.float32)
     companions = make(epsilon=0.1, **options)
     with pytest.raises(ValueError, match="every pixel must lie in the bounds"):
-        companions(images, (images,), num=1)
-    graph = tf.function(lambda x: companions(x, (x,), num=1), autograph=False)
+        companions(images, (images.copy(),), num=1)
+    graph = tf.function(lambda x: companions(x, (x + 0.0,), num=1), autograph=False)
     with pytest.raises(tf.errors.InvalidArgumentError, match="every pixel must lie in the bounds"):
         graph(images)
 
