@@ -1,8 +1,8 @@
-"""LiRA and RMIA against TensorFlow Privacy's published values, twins written as loops, and leaks of known size."""
+"""LiRA, BaVarIA, PMIA and RMIA against TensorFlow Privacy's values, twins written as loops, and planted leaks."""
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, special, stats
 
 from pineat_tf import membership
 from pineat_tf.membership import shadow
@@ -66,6 +66,85 @@ def test_an_example_with_a_single_shadow_model_of_a_kind_borrows_the_deviation_o
     in_mask = np.array([[False, False], [False, True], [True, True]])
     # The first: median 1, deviation 1. The second: median 4, and that same deviation.
     np.testing.assert_allclose(membership.lira_scores(target, shadows, in_mask, mode="offline"), [4.0, 1.0])
+
+
+def predictive(values):
+    """Centre, scale and degrees of freedom of Student's t of each example, from the lists of what its models say."""
+    logs, halves, within = [], [], []
+    variances = [np.var(seen, ddof=1) for seen in values]
+    for seen, variance in zip(values, np.maximum(variances, 1e-5 * np.median(variances))):
+        half = (len(seen) - 1) / 2
+        logs.append(np.log(variance) - special.digamma(half) + np.log(half))
+        halves.append(half)
+    beyond = np.var(logs) - np.mean(special.polygamma(1, halves))
+    alpha = optimize.brentq(lambda a: special.polygamma(1, a) - max(beyond, special.polygamma(1, 100)), 0.4, 201)
+    prior = np.exp(np.mean(logs) + special.digamma(alpha) - np.log(alpha))
+    means = [np.mean(seen) for seen in values]
+    apart = np.var(means) - prior * np.mean([1 / len(seen) for seen in values])
+    kappa, mu, beta = prior / max(apart, prior / 200), np.mean(means), alpha * prior
+    for seen, mean in zip(values, means):  # the conjugate update, as textbooks have it
+        num = len(seen)
+        after = beta + np.sum((seen - mean) ** 2) / 2 + kappa * num * (mean - mu) ** 2 / (2 * (kappa + num))
+        shape = alpha + num / 2
+        scale = np.sqrt(after * (kappa + num + 1) / (shape * (kappa + num)))
+        within.append(stats.t(2 * shape, (kappa * mu + num * mean) / (kappa + num), scale))
+    return within
+
+
+@pytest.mark.parametrize("queries", [(), (3,)])
+def test_bavaria_is_the_mean_log_ratio_of_posterior_predictives(queries):
+    target, shadows, in_mask = random_shadows(5, queries=queries)
+    online = membership.bavaria_scores(target, shadows, in_mask)
+    offline = membership.bavaria_scores(target, shadows, in_mask, mode="offline")
+    target, shadows = target.reshape(13, -1), shadows.reshape(9, 13, -1)
+    ratios, heights = np.zeros(13), np.zeros(13)
+    for query in range(target.shape[1]):
+        with_it, without = (
+            predictive([shadows[mask[:, i], i, query] for i in range(13)]) for mask in (in_mask, ~in_mask)
+        )
+        for i, (one, other) in enumerate(zip(with_it, without)):
+            ratios[i] += (one.logpdf(target[i, query]) - other.logpdf(target[i, query])) / target.shape[1]
+            heights[i] += stats.norm.ppf(other.cdf(target[i, query])) / target.shape[1]
+    np.testing.assert_allclose(online, ratios, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(offline, heights, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("by_class", [False, True])
+def test_proxies_are_other_images_of_which_models_were_trained(by_class):
+    target, shadows, in_mask = random_shadows(6, num=12)
+    labels = np.arange(12) // 3 % 2 if by_class else np.zeros(12, int)
+    found = membership.lira_scores(target, shadows, in_mask, mode="proxy", labels=labels if by_class else None)
+    for label in np.unique(labels):
+        for place, example in enumerate(alike := np.flatnonzero(labels == label)):
+            others = [i for j, i in enumerate(alike) if (j - place) % 2]
+            seen = np.concatenate([shadows[in_mask[:, i], i] for i in others])
+            without = shadows[~in_mask[:, example], example]
+            expected = stats.norm(np.median(seen), np.std(seen)).logpdf(target[example])
+            expected -= stats.norm(np.median(without), np.std(without)).logpdf(target[example])
+            assert found[example] == pytest.approx(expected, rel=1e-10)
+    moved = shadows + 100.0 * in_mask * (np.arange(12) == 4)  # what models that had it say of an example is not used
+    again = membership.lira_scores(target, moved, in_mask, mode="proxy")
+    assert again[4] == membership.lira_scores(target, shadows, in_mask, mode="proxy")[4]
+
+
+def test_a_tuned_a_is_the_one_that_attacks_the_shadows_best():
+    target, shadows, in_mask = random_shadows(7, num=40)
+    target, shadows = -np.abs(target), -np.abs(shadows) + 0.0
+    found = membership.relative_likelihood_scores(target, shadows, in_mask, offline_a="tuned")
+    areas = {}
+    for a in np.linspace(0, 1, 11).round(1):
+        of_models = []
+        for model in range(9):
+            others = np.arange(9) != model
+            scores = membership.relative_likelihood_scores(
+                shadows[model], shadows[others], in_mask[others], offline_a=a
+            )
+            of_models.append(area(scores, in_mask[model]))
+        areas[a] = np.mean(of_models)
+    best = max(areas, key=areas.get)
+    assert 0 < best < 1 or len(set(areas.values())) > 1
+    expected = membership.relative_likelihood_scores(target, shadows, in_mask, offline_a=best)
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("offline_a", [None, 0.0, 0.3, 1.0])
@@ -135,11 +214,40 @@ def test_a_planted_leak_is_found_with_the_power_of_theory_where_a_global_thresho
     assert area(shares, is_member) == pytest.approx(area(ratios, is_member), abs=0.01)
 
 
-def test_without_a_leak_nothing_is_found():
+@pytest.mark.parametrize("spread", [0.0, 0.6])
+def test_with_four_shadow_models_bavaria_finds_more_than_lira(spread):
+    """Of networks whose answers to an example vary alike or not; a leak of 2 deviations."""
+    rng, found = np.random.default_rng(8), []
+    for _ in range(4):
+        in_mask = rng.random((5, 2000)) < 0.5
+        deviation = np.exp(rng.normal(0, spread, 2000))
+        logits = rng.normal(0, 4, 2000) + deviation * (rng.normal(size=in_mask.shape) + 2 * in_mask)
+        arguments = logits[0], logits[1:], in_mask[1:]
+        for mode in ("online", "offline"):
+            lira = [membership.lira_scores(*arguments, mode=mode, variance=v) for v in ("per_example", "fixed")]
+            bavaria = membership.bavaria_scores(*arguments, mode=mode)
+            found.append([area(scores, in_mask[0]) for scores in (bavaria, *lira)])
+    bavaria, *lira = np.mean(found, axis=0)
+    assert bavaria > max(lira) + 0.005, (bavaria, lira)
+
+
+SCORES = {
+    "LiRA": lambda *seen: membership.lira_scores(*seen, variance="fixed"),
+    "PMIA": lambda *seen: membership.lira_scores(*seen, mode="proxy"),
+    "BaVarIA": membership.bavaria_scores,
+    "BaVarIA offline": lambda *seen: membership.bavaria_scores(*seen, mode="offline"),
+    "RMIA tuned": lambda target, shadows, in_mask: membership.relative_likelihood_scores(
+        -np.logaddexp(0, -target), -np.logaddexp(0, -shadows), in_mask, offline_a="tuned"
+    ),
+}
+
+
+@pytest.mark.parametrize("scores", SCORES)
+def test_without_a_leak_nothing_is_found(scores):
     areas = []
     for seed in range(20):
         target, is_member, shadows, in_mask = planted(leak=0.0, num=1000, num_models=8, seed=seed)
-        areas.append(area(membership.lira_scores(target, shadows, in_mask, variance="fixed"), is_member))
+        areas.append(area(SCORES[scores](target, shadows, in_mask), is_member))
     # An AUC of 500 against 500 without any leak has a standard deviation of sqrt(1001 / (12 * 250000)) = .0183.
     assert abs(np.mean(areas) - 0.5) < 3 * 0.0183 / np.sqrt(20)
     assert np.std(areas) < 0.03
@@ -161,6 +269,8 @@ TARGET, SHADOWS, MASK = np.zeros(2), np.zeros((4, 2)), np.array([[True, False]] 
         ((TARGET[:0], SHADOWS[:, :0], MASK[:, :0]), {}, "not empty"),
         ((TARGET, SHADOWS, MASK | True), {}, "No example has two shadow models without it. Received: 4"),
         ((TARGET, SHADOWS, MASK & False), {}, "No example has two shadow models with it"),
+        ((TARGET, SHADOWS, MASK), {"labels": [0, 1]}, 'Give mode="proxy"'),
+        ((TARGET, SHADOWS, MASK), {"mode": "proxy", "labels": [0, 1]}, "other images of class 0. Received: 0"),
     ],
 )
 def test_bad_input_of_lira_teaches(arguments, options, message):
@@ -183,5 +293,5 @@ def test_bad_input_of_rmia_teaches():
 
 
 def test_the_smallest_deviation_keeps_equal_observations_finite():
-    found = membership.lira_scores(TARGET, SHADOWS, MASK)
+    found = [attack(TARGET, SHADOWS, MASK) for attack in (membership.lira_scores, membership.bavaria_scores)]
     assert np.isfinite(found).all() and shadow._SMALLEST_DEVIATION > 0

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import tensorflow as tf
 
 from experiments.shadow.models import Answers
 from pineat_tf import membership
@@ -26,36 +27,53 @@ GRID = np.geomspace(1e-4, 1.0, 81)
 
 
 class _Seen(NamedTuple):
-    """What an attacker sees: of the target `(num, queries)`, of the shadows `(num_models, num, queries)`."""
+    """What an attacker sees: pairs of the target's `(num, queries)` and the shadows' `(num_models, num, queries)`.
 
-    logit_target: np.ndarray
-    logit_shadows: np.ndarray
-    log_target: np.ndarray
-    log_shadows: np.ndarray
+    Attributes:
+        logit: logits of the probability of the class.
+        log: its logarithm.
+        tempered: the same, of a softmax of temperature 2.
+        in_mask: whether a shadow was trained on an example, `(num_models, num)`.
+        labels: of the examples.
+    """
+
+    logit: tuple[np.ndarray, np.ndarray]
+    log: tuple[np.ndarray, np.ndarray]
+    tempered: tuple[np.ndarray, np.ndarray]
     in_mask: np.ndarray
+    labels: np.ndarray
 
 
 def _lira(mode: str, variance: str) -> Callable[[_Seen], np.ndarray]:
-    return lambda seen: membership.lira_scores(
-        seen.logit_target, seen.logit_shadows, seen.in_mask, mode=mode, variance=variance
-    )
+    return lambda seen: membership.lira_scores(*seen.logit, seen.in_mask, mode=mode, variance=variance)
 
 
-def _rmia(offline_a: float | None) -> Callable[[_Seen], np.ndarray]:
+def _bavaria(mode: str) -> Callable[[_Seen], np.ndarray]:
+    return lambda seen: membership.bavaria_scores(*seen.logit, seen.in_mask, mode=mode)
+
+
+def _proxy(seen: _Seen) -> np.ndarray:
+    return membership.lira_scores(*seen.logit, seen.in_mask, mode="proxy", variance="fixed", labels=seen.labels)
+
+
+def _rmia(offline_a: float | str | None, signal: str = "log") -> Callable[[_Seen], np.ndarray]:
     # The share of a population that an example dominates orders examples as this ratio does, but ties many.
-    return lambda seen: membership.relative_likelihood_scores(
-        seen.log_target, seen.log_shadows, seen.in_mask, offline_a=offline_a
-    )
+    return lambda seen: membership.relative_likelihood_scores(*getattr(seen, signal), seen.in_mask, offline_a=offline_a)
 
 
 ATTACKERS: dict[str, Callable[[_Seen], np.ndarray]] = {
-    "global threshold": lambda seen: seen.log_target.mean(axis=1),
+    "global threshold": lambda seen: seen.log[0].mean(axis=1),
     "LiRA online": _lira("online", "per_example"),
     "LiRA online, fixed variance": _lira("online", "fixed"),
     "LiRA offline": _lira("offline", "per_example"),
     "LiRA offline, fixed variance": _lira("offline", "fixed"),
+    "BaVarIA online": _bavaria("online"),
+    "BaVarIA offline": _bavaria("offline"),
+    "PMIA by class, fixed variance": _proxy,
     "RMIA online": _rmia(None),
+    "RMIA online, temperature 2 (BASE)": _rmia(None, "tempered"),
     "RMIA offline": _rmia(0.3),
+    "RMIA offline, tuned": _rmia("tuned"),
 }
 """Scores of attackers, larger = more likely a member. The first needs no shadow models."""
 
@@ -99,17 +117,18 @@ def audit(answers: Answers, attackers: Sequence[str] = tuple(ATTACKERS)) -> list
         there are any (shadows are fitted on all examples).
     """
     names = list(answers.logits)
-    logit, log = (
+    signals = [
         np.stack([_signal(score, answers, name) for name in names], axis=-1)
-        for score in (membership.logit_score, membership.cross_entropy_score)
-    )
+        for score in (membership.logit_score, membership.cross_entropy_score, _tempered)
+    ]
     judged = {"all": np.ones(len(answers.labels), bool)}
     if answers.is_canary.any():
         judged["canaries"] = answers.is_canary
     results: dict[str, list[Leakage]] = {examples: [] for examples in judged}
     for queries, parts in QUERIES.items():
         chosen = [names.index(part) for part in parts]
-        seen = [_seen(logit[..., chosen], log[..., chosen], answers.in_mask, target) for target in range(len(logit))]
+        parts_seen = [signal[..., chosen] for signal in signals]
+        seen = [_seen(parts_seen, answers, target) for target in range(len(answers.in_mask))]
         for attacker in attackers:
             scores = [ATTACKERS[attacker](of_target) for of_target in seen]
             for examples, mask in judged.items():
@@ -123,9 +142,14 @@ def _signal(score: Callable, answers: Answers, name: str) -> np.ndarray:
     return np.stack([score(answers.labels, logits).numpy() for logits in answers.logits[name]])
 
 
-def _seen(logit: np.ndarray, log: np.ndarray, in_mask: np.ndarray, target: int) -> _Seen:
-    others = np.arange(len(logit)) != target
-    return _Seen(logit[target], logit[others], log[target], log[others], in_mask[others])
+def _tempered(labels: np.ndarray, logits: np.ndarray) -> tf.Tensor:
+    return membership.cross_entropy_score(labels, logits / 2)
+
+
+def _seen(signals: Sequence[np.ndarray], answers: Answers, target: int) -> _Seen:
+    others = np.arange(len(answers.in_mask)) != target
+    pairs = ((signal[target], signal[others]) for signal in signals)
+    return _Seen(*pairs, in_mask=answers.in_mask[others], labels=answers.labels)
 
 
 def _leakage(attacker: str, queries: str, examples: str, scores: Sequence[tuple[np.ndarray, np.ndarray]]) -> Leakage:

@@ -175,24 +175,25 @@ def _table(values: pd.Series, figure: str, by: str, *, examples: str = "all", **
     titles = values.index.unique("method")
     rows = [(f"{FIGURES[figure]}: {by}", *titles)]
     for name in ATTACKERS if by == "attacker" else QUERIES:
-        rows.append((name, *map(_cell, chosen.loc[name, titles])))
+        if name in chosen.index:  # results of before there was this attacker have none of it
+            rows.append((name, *map(_cell, chosen.loc[name, titles])))
     return markdown_table(rows)
 
 
 def _differences(values: pd.Series, titles: Sequence[str], reference: str) -> str:
     """Paired differences of methods from a reference: attackers by natural queries, then queries by one attacker."""
-    pairs = [(name, "natural") for name in ATTACKERS]
+    pairs = [(name, "natural") for name in ATTACKERS if name in values.index.unique("attacker")]
     pairs += [(name, queries) for name in _BY_QUERIES for queries in QUERIES]
     rows = [("method", "attacker", "queries", *(FIGURES[figure] for figure in _COMPARED))]
     for title in titles:
         for pair in dict.fromkeys(pairs):
-            mine, others = ([values[method, *pair, "all", f] for f in _COMPARED] for method in (title, reference))
+            mine, others = ([values.get((m, *pair, "all", f)) for f in _COMPARED] for m in (title, reference))
             rows.append((title, *pair, *map(_signed, mine, others)))
     return markdown_table(rows)
 
 
 def _cell(values: Sequence[float] | None) -> str:
-    if values is None:
+    if not isinstance(values, list):  # None, or the NaN of an attacker that another method alone was asked by
         return NOT_AVAILABLE
     estimate = statistics.estimate(values)
     interval = "" if estimate.low is None else f" [{estimate.low:.4f}, {estimate.high:.4f}]"

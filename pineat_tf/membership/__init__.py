@@ -10,7 +10,7 @@ from pineat_tf.membership.calibration import ScoreSets, calibrated_accuracy
 from pineat_tf.membership.canaries import plant_canaries
 from pineat_tf.membership.label_only import augmentation_scores, boundary_distance_scores, noise_scores
 from pineat_tf.membership.learned import AttackModel, attack_model_scores, cross_fitted_scores
-from pineat_tf.membership.one_run import OneRunAudit, one_run_audit
+from pineat_tf.membership.one_run import one_run_audit
 from pineat_tf.membership.quantile import image_features, quantile_regression_scores
 from pineat_tf.membership.results import MembershipResult
 from pineat_tf.membership.risk import audit_classes, privacy_risk_scores
@@ -22,15 +22,14 @@ from pineat_tf.membership.scores import (
     logit_score,
     modified_entropy_score,
 )
-from pineat_tf.membership.shadow import lira_scores, relative_likelihood_scores, rmia_scores
-from pineat_tf.membership.thresholds import auc, best_threshold, gap_attack, noise_floor, roc, tie_share, tpr_at_fpr
+from pineat_tf.membership.shadow import bavaria_scores, lira_scores, relative_likelihood_scores, rmia_scores
+from pineat_tf.membership.thresholds import auc, best_threshold, gap_attack, noise_floor, roc, tpr_at_fpr
 from pineat_tf.membership.uncertainty import leakage_p_values, score_intervals
 
 __all__ = [
     "SIGNALS",
     "AttackModel",
     "MembershipResult",
-    "OneRunAudit",
     "ScoreSets",
     "attack_model_scores",
     "auc",
@@ -38,6 +37,7 @@ __all__ = [
     "audit_predictions",
     "audit_scores",
     "augmentation_scores",
+    "bavaria_scores",
     "best_threshold",
     "boundary_distance_scores",
     "calibrated_accuracy",
@@ -64,7 +64,6 @@ __all__ = [
     "rmia_scores",
     "roc",
     "score_intervals",
-    "tie_share",
     "tpr_at_fpr",
 ]
 
