@@ -85,8 +85,8 @@ def ranking(runs: pd.DataFrame) -> str:
     rest = sorted(set(range(len(points))) - set(front), key=lambda i: (points[i][0], -points[i][1]))
     audits = runs.groupby("title")["robustness"].apply(lambda found: [one for one in found if one])
     attacked = ["AutoAttack"] * any(map(len, audits))
-    verified = [name for name in tables.VERIFIED if name in estimates]
-    titles = ("A_test", "R_test", *attacked, *(tables.VERIFIED[name] for name in verified), "P_MAX", "forward passes")
+    verified = [name for name in tables.OPTIONAL if name in estimates]
+    titles = ("A_test", "R_test", *attacked, *(tables.OPTIONAL[name] for name in verified), "P_MAX", "forward passes")
     lines = [("rank", "method", "seeds", *titles, "beaten by")]
     for rank, i in enumerate([*front, *rest], start=1):
         title = estimates.index[i]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 import os
 import pathlib
 import re
@@ -10,55 +9,28 @@ import string
 from collections.abc import Sequence
 from typing import Any
 
-from experiments import datasets, export, networks
+from experiments import datasets, export, networks, options
+from experiments.options import option
 from pineat_tf import schedules
-from pineat_tf.checks import check_choice, check_count, check_positive, check_share
 from pineat_tf.types import Ratio
 
 ATTACKS = ("pgd", "pgd_l2", "dist", "wrm_l2", "diff", "fgsm_rs", "n_fgsm", "free")
+DEFENCES = ("", "relaxloss", "convexconcave", "entropy")
 OBJECTIVES = ("", "mart", "score", "ikl", "ibp", "mtl_ibp", "cc_ibp", "sabr")
 PAPER_DATASETS = ("", "fmnist", "cifar10")
 STRATEGIES = ("none", "mirrored", "multi_worker")
+_NOT_PRIVATE = (
+    "augment_pad",
+    "augment_flip",
+    "mixing",
+    "awp_gamma",
+    "generation",
+    "order",
+    "teacher_share",
+    "strategy",
+)
+_COUPLING = {"attack": ("dist", "free"), "objective": ("ikl",), "defence": ("relaxloss",)}
 VARIANTS = ("natural", "original", "advnat", "advran", "advsign", "scaled", "pineat")
-
-
-def option(
-    default: Any,
-    help: str,
-    choices: tuple[str, ...] = (),
-    *,
-    least: int | None = None,
-    below: float = math.inf,
-    share: bool = False,
-    scope: str = "training",
-    recorded: bool = True,
-    needs_attack: bool = False,
-    paper: str = "",
-) -> Any:
-    """A field that says everything about itself.
-
-    Args:
-        default: its value if nothing else is said. The flag has its type; floats are above 0 unless `least` is 0.
-        help: of its flag, and how to mend a wrong value.
-        choices: the values, or items of the value, that it may have; any if empty.
-        least: the smallest value.
-        below: what the value is less than.
-        share: whether it is at least 0 and below 1.
-        scope: "training" or "evaluation" for what changes results, "run" for how and where they are made.
-        recorded: whether it stays with the results: all but how to begin.
-        needs_attack: whether it has no effect in free adversarial training, which perturbs while it updates.
-        paper: what the paper's methods have: the "default", or the setting of their "attack"; empty for any value.
-    """
-    limits = {"choices": choices, "least": least, "below": below, "share": share}
-    metadata = {
-        "help": help,
-        **limits,
-        "scope": scope,
-        "recorded": recorded,
-        "needs_attack": needs_attack,
-        "paper": paper,
-    }
-    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,6 +81,9 @@ class ExperimentConfig:
     activation: str = option("relu", "Its activation (slope 0.1 if leaky).", networks.ACTIVATIONS)
     weight_decay: float = option(0.0, "Adds this times ||w||^2 / 2 to the mean loss.", least=0)
     decay_all: bool = option(False, "Weight decay on biases and batch normalisation too, not on kernels only.")
+    normalization: str = option(
+        "batch", "Of networks that normalise: by batches, or each example by itself (group).", networks.NORMALIZATIONS
+    )
     precision: str = option("float32", "Of the layers; logits and losses are float32.", networks.PRECISIONS)
 
     # Method
@@ -138,6 +113,18 @@ class ExperimentConfig:
     )
     objective_beta: float = option(0.0, "Weight of robustness in mart, score, ikl; 0 for that of the authors.", least=0)
     ikl_period: int = option(400, "Updates between renewals of the class means of ikl.", least=1)
+    defence: str = option(
+        "",
+        "What is added to the loss of an update against membership inference.",
+        DEFENCES,
+        needs_attack=True,
+        paper="default",
+    )
+    relaxloss_alpha: float = option(1.0, "Level at which relaxloss keeps the mean loss of a batch.")
+    relaxloss_period: int = option(400, "Updates of its descent, then of its flattening, and so on.", least=1)
+    convexconcave_share: float = option(0.5, "Share of the loss itself in convexconcave; above 0.", share=True)
+    entropy_share: float = option(0.95, "Entropy of labels in entropy (HAMP), as a share of the largest.", share=True)
+    entropy_weight: float = option(0.01, "Weight of the entropy of predictions there.", least=0)
     companion_objective: str = option(
         "",
         "Loss of an update by a companion; empty for that of the others, but cross-entropy with ibp.",
@@ -208,6 +195,16 @@ class ExperimentConfig:
         0.0, "Share of a label that is spread over all classes.", share=True, paper="default"
     )
 
+    dp_noise: float = option(
+        0.0,
+        "Differential privacy: deviation of the noise over dp_clip; 0 for none. A round is one update then. The "
+        "guarantee is against who does not know the seed.",
+        least=0,
+        paper="default",
+    )
+    dp_clip: float = option(1.0, "Largest norm of the gradient of an example's mean loss.")
+    dp_delta: float = option(1e-5, "Probability with which the guarantee may fail; above 0.", share=True)
+
     # Training
     updates: int = option(80_000, "Updates of the weights; a round of ratio n/m is n + m of them.", least=1)
     schedule_scale: float = option(
@@ -266,13 +263,15 @@ class ExperimentConfig:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            _check_field(field, getattr(self, field.name))
+            options.check(field, getattr(self, field.name))
         Ratio.parse(self.ratio)
         self.rounds  # noqa: B018 (raises if there is none)
         _check_ramp("ibp_ramp", self.ibp_ramp)
         _check_ramp("epsilon_ramp", self.epsilon_ramp)
         if self.attack == "free" and self.variant != "natural":
             self._check_free()
+        if self.dp_noise:
+            self._check_private()
         schedules.piecewise_learning_rate(self.boundaries, self.learning_rates)
         schedules.piecewise_learning_rate(self.scaled_boundaries, self.learning_rates)
         if pathlib.Path(self.run_dir).name in ("", ".."):  # also a template that cannot be filled in is told now
@@ -290,6 +289,18 @@ class ExperimentConfig:
                     f"{field.name}={value!r}. Leave it out, or choose another attack."
                 )
 
+    def _check_private(self) -> None:
+        apart = {
+            name: (getattr(self, name),) for name in _NOT_PRIVATE if getattr(self, name) != getattr(type(self), name)
+        }
+        for name, values in (apart | _COUPLING).items():
+            if getattr(self, name) in values:
+                raise ValueError(
+                    "differential privacy draws its batches from the images as they are and makes one update of a "
+                    "round, by examples that know nothing of each other, on one device. Received: "
+                    f"{name}={getattr(self, name)!r} with dp_noise={self.dp_noise!r}. Give one of them."
+                )
+
     @property
     def round_ratio(self) -> Ratio:
         """n/m of this variant."""
@@ -299,9 +310,15 @@ class ExperimentConfig:
         return fixed.get(self.variant, ratio)
 
     @property
+    def updates_per_round(self) -> int:
+        """How often a round moves the weights."""
+        return 1 if self.dp_noise else self.round_ratio.updates_per_round
+
+    @property
     def method(self) -> str:
         """What is trained by, in words: the attack and what is added to it."""
-        return " ".join(filter(None, (self.attack, self.objective, "awp" if self.awp_gamma else "")))
+        added = (self.objective, self.defence, "awp" if self.awp_gamma else "", "dp" if self.dp_noise else "")
+        return " ".join(filter(None, (self.attack, *added)))
 
     @property
     def scaled_updates(self) -> int:
@@ -311,7 +328,7 @@ class ExperimentConfig:
     @property
     def rounds(self) -> int:
         """Rounds of the training."""
-        return schedules.rounds_for(self.scaled_updates, self.round_ratio)
+        return schedules.rounds_for(self.scaled_updates, Ratio(1, 0) if self.dp_noise else self.round_ratio)
 
     @property
     def scaled_boundaries(self) -> tuple[int, ...]:
@@ -363,21 +380,3 @@ def _check_ramp(name: str, ramp: tuple[float, ...]) -> None:
             f"`{name}` must be two rising shares of the training, or empty. Received: {name}={ramp!r}. Give e.g. "
             "0.1,0.5."
         )
-
-
-def _check_field(field: dataclasses.Field, value: Any) -> None:
-    name, says = field.name, field.metadata
-    if says["choices"]:
-        for item in value if isinstance(value, tuple) else (value,):
-            check_choice(name, item, says["choices"])
-    elif says["share"]:
-        check_share(name, value)
-    elif isinstance(field.default, float):
-        if says["least"] is None or value != says["least"]:
-            check_positive(name, value, says["help"])
-    elif says["least"] is not None:
-        check_count(name, value, says["least"], says["help"])
-        if value >= says["below"]:
-            raise ValueError(
-                f"`{name}` must be less than {says['below']:,}. Received: {name}={value!r}. {says['help']}"
-            )

@@ -134,27 +134,26 @@ def network(
         activation=config.activation,
         weight_decay=config.weight_decay,
         decay_all=config.decay_all,
+        normalization=config.normalization,
         precision=precision,
     )
 
 
 def trainer(config: ExperimentConfig, network: keras.Model) -> pt.AdversarialTraining:
     """The network wrapped in its training method, compiled."""
+    num_classes = network.output_shape[-1]
     options = {
-        "objective": _objective(config, network.output_shape[-1]),
+        "objective": _defended(config, _objective(config, num_classes), num_classes),
         "companions": companions(config, config.variant),
         "ratio": config.round_ratio,
         "seed": config.seed,
-        "forward": pt.accelerate.compute_twin(network),
     }
     if _is_free(config):
-        model = pt.FreeAdversarialTraining(network, epsilon=config.epsilon, batch_size=config.batch_size, **options)
+        options |= {"epsilon": config.epsilon, "batch_size": config.batch_size, **_faster(network)}
+        model: pt.AdversarialTraining = pt.FreeAdversarialTraining(network, **options)
     else:
-        options |= {"attack": _training_attack(config), "generation": config.generation, "order": config.order}
-        options |= _around_updates(config)
-        model = (
-            _taught(config, network, options) if config.teacher_share else pt.AdversarialTraining(network, **options)
-        )
+        options |= {"attack": _training_attack(config), **_around_updates(config, num_classes)}
+        model = _attacked(config, network, options)
     kinds = keras.metrics.SparseCategoricalAccuracy, keras.metrics.CategoricalAccuracy
     accuracy = kinds[config.mixing != "none"](name="accuracy")  # by its name it would be made in the graph
     model.compile(optimizer=_optimizer(config), metrics=[accuracy])
@@ -189,7 +188,10 @@ _UPDATES = {
 
 
 def round_cost(config: ExperimentConfig) -> RoundCost:
-    """Counts a round's passes: n attacks, n + m updates (cost model in docs/paper.md)."""
+    """Counts a round's passes: n attacks, n + m updates (cost model in docs/paper.md).
+
+    With differential privacy they are those of the expected batch, whose n + m losses have one update in common.
+    """
     n, m = config.round_ratio
     made_by = None if _is_free(config) else _training_attack(config)
     steps = made_by.num_steps if made_by else 0
@@ -215,8 +217,23 @@ def evaluation_forwards(config: ExperimentConfig) -> int:
     return 2 * config.eval_steps + 2
 
 
-def _taught(config: ExperimentConfig, network: keras.Model, options: dict) -> pt.SelfDistilledTraining:
-    return pt.SelfDistilledTraining(network, share=config.teacher_share, momentum=config.teacher_momentum, **options)
+def _attacked(config: ExperimentConfig, network: keras.Model, options: dict) -> pt.AdversarialTraining:
+    """The trainer that generates by an attack."""
+    if config.dp_noise:
+        privacy = {"noise_multiplier": config.dp_noise, "clip_norm": config.dp_clip, "delta": config.dp_delta}
+        return pt.PrivateAdversarialTraining(network, batch_size=config.batch_size, **privacy, **options)
+    options |= {"generation": config.generation, "order": config.order, **_faster(network)}
+    if config.awp_gamma:
+        begin = round(config.awp_begin * config.scaled_updates)
+        options["weight_perturbation"] = pt.perturbations.AWP(gamma=config.awp_gamma, begin=begin)
+    if config.teacher_share:
+        taught = {"share": config.teacher_share, "momentum": config.teacher_momentum}
+        return pt.SelfDistilledTraining(network, **taught, **options)
+    return pt.AdversarialTraining(network, **options)
+
+
+def _faster(network: keras.Model) -> dict:
+    return {"forward": pt.accelerate.compute_twin(network)}
 
 
 def _radius(config: ExperimentConfig) -> dict[str, float]:
@@ -256,16 +273,29 @@ def _companion_objective(config: ExperimentConfig) -> Callable | None:
     return pt.objectives.CrossEntropy(label_smoothing=config.label_smoothing) if has_both and plain else None
 
 
-def _around_updates(config: ExperimentConfig) -> dict:
-    """What changes around an update: the objective of companions, the weights, the radius."""
-    natural, begin = config.variant == "natural", round(config.awp_begin * config.scaled_updates)
-    awp = pt.perturbations.AWP(gamma=config.awp_gamma, begin=begin) if config.awp_gamma else None
-    grows = config.epsilon_ramp and not natural
+def _around_updates(config: ExperimentConfig, num_classes: int) -> dict:
+    """What changes around an update: the objective of companions, the radius."""
+    of_companions = _companion_objective(config)
+    grows = config.epsilon_ramp and config.variant != "natural"
     return {
-        "companion_objective": _companion_objective(config),
-        "weight_perturbation": awp,
+        "companion_objective": of_companions and _defended(config, of_companions, num_classes),
         "ramp": config.updates_of(config.epsilon_ramp) if grows else None,
     }
+
+
+def _defended(config: ExperimentConfig, objective: Callable, num_classes: int) -> Callable:
+    """An objective with what the flags add against membership inference."""
+    inner = {"objective": objective}
+    makers: dict[str, Callable] = {
+        "relaxloss": lambda: pt.defences.RelaxLoss(
+            alpha=config.relaxloss_alpha, period=config.relaxloss_period, **inner
+        ),
+        "convexconcave": lambda: pt.defences.ConvexConcave(share=config.convexconcave_share, **inner),
+        "entropy": lambda: pt.defences.EntropyRegularised(
+            num_classes=num_classes, entropy=config.entropy_share, weight=config.entropy_weight, **inner
+        ),
+    }
+    return makers[config.defence]() if config.defence else objective
 
 
 def _objective(config: ExperimentConfig, num_classes: int) -> Callable:

@@ -20,8 +20,10 @@ import tensorflow as tf
 from pineat_tf.checks import check_choice, check_count
 
 ACTIVATIONS = ("relu", "leaky_relu")
+NORMALIZATIONS = ("batch", "group")
 PRECISIONS = ("float32", "mixed_bfloat16")
 
+_GROUPS = 16  # of channels, as De et al. (2022) normalise wide networks for private training
 _LEAK = 0.1  # slope of "leaky_relu", as in the reference's CIFAR10 network for PGD
 
 _Scaling = tuple[float, str, str]  # initial weights: the arguments of `VarianceScaling`
@@ -125,6 +127,7 @@ class _Layers:
         activation: one of `ACTIVATIONS`.
         weight_decay: coefficient of ||w||^2 / 2.
         decay_all: whether biases, gamma and beta decay too.
+        normalization: one of `NORMALIZATIONS`.
         precision: one of `PRECISIONS`, the dtype policy of the layers.
         torch: whether the network comes from PyTorch. Then a strided convolution is padded all round (TensorFlow's
             SAME pads an even side at the bottom and right only) and batch norm has epsilon 1e-5 (else 1e-3).
@@ -133,6 +136,7 @@ class _Layers:
     activation: str
     weight_decay: float
     decay_all: bool
+    normalization: str
     precision: str
     torch: bool
 
@@ -188,16 +192,14 @@ class _Layers:
         return keras.layers.ReLU(dtype=self.precision, name=name)(x)
 
     def normalize_and_activate(self, x, name: str):
-        """Batch norm, then the activation: the front half of a pre-activation unit."""
-        x = keras.layers.BatchNormalization(
-            momentum=0.9,  # Keras' default is 0.99; PyTorch's momentum 0.1 is this 0.9
-            epsilon=1e-5 if self.torch else 1e-3,
-            gamma_regularizer=self._decay_if_all(),
-            beta_regularizer=self._decay_if_all(),
-            synchronized=tf.distribute.get_strategy().num_replicas_in_sync > 1,  # statistics of the whole batch
-            dtype=self.precision,
-            name=f"{name}_norm",
-        )(x)
+        """Normalisation, then the activation: the front half of a pre-activation unit."""
+        options = {"epsilon": 1e-5 if self.torch else 1e-3, "dtype": self.precision, "name": f"{name}_norm"}
+        options |= dict.fromkeys(("gamma_regularizer", "beta_regularizer"), self._decay_if_all())
+        if self.normalization == "group":
+            return self.activate(keras.layers.GroupNormalization(_GROUPS, **options)(x), f"{name}_activation")
+        options |= {"momentum": 0.9}  # Keras' default is 0.99; PyTorch's momentum 0.1 is this 0.9
+        options |= {"synchronized": tf.distribute.get_strategy().num_replicas_in_sync > 1}  # of the whole batch
+        x = keras.layers.BatchNormalization(**options)(x)
         return self.activate(x, f"{name}_activation")
 
     def flatten(self, x):
@@ -314,6 +316,7 @@ def build(
     activation: str = "relu",
     weight_decay: float = 0.0,
     decay_all: bool = False,
+    normalization: str = "batch",
     precision: str = "float32",
 ) -> keras.Model:
     """Builds a network by name, with fresh weights.
@@ -330,6 +333,7 @@ def build(
         weight_decay: coefficient of ||w||^2 / 2, summed over the kernels of convolutions and dense layers
             (`tf.nn.l2_loss`; PyTorch's `weight_decay`). It appears in the network's `losses`.
         decay_all: whether it also falls on biases and on gamma and beta of batch norm, as for Diff.
+        normalization: of WRNs: "batch", or "group", by 16 groups of channels of each example.
         precision: "float32", or "mixed_bfloat16": computation in bfloat16, weights, standardisation and logits in
             float32. Keras' global dtype policy neither matters nor changes.
 
@@ -350,11 +354,12 @@ def build(
     """
     check_choice("name", name, NAMES)
     check_choice("activation", activation, ACTIVATIONS)
+    check_choice("normalization", normalization, NORMALIZATIONS)
     check_choice("precision", precision, PRECISIONS)
     _check_numbers(num_classes, width, weight_decay)
     _check_input_shape(name, input_shape)
     network = _NETWORKS[name]
-    layers = _Layers(activation, weight_decay, decay_all, precision, network.torch)
+    layers = _Layers(activation, weight_decay, decay_all, normalization, precision, network.torch)
     images = keras.Input(tuple(map(int, input_shape)), dtype="float32", name="images")
     width, body = int(width) or network.width, _wide if isinstance(network, _Wide) else _stack
     features = body(layers, images, width, network)

@@ -66,8 +66,8 @@ def results_table(results: Sequence[tuple[ExperimentConfig, dict]]) -> str:
     Args:
         results: configs with the contents of their metrics.json.
     """
-    verified = {"v_test": "V_test"} if any(config.verify for config, _ in results) else {}
-    columns = COLUMNS | verified
+    columns = COLUMNS | ({"v_test": "V_test"} if any(config.verify for config, _ in results) else {})
+    columns |= {"epsilon_spent": "epsilon"} if any(config.dp_noise for config, _ in results) else {}
     lines = [("", *columns.values())]
     for config, metrics in results:
         lines.append((label(config, metrics["data"]["name"]), *(_cell(name, metrics.get(name)) for name in columns)))
@@ -84,7 +84,7 @@ def results_table(results: Sequence[tuple[ExperimentConfig, dict]]) -> str:
 def label(config: ExperimentConfig, data_name: str) -> str:
     """What to call a run in a table."""
     if config.variant == "natural":
-        return f"{data_name} natural"
+        return " ".join(filter(None, (data_name, config.defence, "dp" if config.dp_noise else "", "natural")))
     ratio = "" if config.variant == "original" else f"-{config.round_ratio}"
     return f"{data_name} {config.method} {config.variant}{ratio}"
 

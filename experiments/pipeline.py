@@ -191,6 +191,7 @@ def _metrics(session: Session, evaluation: Evaluation, seconds: float) -> dict:
     cost_of_round, network = method.round_cost(config), session.model.network
     return {
         **evaluation.report.to_dict(),
+        **({"epsilon_spent": session.model.epsilon_spent} if config.dp_noise else {}),
         "hours": seconds / 3600,
         "seconds": {"training": round(seconds, 1), "evaluation": round(evaluation.seconds, 1)},
         "data": {

@@ -85,7 +85,7 @@ def tidy(runs: Sequence[Mapping[str, Any]], configs: Sequence[ExperimentConfig])
         attack by which it leaks more), "minutes" of training, and passes over 100 images each: "gradient_passes" and
         "forwards".
     """
-    frame = pd.DataFrame([{"v_test": math.nan, **run} for run in runs])
+    frame = pd.DataFrame([{"v_test": math.nan, "epsilon_spent": math.nan, **run} for run in runs])
     if frame.empty:
         return frame
     images = frame["flags.batch_size"] / _BATCH
@@ -259,8 +259,8 @@ def _parsed(name: str, text: str) -> Any:
 
 def _check(run: Mapping[str, Any]) -> None:
     """Raises `ValueError`, which names the field, unless all that tables, pages and comparisons read is there."""
-    verified = ("v_test",) if "v_test" in run else ()
-    for name in (*SHARES, *verified, *_COUNTS, "seconds.training", "flags.seed", "flags.batch_size"):
+    verified, spent = (tuple({one} & run.keys()) for one in ("v_test", "epsilon_spent"))
+    for name in (*SHARES, *verified, *spent, *_COUNTS, "seconds.training", "flags.seed", "flags.batch_size"):
         value = run.get(name)
         if not is_number(value):
             raise ValueError(f"its {name} is no finite number" if value is not None else f"it lacks {name}")

@@ -64,6 +64,8 @@ class Session:
     def batches(self, first_round: int, last_round: int) -> Iterable:
         """The batches of rounds, as this process's devices get them."""
         config = self.config
+        if isinstance(self.model, pt.PrivateAdversarialTraining):  # which draws them itself, from the round it is at
+            return self.model.batches(*self.data.train)
         whole = datasets.training_batches(
             self.data.train,
             batch_size=config.batch_size,
@@ -82,14 +84,12 @@ class Session:
         first_round = self.rounds_done
         with tracking.no_finalization(self.model.optimizer):
             for epoch, rounds, alike in self.plan.segments(first_round):
-                distribution.fit(
-                    self.model,
-                    self.batches(first_round, first_round + rounds * alike),
-                    initial_epoch=epoch,
-                    epochs=epoch + alike,
-                    steps_per_epoch=rounds,
-                    callbacks=callbacks,
-                )
+                counts = {"initial_epoch": epoch, "epochs": epoch + alike, "steps_per_epoch": rounds}
+                if self.config.dp_noise:
+                    self.model.fit(*self.data.train, callbacks=list(callbacks), verbose=0, **counts)
+                else:
+                    batches = self.batches(first_round, first_round + rounds * alike)
+                    distribution.fit(self.model, batches, callbacks=callbacks, **counts)
                 first_round += rounds * alike
 
     def bar(self) -> tracking.ProgressBar:
@@ -110,7 +110,7 @@ def build(config: ExperimentConfig, data: datasets.Dataset) -> Session:
             f"`batch_size` must be at most the number of training images, {len(data.train.labels)}. "
             f"Received: batch_size={config.batch_size}."
         )
-    plan = Plan(config.rounds, rounds_per_pass, config.round_ratio.updates_per_round)
+    plan = Plan(config.rounds, rounds_per_pass, config.updates_per_round)
     keras.utils.set_random_seed(config.seed)
     model = method.trainer(config, network(config, data, config.precision))
     model.optimizer.build(model.trainable_variables)

@@ -21,8 +21,8 @@ from experiments.signals import InterruptedRun
 
 
 def updates_done(model: pt.AdversarialTraining) -> int:
-    """Updates of the weights so far, n + m a round."""
-    return int(model.rounds) * model.ratio.updates_per_round
+    """Updates of the weights so far."""
+    return int(model.rounds) * model.updates_per_round
 
 
 class ProgressBar(keras.callbacks.Callback):

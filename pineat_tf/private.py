@@ -151,12 +151,12 @@ class PrivateAdversarialTraining(AdversarialTraining):
             )
 
     def fit(self, x: Data | None = None, y: Any = None, *, epochs: int = 1, **kwargs: Any) -> keras.callbacks.History:
-        """Trains by batches that are drawn for each round; an epoch is as many rounds as make a pass on average.
+        """Trains by batches that are drawn for each round.
 
         Args:
             x: all training images, or the data in any finite structure of `pineat_tf.data`; it is kept in memory.
             y: labels where `x` is images.
-            epochs: as in Keras.
+            epochs: as in Keras; one is `steps_per_epoch` rounds, by default as many as make a pass on average.
             **kwargs: as in Keras, but for what says how batches are made.
 
         Returns:
@@ -165,7 +165,7 @@ class PrivateAdversarialTraining(AdversarialTraining):
         Raises:
             ValueError: for bad data, a second data set, or arguments that would make batches otherwise.
         """
-        refused = {"batch_size", "sample_weight", "class_weight", "steps_per_epoch", "shuffle", "validation_split"}
+        refused = {"batch_size", "sample_weight", "class_weight", "shuffle", "validation_split"}
         given = sorted(refused & {name for name, value in kwargs.items() if value is not None})
         if given:
             raise ValueError(
@@ -173,13 +173,20 @@ class PrivateAdversarialTraining(AdversarialTraining):
                 f"{', '.join(given)} in `fit`. Give `batch_size` or `sampling_rate` to the constructor, and weights to "
                 "no example."
             )
+        stream = self.batches(x, y)
+        callbacks = [_EpsilonInLogs(), *tf.nest.flatten(kwargs.pop("callbacks", None) or [])]
+        steps = kwargs.pop("steps_per_epoch", None) or max(1, round(1 / self._rate()))
+        return super().fit(stream, epochs=epochs, steps_per_epoch=steps, callbacks=callbacks, **kwargs)
+
+    def batches(self, x: Data, y: Any = None) -> tf.data.Dataset:
+        """Returns what `fit` trains on: batches `(x, y, weights)` without end, from the round that is next.
+
+        A batch is drawn by the seed and the number of its round. Weights are 1, or 0 of rows that only fill it.
+        """
         with data_errors_as_value_errors():
             images, labels = _in_memory(x if y is None else (x, y), self.network)
             self._check_data(images, labels)
-            stream = self._sampled(tf.constant(images), tf.constant(labels))
-        callbacks = [_EpsilonInLogs(), *_as_list(kwargs.pop("callbacks", None))]
-        steps = max(1, round(1 / self._rate()))
-        return super().fit(stream, epochs=epochs, steps_per_epoch=steps, callbacks=callbacks, **kwargs)
+            return self._sampled(tf.constant(images), tf.constant(labels))
 
     def round(self, x: tf.Tensor, y: tf.Tensor, sample_weight: tf.Tensor | None, rounds: tf.Tensor) -> list[tf.Tensor]:
         """Plays a round as one mechanism. Weights of 0 are of rows that only fill the batch."""
@@ -203,7 +210,8 @@ class PrivateAdversarialTraining(AdversarialTraining):
         return list(logits)
 
     @property
-    def _updates_per_round(self) -> int:
+    def updates_per_round(self) -> int:
+        """One: what a round costs of the budget."""
         return 1
 
     def _rate(self) -> float:
@@ -253,7 +261,6 @@ class PrivateAdversarialTraining(AdversarialTraining):
         return np.stack([np.asarray(tf.cast(example[0], tf.float32) - tf.cast(x[0], tf.float32)) for example in made])
 
     def _sampled(self, images: tf.Tensor, labels: tf.Tensor) -> tf.data.Dataset:
-        """Batches `(x, y, weights)` of rounds without end, from the round that is next; weights are 1 or 0."""
         num, capacity, rate = len(images), self._capacity(len(images)), self._rate()
         first = int(self.rounds)
 
@@ -342,12 +349,6 @@ class _EpsilonInLogs(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         if logs is not None:
             logs["epsilon_spent"] = self.model.epsilon_spent
-
-
-def _as_list(callbacks: Any) -> list:
-    if callbacks is None:
-        return []
-    return list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
 
 
 def _in_memory(data: Any, network: keras.Model) -> tuple[np.ndarray, np.ndarray]:

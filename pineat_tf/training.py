@@ -302,7 +302,8 @@ class AdversarialTraining(WrappedClassifier):
         )
 
     @property
-    def _updates_per_round(self) -> int:
+    def updates_per_round(self) -> int:
+        """How often a round moves the weights."""
         return self.ratio.updates_per_round
 
     def _grown(self) -> tf.Tensor:
@@ -347,4 +348,4 @@ class _TrainingLogits:
 
     @property
     def updates(self) -> tf.Tensor:
-        return self._trainer.rounds * self._trainer._updates_per_round
+        return self._trainer.rounds * self._trainer.updates_per_round

@@ -95,6 +95,36 @@ EXPERIMENTS = {
         "ibp_ramp": (0.1, 0.475),
         "verify": True,
     },
+    "fmnist_dp.flags": {
+        **FMNIST,
+        "dp_noise": 1.0,
+        "dp_clip": 1.0,
+        "updates": 8000,
+        "batch_size": 500,
+        "learning_rates": (1e-3,),
+        "boundaries": (),
+    },
+    "fmnist_relaxloss.flags": {
+        **FMNIST,
+        "variant": "original",
+        "defence": "relaxloss",
+        "relaxloss_alpha": 1.0,
+        "relaxloss_period": 600,
+    },
+    "fmnist_hamp.flags": {
+        **FMNIST,
+        "variant": "original",
+        "defence": "entropy",
+        "entropy_share": 0.95,
+        "entropy_weight": 0.01,
+    },
+    "folder.flags": {
+        "dataset": "image_folder",
+        "epsilon": 8 / 255,
+        "step_size": 2 / 255,
+        "num_steps": 8,
+        "boundaries": (3000,),
+    },  # fmt: skip
     "fmnist_awp.flags": {**FMNIST, "awp_gamma": 0.01, "awp_begin": 0.0},
     "fmnist_mart.flags": {**FMNIST, "objective": "mart", "objective_beta": 6.0},
     "fmnist_ikl.flags": {

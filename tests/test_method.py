@@ -336,6 +336,27 @@ def test_the_cost_of_what_is_around_an_update_is_counted(fields, gradients, forw
     assert counted.forward_units == forwards
 
 
+def test_defences_go_around_the_loss_of_every_update():
+    fields = {"objective": "mart", "companion_objective": "cross_entropy", "label_smoothing": 0.1}
+    model = method.trainer(config(defence="relaxloss", relaxloss_alpha=0.5, relaxloss_period=7, **fields), network())
+    assert model.objective == pt.defences.RelaxLoss(objective=pt.objectives.MART(), alpha=0.5, period=7)
+    inner = pt.objectives.CrossEntropy(label_smoothing=0.1)
+    assert model.companion_objective == pt.defences.RelaxLoss(objective=inner, alpha=0.5, period=7)
+    model = method.trainer(config(defence="entropy", variant="natural", entropy_share=0.5), network())
+    assert model.objective == pt.defences.EntropyRegularised(num_classes=10, entropy=0.5)
+    assert method.trainer(config(defence="convexconcave"), network()).objective == pt.defences.ConvexConcave()
+
+
+def test_differential_privacy_has_the_numbers_of_the_flags_and_the_passes_of_its_rounds():
+    fields = {"variant": "pineat", "ratio": "1/2", "num_steps": 8, "updates": 6}
+    private = config(dp_noise=0.7, dp_clip=0.2, dp_delta=1e-4, batch_size=3, seed=5, **fields)
+    model = method.trainer(private, network())
+    assert isinstance(model, pt.PrivateAdversarialTraining) and model.seed == 5 and str(model.ratio) == "1/2"
+    assert (model.noise_multiplier, model.clip_norm, model.delta, model.batch_size) == (0.7, 0.2, 1e-4, 3)
+    assert private.rounds == 6 and config(**fields).rounds == 2
+    assert method.round_cost(private) == method.round_cost(config(**fields))
+
+
 def test_a_teacher_costs_a_forward_pass_an_update(batch):
     fields = config(variant="pineat", num_steps=8, teacher_share=0.5)
     assert method.round_cost(fields) == method.RoundCost(gradients=10, forwards=22 + 2)

@@ -425,6 +425,26 @@ def test_training_alone_goes_on_from_its_checkpoint_and_writes_no_metrics(tmp_pa
     assert is_same(again.model.network.get_weights(), ready.model.network.get_weights())
 
 
+def test_private_training_that_is_broken_off_within_a_pass_ends_in_the_same_weights_and_epsilon(tmp_path):
+    config = ExperimentConfig(
+        dataset="digits", train_size=30, test_size=10, network="mlp", batch_size=10, updates=8, num_steps=1,
+        dp_noise=1.0, learning_rates=(1e-2,),
+    )  # fmt: skip
+    data = pipeline.load(config)
+    whole, first, second = (session.build(config, data) for _ in range(3))
+    assert (whole.plan.rounds, whole.plan.updates) == (8, 8)  # of 1/1: a round is one update
+    pipeline.train(whole, tmp_path / "whole")
+    dataclasses.replace(first, plan=dataclasses.replace(first.plan, rounds=4)).fit([])  # a pass and a round
+    checkpoints = tracking.Checkpoints(first.model, tmp_path / "broken" / "checkpoints", 60, tracking.Clock())
+    checkpoints.save()
+    pipeline.train(second, tmp_path / "broken")
+    assert second.rounds_done == 8
+    assert is_same(second.model.network.get_weights(), whole.model.network.get_weights())
+    assert second.model.epsilon_spent == whole.model.epsilon_spent > 0
+    rows = (tmp_path / "whole" / "history.csv").read_text().splitlines()
+    assert rows[0].split(",")[-1] == "epsilon_spent" or "epsilon_spent" in rows[0]
+
+
 # ---------------------------------------------------------------- passes and what is left of them
 
 

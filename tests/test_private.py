@@ -219,7 +219,7 @@ def test_noise_that_hangs_on_the_batch_is_refused(images, labels):
         trainer(attack=pt.attacks.dist(num_steps=2)).fit(images, labels, verbose=0)
 
 
-@pytest.mark.parametrize("argument", [{"batch_size": 4}, {"sample_weight": np.ones(8)}, {"steps_per_epoch": 3}])
+@pytest.mark.parametrize("argument", [{"batch_size": 4}, {"sample_weight": np.ones(8)}])
 def test_batches_made_otherwise_are_refused(images, labels, argument):
     with pytest.raises(ValueError, match=f"Poisson sampling.*{next(iter(argument))}"):
         trainer().fit(images, labels, verbose=0, **argument)

@@ -24,6 +24,7 @@ GLOSSARY = {
     "r_train": "accuracy on training images under attack",
     "r_test": "accuracy on test images under attack",
     "v_test": "share of the test images that are proved to withstand every noise of the attack's radius",
+    "epsilon_spent": "of differential privacy, with the delta of --dp_delta: an upper bound, by accounting",
     "p_e_nat": "membership inference by a threshold on the cross-entropy of natural images, in-sample",
     "p_e_adv": "membership inference by a threshold on the cross-entropy of adversarial images, in-sample",
     "p_max": "the larger of P_Enat and P_Eadv",
@@ -42,7 +43,7 @@ VIEWS = (
 )  # fmt: skip
 """The pairs of figures (x, y) that the plot can show, the first one to begin with."""
 
-_TITLES = {**tables.COLUMNS, **tables.VERIFIED, **tables.COSTS}
+_TITLES = {**tables.COLUMNS, **tables.OPTIONAL, **tables.COSTS}
 _SIGNIFICANT = 0.05
 _OUTLYING = 0.5  # of the best robust accuracy: rows below it are left out of the first view
 _OWN_METHOD = "PINEAT"

@@ -12,8 +12,8 @@ from pineat_tf.report import Markdown, markdown_table
 COLUMNS = {**{name: title for name, title in paper.COLUMNS.items() if name != "hours"}, "gap": "gap attack"}
 """Figures of a run that are shares -> what the tables call them."""
 
-VERIFIED = {"v_test": "V_test"}
-"""Of runs with --verify."""
+OPTIONAL = {"v_test": "V_test", "epsilon_spent": "privacy epsilon"}
+"""Of runs with --verify, and with --dp_noise."""
 
 COSTS = {"minutes": "minutes", "gradient_passes": "gradient passes", "forwards": "forward passes"}
 """What a training costs; passes are over 100 images each, whatever the batches."""
@@ -23,8 +23,8 @@ LARGER_IS_BETTER = ("a_train", "a_test", "r_train", "r_test", "v_test")
 
 
 def columns(runs: pd.DataFrame) -> dict[str, str]:
-    """`COLUMNS`, and verified accuracy where a run has it."""
-    return COLUMNS | (VERIFIED if runs["v_test"].notna().any() else {})
+    """`COLUMNS`, and those of `OPTIONAL` that a run has."""
+    return COLUMNS | {name: title for name, title in OPTIONAL.items() if runs[name].notna().any()}
 
 
 def rows(runs: pd.DataFrame) -> pd.DataFrame:
