@@ -56,8 +56,8 @@ def dataset_of(config: ExperimentConfig) -> str:
 
 
 def noise_floor(dataset: str) -> float:
-    """What a network that leaks nothing would score on average by the paper's thresholds, over all of its images."""
-    return thresholds.noise_floor(*_NUM_IMAGES[dataset]).mean
+    """What P_MAX of a network that leaks nothing would be on average, over all of the paper's images."""
+    return thresholds.noise_floor(*_NUM_IMAGES[dataset], audits=2).mean
 
 
 def results_table(results: Sequence[tuple[ExperimentConfig, dict]]) -> str:
@@ -76,8 +76,9 @@ def results_table(results: Sequence[tuple[ExperimentConfig, dict]]) -> str:
             lines.append(("  in the paper, at full scale", *(_cell(name, row.get(name)) for name in columns)))
     width = max(len(line[0]) for line in lines)
     table = "\n".join(f"{line[0]:{width}}" + "".join(f"{cell:>9}" for cell in line[1:]) for line in lines)
-    floors = sorted({(m["noise_floor"]["mean"], m["noise_floor"]["upper_95"]) for _, m in results})
-    notes = [f"P without any leak, by in-sample thresholds: {mean:.4f} (95 %: {upper:.4f})." for mean, upper in floors]
+    sizes = {(m["data"]["num_members"], m["data"]["num_non_members"]) for _, m in results}
+    floors = sorted({thresholds.noise_floor(*pair, audits=2) for pair in sizes})
+    notes = [f"P_MAX without any leak, in-sample: {mean:.4f} (95 %: {upper:.4f})." for mean, upper in floors]
     return "\n".join([table, *notes])
 
 

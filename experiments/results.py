@@ -14,6 +14,7 @@ import pandas as pd
 
 from experiments import files, method
 from experiments.config import ExperimentConfig, names
+from pineat_tf.membership import noise_floor
 from pineat_tf.report import SCHEMA_VERSION
 
 METRICS = "metrics.json"
@@ -83,13 +84,16 @@ def tidy(runs: Sequence[Mapping[str, Any]], configs: Sequence[ExperimentConfig])
     Returns:
         A row a run, with all that is recorded of it and "config", "seed", "title" (group and label), "gap" (of the gap
         attack by which it leaks more), "minutes" of training, and passes over 100 images each: "gradient_passes" and
-        "forwards".
+        "forwards". Its noise floor is that of P_MAX.
     """
     frame = pd.DataFrame([{"v_test": math.nan, "epsilon_spent": math.nan, **run} for run in runs])
     if frame.empty:
         return frame
     images = frame["flags.batch_size"] / _BATCH
+    sizes = zip(frame["data.num_members"], frame["data.num_non_members"])
+    floors = pd.DataFrame([noise_floor(*map(int, pair), audits=2) for pair in sizes], index=frame.index)
     return frame.assign(
+        **{f"noise_floor.{name}": floors[name] for name in floors},
         config=list(configs),
         seed=[config.seed for config in configs],
         title=[f"{run['group']} {run['label']}".strip() for run in runs],

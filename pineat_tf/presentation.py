@@ -4,7 +4,7 @@ import html
 from collections.abc import Sequence
 from typing import Any
 
-from pineat_tf.membership.thresholds import exceeded_by_chance
+from pineat_tf.membership.thresholds import noise_floor
 from pineat_tf.statistics import Interval, clopper_pearson
 
 __all__ = [
@@ -73,7 +73,7 @@ def verdict_of_robustness(result: Any) -> str:
 def floor_of_p_max(report: Any) -> float:
     """The balanced accuracy that the better of the report's thresholds exceeds in 5 % of audits where nothing leaks."""
     first, audits = report.natural.membership[0], 1 + (report.adversarial is not None)
-    return exceeded_by_chance(first.num_members, first.num_non_members, 0.05 / audits)
+    return noise_floor(first.num_members, first.num_non_members, audits).upper_95
 
 
 def untested(report: Any) -> list[str]:

@@ -222,7 +222,7 @@ def test_every_view_holds_all_rows_the_front_that_none_beats_and_noise_floors_of
     for a, b in points:
         beaten = any(sign_x * c >= sign_x * a and sign_y * d >= sign_y * b and (c, d) != (a, b) for c, d in points)
         assert ((a, b) in front) != beaten
-    assert len(view.layout["shapes"]) == sum(name.startswith("p_") for name in (x, y))
+    assert len(view.layout["shapes"]) == (x, y).count("p_max")
 
 
 # ---------------------------------------------------------------- in a browser

@@ -205,7 +205,9 @@ def test_what_shadow_models_find(studies):
     def means(attacker, queries, figure):
         return [short(np.mean(study.of(attacker, queries).values(figure)), sign="") for study in (original, pineat)]
 
-    pairs = [(attacker, queries) for attacker in attackers.ATTACKERS for queries in attackers.QUERIES]
+    asked = {one.attacker for one in original.leakage}  # some attackers came in after the record
+    assert asked <= attackers.ATTACKERS.keys()
+    pairs = [(attacker, queries) for attacker in asked for queries in attackers.QUERIES]
     assert "The AUC falls by every attacker and query" in STUDY
     assert {side(found(*pair, "auc")) for pair in pairs} == {"less"}
     for study in (original, pineat):

@@ -211,10 +211,11 @@ def test_a_method_of_which_a_part_is_exchanged_is_not_in_the_paper():
 
 def test_verified_accuracy_has_a_column_where_a_run_has_it():
     plain, proved = ExperimentConfig(), ExperimentConfig(objective="mtl_ibp", verify=True)
-    runs = tidy(("PGD", "plain", [(plain, {})]), ("PGD", "proved", [(proved, {"v_test": 0.625})]))
+    runs = tidy(("PGD", "plain", [(plain, {})]), ("PGD", "proved", [(proved, {"v_test": 0.625, "epsilon_spent": 3.5})]))
     lines = [[cell.strip() for cell in line.split("|")] for line in tables.markdown(runs).splitlines()]
     place = lines[0].index("V_test")
     assert [line[place] for line in lines[2:] if line[1] in ("PGD plain", "PGD proved")] == ["-", "0.6250"]
+    assert lines[0][place + 1] == "privacy epsilon" and [line[place + 1] for line in lines[2:]][-1] == "3.5000"
     assert "V_test" not in tables.markdown(tidy(("PGD", "plain", [(plain, {})])))
     of_csv = pd.read_csv(io.StringIO(tables.csv_text(runs)))
     assert of_csv["v_test_mean"].isna().tolist() == [True, False]
@@ -233,7 +234,7 @@ def test_csv_reads_back():
     assert (several["group"], several["label"], several["seeds"]) == ("PGD", 'Original, "3/4"', "0 3")
     spread = [float(several[f"a_test_{part}"]) for part in ("mean", "sd", "low", "high")]
     assert spread == pytest.approx([0.91, 0.0141421, 0.91 - 0.127062, 0.91 + 0.127062], rel=1e-5)  # t is 12.7062
-    assert float(several["minutes_mean"]) == 1.5 and float(several["noise_floor"]) == 0.5044
+    assert float(several["minutes_mean"]) == 1.5 and float(several["noise_floor"]) == 0.505886
     assert float(several["paper_hours"]) == 6.18 and single["paper_hours"] == ""
     assert [single[f"a_test_{part}"] for part in ("mean", "sd", "low", "high")] == ["0.85", "", "", ""]
 

@@ -208,6 +208,19 @@ def test_noise_floor_is_what_tuning_on_noise_finds(num_members, num_non_members)
     assert 1 <= np.sum(np.array(found) > floor.upper_95) <= 16
 
 
+def test_the_floor_of_the_larger_of_two_audits_is_what_two_audits_of_noise_find():
+    rng, found = np.random.default_rng(4), []
+    for _ in range(400):
+        draws = rng.normal(size=(2, 2, 300))
+        found.append(max(thresholds.best_threshold(*pair).balanced_accuracy for pair in draws))
+    floor = thresholds.noise_floor(300, 300, audits=2)
+    assert np.mean(found) == pytest.approx(floor.mean, abs=0.002)
+    assert np.mean(np.array(found) > floor.upper_95) == pytest.approx(0.05, abs=0.03)
+    assert floor.mean > thresholds.noise_floor(300, 300).mean + 0.005
+    with pytest.raises(ValueError, match="`audits` must be a whole number >= 1"):
+        thresholds.noise_floor(300, 300, audits=0)
+
+
 @pytest.mark.parametrize("count", [0, -1, 1.5, math.nan, math.inf])
 def test_noise_floor_wants_whole_numbers(count):
     with pytest.raises(ValueError, match="`num_members` must be a whole number"):

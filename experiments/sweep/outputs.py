@@ -56,10 +56,10 @@ def _markdown(runs: pd.DataFrame, title: str, references: Sequence[str]) -> str:
         tables.markdown(runs),
         "Mean ± standard deviation over seeds, which vary the training and never the images. **Bold**: the best of all "
         "rows; <u>underlined</u>: the best of a group of rows. P are in-sample membership inference accuracies: a "
-        f"network that leaks nothing scores {' or '.join(floors)} on average where members and non-members are random "
-        "parts of one set, and more where they differ anyhow. Gap attack: calling a member whatever is classified "
-        "correctly, on natural or adversarial images, whichever leaks more. Minutes: of training. Passes: of 100 "
-        "images each; a backward pass counts as 1 forward pass to the images and as 2 to images and weights.",
+        f"network that leaks nothing has a P_MAX of {' or '.join(floors)} on average where members and non-members are "
+        "random parts of one set, and more where they differ anyhow. Gap attack: calling a member whatever is "
+        "classified correctly, on natural or adversarial images, whichever leaks more. Minutes: of training. Passes: "
+        "of 100 images each; a backward pass counts as 1 forward pass to the images and as 2 to images and weights.",
     ]
     tested = tables.tests_markdown(runs, references)
     if tested:

@@ -171,11 +171,11 @@ def _range(estimates: pd.DataFrame, name: str) -> list[float]:
 
 
 def _noise_floors(floors: Sequence[tuple[float, float]], x: str, y: str) -> list[dict]:
-    """Dashed lines where a network that leaks nothing would be on average, on axes of leakage."""
+    """Dashed lines where P_MAX of a network that leaks nothing would be on average."""
     lines = []
     for mean, _ in floors:
         for axis, other, name in (("x", "y", x), ("y", "x", y)):
-            if name.startswith("p_"):
+            if name == "p_max":
                 ends = {f"{axis}0": mean, f"{axis}1": mean, f"{other}0": 0, f"{other}1": 1, f"{other}ref": "paper"}
                 label = {"text": f"noise floor {mean:.4f}", "font": {"color": "grey"}}
                 lines.append({"type": "line", "line": {"dash": "dash", "color": "grey"}, "label": label, **ends})

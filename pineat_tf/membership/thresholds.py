@@ -245,8 +245,8 @@ def tie_share(member_scores: Any, non_member_scores: Any) -> float:
     return int(counts[counts > 1].sum()) / int(counts.sum())
 
 
-def noise_floor(num_members: int, num_non_members: int) -> NoiseFloor:
-    """Returns what `best_threshold` finds where there is nothing to find.
+def noise_floor(num_members: int, num_non_members: int, audits: int = 1) -> NoiseFloor:
+    """Returns what `best_threshold` finds where there is nothing to find; or the best of several audits.
 
     A threshold tuned on the scores it is judged on beats 0.5 by luck: its balanced accuracy is (1 + D+)/2, D+ the
     one-sided two-sample Kolmogorov-Smirnov statistic, and without leakage P(D+ > d) ~ exp(-2 N d^2),
@@ -255,6 +255,8 @@ def noise_floor(num_members: int, num_non_members: int) -> NoiseFloor:
     Args:
         num_members: n1, >= 1.
         num_non_members: n2, >= 1.
+        audits: of how many independent audits the largest is taken, >= 1: 2 for P_MAX. The bound holds however they
+            depend on each other (Bonferroni).
 
     Returns:
         Mean and 95 % quantile, at most 1. Asymptotic: a little high for a few dozen examples.
@@ -266,6 +268,8 @@ def noise_floor(num_members: int, num_non_members: int) -> NoiseFloor:
         >>> floor = noise_floor(60_000, 10_000)
         >>> round(floor.mean, 4), round(floor.upper_95, 4)
         (0.5034, 0.5066)
+        >>> round(noise_floor(10_000, 10_000, audits=2).mean, 4)
+        0.5057
 
     Reference:
         Smirnov, "Table for Estimating the Goodness of Fit of Empirical Distributions", Annals of Mathematical
@@ -273,9 +277,12 @@ def noise_floor(num_members: int, num_non_members: int) -> NoiseFloor:
     """
     check_count("num_members", num_members, 1, "Give the number of examples that were scored.")
     check_count("num_non_members", num_non_members, 1, "Give the number of examples that were scored.")
+    check_count("audits", audits, 1, "It is the number of audits whose largest figure is taken.")
     num_members, num_non_members = int(num_members), int(num_non_members)  # int32 would overflow
     mean = math.sqrt(math.pi / (8 * _effective(num_members, num_non_members)))  # integral of exp(-2 N d^2) over d >= 0
-    return NoiseFloor(mean=(1 + mean) / 2, upper_95=exceeded_by_chance(num_members, num_non_members, 0.05))
+    mean *= sum((-1) ** (k + 1) * math.comb(audits, k) / math.sqrt(k) for k in range(1, audits + 1))  # of the largest
+    upper = exceeded_by_chance(num_members, num_non_members, 0.05 / audits)
+    return NoiseFloor(mean=min(1.0, (1 + mean) / 2), upper_95=upper)
 
 
 def exceeded_by_chance(num_members: int, num_non_members: int, level: float) -> float:
