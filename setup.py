@@ -44,6 +44,7 @@ EXPERIMENTS = [
     "importlib_resources>=5.12",  # tensorflow-datasets imports it without asking for it
     "etils>=1.9.1,<1.14; python_version < '3.11'",  # needed by tensorflow-datasets; later ones want Python 3.11
 ]
+TUNE = ["optuna>=5.0"]
 TEST = [
     "dp-accounting>=0.4",
     "pytest>=7.4",
@@ -88,11 +89,12 @@ setup(
     install_requires=LIBRARY,
     extras_require={
         "experiments": EXPERIMENTS,
-        "test": EXPERIMENTS + TEST,
+        "test": EXPERIMENTS + TUNE + TEST,
         "docs": DOCS,
         "lint": ["ruff>=0.8", "mypy>=1.13", "vulture>=2.11"],
         "export": ["tf2onnx>=1.16", "onnx>=1.16", "onnxruntime>=1.18", "openvino>=2025.0", "ai-edge-litert>=1.4"],
         "dp": ["dp-accounting>=0.4"],
+        "tune": TUNE,
         "ray": ["ray"],
         "dask": ["dask", "distributed"],
     },

@@ -108,11 +108,13 @@ def config_from(values: flags.FlagValues, **overrides) -> ExperimentConfig:
 
 def to_flags(config: ExperimentConfig, *, without: Sequence[str] = ()) -> str:
     """The config as a flag file, but for the flags named in `without`."""
-    lines = []
-    for name, value in config.to_dict(without=without).items():
-        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        lines.append(f"--{name}={text.lower() if isinstance(value, bool) else text}")
-    return "\n".join(lines) + "\n"
+    return "".join(f"--{name}={text(value)}\n" for name, value in config.to_dict(without=without).items())
+
+
+def text(value: typing.Any) -> str:
+    """The value of a field as a flag has it."""
+    words = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return words.lower() if isinstance(value, bool) else words
 
 
 def recorded_flags(config: ExperimentConfig, *, without: Sequence[str] = ()) -> str:

@@ -16,7 +16,8 @@ from pineat_tf.types import Ratio
 
 ATTACKS = ("pgd", "pgd_l2", "dist", "wrm_l2", "diff", "fgsm_rs", "n_fgsm", "free")
 DEFENCES = ("", "relaxloss", "convexconcave", "entropy")
-OBJECTIVES = ("", "mart", "score", "ikl", "ibp", "mtl_ibp", "cc_ibp", "sabr")
+OF_BOUNDS = ("ibp", "mtl_ibp", "cc_ibp", "sabr")
+OBJECTIVES = ("", "mart", "score", "ikl", *OF_BOUNDS)
 PAPER_DATASETS = ("", "fmnist", "cifar10")
 STRATEGIES = ("none", "mirrored", "multi_worker")
 _NOT_PRIVATE = (

@@ -124,9 +124,14 @@ def minutes(seconds: float) -> str:
 
 def print_estimate(configs: Sequence[ExperimentConfig]) -> None:
     """Prints `estimate_all` of at least one run."""
-    for gpu in tf.config.list_physical_devices("GPU"):  # else the estimate would leave the runs no memory
-        tf.config.experimental.set_memory_growth(gpu, True)
+    leave_memory()
     print(estimate_all(configs), flush=True)
+
+
+def leave_memory() -> None:
+    """Has this process take only what it needs of the GPUs: an estimate would leave the runs nothing."""
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(gpu, True)
 
 
 def _kind(config: ExperimentConfig) -> tuple:
