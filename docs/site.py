@@ -1,6 +1,7 @@
 """Hooks of the documentation site: pages and pictures from elsewhere in the repository; the leaderboard; examples."""
 
 import io
+import itertools
 import json
 import pathlib
 import re
@@ -101,14 +102,15 @@ def _picture(cards: dict[str, dict]) -> str:
     plain = {name: ink for name in ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor")}
     with pyplot.rc_context({**plain, "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 13}):
         figure, axis = pyplot.subplots(figsize=(7.5, 4.4), layout="constrained")
-        for name, card in cards.items():
+        by_leak = sorted(cards.items(), key=lambda item: item[1]["figures"]["p_max"]["value"])
+        for (name, card), height in zip(by_leak, itertools.cycle((8, -18, 24, -34))):  # neighbours' names lie apart
             leak, left = card["figures"]["p_max"], _left(card)
             spread = {"xerr": _lengths(leak), "yerr": _lengths(left)}
             axis.errorbar(leak["value"], left["value"], **spread, fmt="none", ecolor="#2a8fd0", alpha=0.7)
             area = 40 + card["training"]["forward_passes_of_100_images"] / 200
             axis.scatter(leak["value"], left["value"], s=area, color="#2a8fd0", linewidths=0)
             label = name.partition("/")[2]
-            axis.annotate(label, (leak["value"], left["value"]), (9, 6), textcoords="offset points")
+            axis.annotate(label, (leak["value"], left["value"]), (9, height), textcoords="offset points")
         axis.axvspan(
             0.5, max(card["noise_floor"]["p_max_upper_95"] for card in cards.values()), color="#888888", alpha=0.2
         )
