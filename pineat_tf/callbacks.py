@@ -23,14 +23,13 @@ from pineat_tf.checks import check_attack, check_count
 from pineat_tf.data import Data, as_batches
 from pineat_tf.files import replacing
 from pineat_tf.membership.audit import audit_predictions
+from pineat_tf.membership.scores import cross_entropy_score
 from pineat_tf.predictions import Predictions, Predictor
 from pineat_tf.seeds import as_seed
 from pineat_tf.training import AdversarialTraining
 from pineat_tf.types import Attack, Seed
 
-__all__ = ["LeakageMonitor", "RobustCheckpoint", "RobustValidation"]
-
-__all__ = ["LeakageMonitor", "RobustCheckpoint", "RobustValidation"]
+__all__ = ["LeakageMonitor", "LossTraces", "RobustCheckpoint", "RobustValidation"]
 
 
 class _Measurement(keras.callbacks.Callback, abc.ABC):
@@ -226,6 +225,63 @@ class LeakageMonitor(_Measurement):
             return math.nan, math.nan
         (result,) = audit_predictions(members, non_members, queries=queries, signals=("cross_entropy",))
         return result.balanced_accuracy, result.noise_floor.upper_95
+
+
+class LossTraces(_Measurement):
+    """Keeps the loss of each training example over the epochs, which tells who is at risk without shadow models.
+
+    An example whose loss falls far while the network trains is one that it memorises. The logs get `example_risk`, the
+    mean of `risk()`.
+
+    Args:
+        members: images and labels that are trained on.
+        attack: perturbs the images, or None for natural ones.
+        every: as for `RobustValidation`, like the further arguments.
+
+    Attributes:
+        losses: cross-entropy after each measured epoch, a list of float64 arrays of shape `(num,)`.
+
+    Example:
+        >>> traces = LossTraces((x_train, y_train))
+        >>> history = model.fit(x_train, y_train, epochs=4, verbose=0, callbacks=[traces])
+        >>> most_at_risk = np.argsort(-traces.risk())[:10]
+
+    Reference:
+        Pollock et al., "Free record-level privacy risk evaluation through artifact-based methods", 2024 (LT-IQR).
+    """
+
+    def __init__(
+        self,
+        members: Data,
+        attack: Attack | None = None,
+        every: int = 1,
+        max_examples: int | None = None,
+        batch_size: int = 256,
+        seed: Seed = 0,
+    ) -> None:
+        if attack is not None:
+            check_attack("attack", attack)
+        super().__init__(attack, every, max_examples, batch_size, seed)
+        self.members = self._checked("members", members)
+        self.losses: list[np.ndarray] = []
+
+    def risk(self) -> np.ndarray:
+        """The inter-quartile range of each example's losses, shape `(num,)`; larger = more at risk.
+
+        Raises:
+            ValueError: before the first epoch.
+        """
+        if not self.losses:
+            raise ValueError("There are no losses yet. Received: 0 epochs. Give the callback to `fit` first.")
+        low, high = np.quantile(np.stack(self.losses), (0.25, 0.75), axis=0)
+        return high - low
+
+    def _measure(self) -> dict[str, float]:
+        predictions = self._predict(self._adversarial if self.attack else self._natural, self.members)
+        if not _is_finite(predictions):
+            return {"example_risk": math.nan}
+        self.losses.append(-cross_entropy_score(predictions.labels, predictions.logits))
+        return {"example_risk": float(self.risk().mean())}
 
 
 def _is_finite(predictions: Predictions) -> bool:

@@ -51,7 +51,8 @@ class RelaxLoss(_Defence):
         objective: the inner objective.
         alpha: level of the loss, > 0 (the authors: 1 for CIFAR-10).
         upper: largest probability of the true class in a flattened target, in (0, 1].
-        period: updates an epoch, >= 1.
+        period: updates an epoch, >= 1. Updates are counted at the start of a round, so with less than the n + m of a
+            round epochs would not alternate.
 
     Example:
         >>> objective = RelaxLoss(alpha=0.5, period=200)

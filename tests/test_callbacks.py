@@ -9,7 +9,7 @@ import tensorflow as tf
 from conftest import linear_network
 
 import pineat_tf as pt
-from pineat_tf.callbacks import LeakageMonitor, RobustCheckpoint, RobustValidation
+from pineat_tf.callbacks import LeakageMonitor, LossTraces, RobustCheckpoint, RobustValidation
 from pineat_tf.companions import NaturalCompanions
 
 PGD = pt.attacks.pgd(epsilon=0.1, step_size=0.05, num_steps=2)
@@ -205,3 +205,20 @@ DATA = np.zeros((4, 2), np.float32), np.zeros(4, int)
 def test_bad_arguments_are_refused(make, match):
     with pytest.raises(ValueError, match=match):
         make()
+
+
+def test_loss_traces_are_the_losses_after_each_epoch(network, images, labels):
+    model, seen = trainer(network), []
+    direct = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: seen.append(
+            np.asarray(pt.losses.cross_entropy(tf.constant(labels), network(images, training=False)))
+        )
+    )
+    traces = LossTraces((images, labels))
+    with pytest.raises(ValueError, match="no losses yet"):
+        traces.risk()
+    history = fit(model, images, labels, traces, direct, epochs=4)
+    np.testing.assert_allclose(traces.losses, seen, atol=1e-5)
+    spread = np.subtract(*np.quantile(np.stack(seen), (0.75, 0.25), axis=0))
+    np.testing.assert_allclose(traces.risk(), spread, atol=1e-5)
+    assert history["example_risk"][-1] == pytest.approx(spread.mean(), abs=1e-5)

@@ -227,3 +227,10 @@ def test_noise_floor_wants_whole_numbers(count):
         thresholds.noise_floor(count, 10)
     with pytest.raises(ValueError, match="`num_non_members` must be a whole number"):
         thresholds.noise_floor(np.int64(10), count)
+
+
+@pytest.mark.parametrize("fnr, expected", [(0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (1.0, 1.0)])
+def test_tnr_clears_no_more_members_than_told(fnr, expected):
+    # members .9 .7 .5 .3, non-members .8 .6 .4 .2: clearing below a threshold takes them in turn
+    curve = thresholds.roc([0.9, 0.7, 0.5, 0.3], [0.8, 0.6, 0.4, 0.2])
+    assert thresholds.tnr_at_fnr(curve, fnr) == pytest.approx(expected)

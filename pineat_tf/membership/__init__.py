@@ -23,7 +23,7 @@ from pineat_tf.membership.scores import (
     modified_entropy_score,
 )
 from pineat_tf.membership.shadow import bavaria_scores, lira_scores, relative_likelihood_scores, rmia_scores
-from pineat_tf.membership.thresholds import auc, best_threshold, gap_attack, noise_floor, roc, tpr_at_fpr
+from pineat_tf.membership.thresholds import auc, best_threshold, gap_attack, noise_floor, roc, tnr_at_fnr, tpr_at_fpr
 from pineat_tf.membership.uncertainty import leakage_p_values, score_intervals
 
 __all__ = [
@@ -64,6 +64,7 @@ __all__ = [
     "rmia_scores",
     "roc",
     "score_intervals",
+    "tnr_at_fnr",
     "tpr_at_fpr",
 ]
 

@@ -34,6 +34,7 @@ __all__ = [
     "ranked",
     "roc",
     "tie_share",
+    "tnr_at_fnr",
     "tpr_at_fpr",
 ]
 
@@ -221,6 +222,34 @@ def tpr_at_fpr(curve: Roc, fpr: float) -> TprAtFpr:
         return TprAtFpr(fpr, None, None, smallest)
     largest = true_rates[false_rates <= largest_rate(fpr)].max()
     return TprAtFpr(fpr, float(largest), float(false_rates[np.argmax(true_rates == largest)]), smallest)
+
+
+def tnr_at_fnr(curve: Roc, fnr: float) -> float:
+    """Returns the largest share of non-members that is cleared while no more than `fnr` of the members are.
+
+    Of the plain loss (`cross_entropy_score`) it goes with the TPR at low FPR that attackers with shadow models reach,
+    and needs none.
+
+    Args:
+        curve: of a score, from `roc`.
+        fnr: share of members that may be cleared, in [0, 1].
+
+    Returns:
+        The true negative rate, in [0, 1]; 0 where even the lowest threshold clears too many.
+
+    Raises:
+        ValueError: if the rate is out of its range.
+
+    Example:
+        >>> tnr_at_fnr(roc([0.9, 0.8, 0.3], [0.5, 0.2, 0.1]), 0.0)  # two of three lie below all members
+        0.6666666666666667
+
+    Reference:
+        Dodd et al., "The tail tells all: estimating model-level membership inference vulnerability without reference
+        models", arXiv 2510.19773, 2025.
+    """
+    check_rate("fnr", fnr)
+    return float(1.0 - curve.fpr[1.0 - curve.tpr <= largest_rate(fnr)].min())
 
 
 def largest_rate(fpr: float) -> float:
