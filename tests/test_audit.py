@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 YALE = ROOT.parent / "shared" / "truth" / "yale"
 
 KEYS = [
-    "schema_version", "a_train", "a_test", "r_train", "r_test", "p_e_nat", "p_e_adv", "p_max",
-    "gap_nat", "gap_adv", "noise_floor", "membership", "robustness", "cost", "scored_from",
+    "schema_version", "a_train", "a_test", "r_train", "r_test", "v_test", "p_e_nat", "p_e_adv", "p_max",
+    "gap_nat", "gap_adv", "noise_floor", "membership", "verification", "robustness", "cost", "scored_from",
 ]  # fmt: skip
 
 
@@ -121,7 +121,7 @@ def test_logits_give_the_figures_of_their_probabilities(tmp_path, form):
     from_logits = audit.audit_file(save(tmp_path, predictions(form)))
     from_probs = audit.audit_file(save(tmp_path, predictions("output_")))
     assert from_logits["scored_from"]["natural"] == "logits"
-    for key in ("a_train", "a_test", "r_train", "r_test", "p_e_nat", "p_e_adv", "p_max"):
+    for key in ("a_train", "a_test", "r_train", "r_test", "v_test", "p_e_nat", "p_e_adv", "p_max"):
         assert from_logits[key] == from_probs[key]
 
 

@@ -190,11 +190,13 @@ OVERLAYS = {
 
 SWEEPS = {path.name for path in command_line.FLAGFILES.iterdir() if "--row=" in path.read_text(encoding="utf-8")}
 """What test_sweep.py reads."""
+SEARCHES = {path.name for path in command_line.FLAGFILES.iterdir() if "--axes=" in path.read_text(encoding="utf-8")}
+"""What test_tune.py reads."""
 
 
 def test_every_flag_file_is_in_the_tables_of_this_module():
     names = {path.name for path in command_line.FLAGFILES.iterdir()}
-    assert names == {*EXPERIMENTS, *OVERLAYS, *SWEEPS} and not SWEEPS & {*EXPERIMENTS, *OVERLAYS}
+    assert names == {*EXPERIMENTS, *OVERLAYS, *SWEEPS, *SEARCHES} and not SWEEPS & {*EXPERIMENTS, *OVERLAYS}
 
 
 @pytest.mark.parametrize("overlays", [(), ("small.flags",), ("smoke.flags",), ("small.flags", "smoke.flags")])

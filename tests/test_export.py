@@ -188,7 +188,7 @@ def test_keras_files_refuse_a_wrapper(tmp_path):
         export(Wrapper(small("mlp")), tmp_path, ("keras",))
 
 
-@pytest.mark.parametrize("formats", ["keras", ("h5",), ("keras", "onnx")])
+@pytest.mark.parametrize("formats", ["keras", ("h5",), ("keras", "pickle")])
 def test_unknown_formats(tmp_path, formats):
     with pytest.raises(ValueError, match="Received: formats="):
         export(small("mlp"), tmp_path / "refused", formats)

@@ -58,7 +58,7 @@ def test_the_runner_judges_in_the_precision_that_it_is_told(precision, tmp_path)
     shipped = keras.models.load_model(tmp_path / "run" / "network.keras")
     judged = build(precision)
     judged.set_weights(shipped.get_weights())
-    images = datasets.load("digits", train_size=60, test_size=40).test.images
+    images = datasets.load("digits", train_size=60, test_size=40, pools_seed=0).test.images
     wanted = judged.predict(images, batch_size=20, verbose=0)
     with np.load(tmp_path / "run" / "predictions.npz") as file:
         np.testing.assert_allclose(file["logits_test_benign"], wanted, atol=1e-5)

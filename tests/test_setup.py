@@ -34,7 +34,7 @@ def imported(path):
 
 
 @pytest.mark.parametrize(
-    "package, extras", [("pineat_tf", ()), ("experiments", ("experiments", "ray", "dask", "export", "tune"))]
+    "package, extras", [("pineat_tf", ("dp",)), ("experiments", ("experiments", "ray", "dask", "export", "tune"))]
 )
 def test_every_import_is_asked_for(package, extras):
     modules = {name for path in (ROOT / package).rglob("*.py") for name in imported(path)}

@@ -34,8 +34,9 @@ A single column is what one sigmoid (or, as logits, one logit) gives for class 1
 Logits are better than probabilities, which saturate: name them logits_train_benign,
 logits_test_adversarial and so on (or logits_output_train_benign ...); they are then preferred.
 
-NETWORK is a .keras, HDF5 or LiteRT file or a SavedModel's folder. A softmax at its end, or one sigmoid, is
-taken off where it can be seen; other probabilities are refused, as inside a SavedModel. IMAGES are
+NETWORK is a .keras, HDF5 or LiteRT file or a SavedModel's folder. A softmax at its end, or one
+sigmoid, is taken off where it can be seen; other probabilities are refused, as inside a
+SavedModel. IMAGES are
   RUN_DIR:members or RUN_DIR:non_members         the images that a run of experiments.run has had
   fmnist:train, cifar10:test or digits:test      with :5000 for the subset that a run of that
                                                  --train_size or --test_size takes by --pools=split
