@@ -157,7 +157,7 @@ def test_without_adversarial_arrays_only_natural_figures(tmp_path, capsys):
     path = save(tmp_path, predictions(kinds=["benign"]))
     figures = audit.audit_file(path)
     assert [key for key in KEYS if figures[key] is None] == [
-        "r_train", "r_test", "p_e_adv", "gap_adv", "robustness",
+        "r_train", "r_test", "v_test", "p_e_adv", "gap_adv", "verification", "robustness",
     ]  # fmt: skip
     assert figures["p_max"] == figures["p_e_nat"]
     assert {r["queries"] for r in figures["membership"]} == {"natural"}
@@ -184,8 +184,9 @@ def test_table_shows_every_figure_in_columns(tmp_path, capsys):
                  "gap attack", "confidence threshold", "AUC", "TPR at 1 % FPR", "TPR at 0.1 % FPR",
                  "noise floor", "95 %"):  # fmt: skip
         assert word in out
-    for key in KEYS[1:10]:
-        assert f"{figures[key]:.4f}" in out
+    assert figures["v_test"] is None  # predictions prove nothing
+    for key in KEYS[1:11]:
+        assert key == "v_test" or f"{figures[key]:.4f}" in out
     assert "Not tested: " in out
     table = out.split("\n\n")[2].splitlines()
     start = table[0].index("natural")
