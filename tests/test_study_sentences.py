@@ -122,6 +122,10 @@ def test_every_interval_in_the_prose_of_the_ablations_and_ratios_is_claimed(rows
     checked = {interval(difference(rows, row, other, figure)) for _, row, other, figure, _ in CLAIMS}
     checked |= {interval_of_less(difference(rows, "Diff PINEAT-3/1", "Diff Original", "p_max"))}
     checked |= {interval_of_less(difference(rows, "Diff PINEAT-2/2", "Diff PINEAT-1/1", "p_max"))}
+    prose_of_bounds = STUDY.partition("## Certified")[2].partition("## The paper's")[0]
+    said -= set(
+        re.findall(r"[+-]?\.\d{4} \[[+-]?\.\d{4}, [+-]?\.\d{4}\]", prose_of_bounds)
+    )  # checked by themselves, below
     assert said and said <= checked
 
 
@@ -259,3 +263,53 @@ def test_what_readers_must_know_is_said(text):
     assert re.search(r"[Ss]eeds vary the training( only)?, never", text)
     assert "stopped at" not in text and "that leaks nothing therefore" not in text
     assert text.count("| p (") == text.count(", Holm) |")
+
+
+CERTIFIED = [
+    ("({} of R_test with a natural weight of .5)", ".5", "r_test", "more"),
+    ("Accuracy is not told apart ({})", ".5", "a_test", "open"),
+    ("They leak more ({} of P_MAX)", ".5", "p_max", "more"),
+    ("against PINEAT-1/1 {} of A_test", ".7", "a_test", "open"),
+    ("{} of R_test, +", ".7", "r_test", "more"),
+    ("{} of P_MAX. - The target", ".7", "p_max", "more"),
+]
+
+
+@pytest.fixture(scope="module")
+def certified():
+    runs = f"--runs_file={RESULTS}/certified_fmnist/runs.csv"
+    return plan.read(["x", "--flagfile=certified_fmnist.flags", runs], "").finished()
+
+
+@pytest.mark.parametrize("text, weight, figure, expected", CERTIFIED)
+def test_what_is_said_of_bounds_is_that_of_the_records(certified, text, weight, figure, expected):
+    found = difference(certified, f"IBP natural weight {weight}", "PGD PINEAT-1/1", figure)
+    assert text.format(interval(found)) in STUDY
+    assert side(found) == expected
+
+
+def test_the_target_of_certified_training_is_met_in_part(certified):
+    means = certified.groupby("title")[["r_test", "v_test", "a_test", "p_max"]].mean()
+    meets = means.ge({"r_test": 0.735, "v_test": 0.71, "a_test": 0.85, "p_max": 0})
+    five, seven = (meets.loc[f"IBP natural weight {weight}"] for weight in (".5", ".7"))
+    assert five.r_test and five.v_test and not five.a_test and seven.r_test and seven.a_test and not seven.v_test
+    assert (means.p_max[[row.startswith("IBP") for row in means.index]] > 0.5096).all()
+
+
+def test_the_table_of_certified_training_is_that_of_the_sweep():
+    def cells(text):
+        lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+        heads = [index for index, line in enumerate(lines) if {"V_test", "P_MAX"} <= set(line)]
+        rows = [line for line in lines[heads[0] + 2 :] if len(line) == len(lines[heads[0]])]
+        return {row[0]: dict(zip(lines[heads[0]], row)) for row in rows}
+
+    whole = (RESULTS / "certified_fmnist" / "certified.md").read_text(encoding="utf-8")
+    shown = cells(
+        (ROOT / "docs" / "study.md")
+        .read_text(encoding="utf-8")
+        .partition("## Certified training")[2]
+        .partition("##")[0]
+    )
+    for title, row in cells(re.sub(r"\*\*|</?u>", "", whole)).items():
+        assert title.startswith("*in the paper") or {name: row[name] for name in shown[title]} == shown[title]
+    assert len(shown) == 4

@@ -49,12 +49,20 @@ def _examples(runs: pd.DataFrame) -> list[tuple[str, bytes]]:
     return found[:_MOST_EXAMPLES]
 
 
+def _varied(runs: pd.DataFrame) -> str:
+    """Says if seeds draw other images."""
+    pools = set(runs["flags.pools"])
+    return {("split",): "never the images", ("exchangeable",): "which images are members"}.get(
+        tuple(pools), "in some rows which images are members"
+    )
+
+
 def _markdown(runs: pd.DataFrame, title: str, references: Sequence[str]) -> str:
     floors = [f"{mean:.4f} (95 %: below {upper:.4f})" for mean, upper in tables.noise_floors(runs)]
     parts = [
         f"# {quoted(title)}",
         tables.markdown(runs),
-        "Mean ± standard deviation over seeds, which vary the training and never the images. **Bold**: the best of all "
+        f"Mean ± standard deviation over seeds, which vary the training and {_varied(runs)}. **Bold**: the best of all "
         "rows; <u>underlined</u>: the best of a group of rows. P are in-sample membership inference accuracies: a "
         f"network that leaks nothing has a P_MAX of {' or '.join(floors)} on average where members and non-members are "
         "random parts of one set, and more where they differ anyhow. Gap attack: calling a member whatever is "
