@@ -49,7 +49,7 @@ def tables(text, header):
 @pytest.mark.parametrize("text, num_rows, num_data_sets", [(README, 5, 1), (STUDY, 54, 2)])
 def test_tables_show_the_committed_results(text, num_rows, num_data_sets):
     printed = printed_rows()
-    lines = tables(text, "| method | seeds | A_test")
+    lines = tables(text, "| method | seeds | A_test | R_test | P_Enat")  # that of bounds has a test of its own
     assert len(lines) >= num_rows and set(lines) <= printed.keys()
     floors = {printed[line] for line in lines}
     assert len(floors) == num_data_sets and all(floor in text for floor in floors)
