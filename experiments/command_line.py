@@ -153,6 +153,22 @@ def parsed(values: flags.FlagValues, argv: Sequence[str], help_text: Callable[[]
     return True
 
 
+def arguments(values: flags.FlagValues, argv: Sequence[str], intro: str) -> list[str] | None:
+    """Reads a command line of flags and other arguments, into flags that are defined but for --help and --helpshort.
+
+    Returns:
+        The other arguments; None if the command line asks for help, which is then printed.
+    """
+    for name in _HELP:
+        flags.DEFINE_bool(name, False, "Print this text.", flag_values=values)
+    values.set_gnu_getopt(True)
+    rest = values(argv)[1:]
+    if any(values[name].value for name in _HELP):
+        print(usage(intro, values))
+        return None
+    return rest
+
+
 def guarded(command: Callable[[list[str]], None], argv: list[str] | None) -> int:
     """Runs a command; what goes wrong becomes one line on stderr and an exit code.
 

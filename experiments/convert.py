@@ -27,12 +27,8 @@ def _run(argv: list[str]) -> None:
     flags.DEFINE_list("formats", [], f"Out of {', '.join(export.FORMATS)}.", **own)
     flags.DEFINE_string("images", "", f"For 8 bits: {SOURCES}", **own)
     flags.DEFINE_string("output_dir", "", "Where files go; empty for the folder of the network.", **own)
-    for name in ("help", "helpshort"):
-        flags.DEFINE_bool(name, False, "Print this text.", **own)
-    values.set_gnu_getopt(True)
-    paths = values(argv)[1:]
-    if values.help or values.helpshort:
-        print(command_line.usage(__doc__, values))
+    paths = command_line.arguments(values, argv, __doc__)
+    if paths is None:
         return
     if len(paths) != 1 or not values.formats:
         raise ValueError("give one network, and --formats. See --help.")

@@ -89,6 +89,11 @@ _NOISE = "It is the noise's standard deviation as a multiple of the clipping nor
 
 def _check_rates(sampling_rate: float, delta: float) -> None:
     check_part("sampling_rate", sampling_rate, "It is the probability that an example is in a batch.")
+    check_delta(delta)
+
+
+def check_delta(delta: float) -> None:
+    """Raises `ValueError` unless `delta` is a probability above 0."""
     check_positive("delta", delta, "It is the probability with which the guarantee may fail, e.g. 1e-5.")
     check_share("delta", delta)
 

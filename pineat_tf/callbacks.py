@@ -39,6 +39,8 @@ class _Measurement(keras.callbacks.Callback, abc.ABC):
         self, attack: Attack | None, every: int, max_examples: int | None, batch_size: int, seed: Seed
     ) -> None:
         super().__init__()
+        if attack is not None:
+            check_attack("attack", attack)
         check_count("every", every, 1, "It is how many epochs lie between two measurements.")
         check_count("batch_size", batch_size, 1, "It is how many images are predicted at once.")
         as_seed(seed)
@@ -206,8 +208,6 @@ class LeakageMonitor(_Measurement):
         batch_size: int = 256,
         seed: Seed = 0,
     ) -> None:
-        if attack is not None:
-            check_attack("attack", attack)
         super().__init__(attack, every, max_examples, batch_size, seed)
         self.members = self._checked("members", members)
         self.non_members = self._checked("non_members", non_members)
@@ -259,8 +259,6 @@ class LossTraces(_Measurement):
         batch_size: int = 256,
         seed: Seed = 0,
     ) -> None:
-        if attack is not None:
-            check_attack("attack", attack)
         super().__init__(attack, every, max_examples, batch_size, seed)
         self.members = self._checked("members", members)
         self.losses: list[np.ndarray] = []

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from pineat_tf import accounting
 from pineat_tf.attacks.parts import DistStep
-from pineat_tf.checks import check_count, check_part, check_positive, check_share, data_errors_as_value_errors
+from pineat_tf.checks import check_count, check_part, check_positive, data_errors_as_value_errors
 from pineat_tf.companions import NoCompanions
 from pineat_tf.data import Data, as_batches
 from pineat_tf.objectives import CrossEntropy
@@ -101,8 +101,7 @@ class PrivateAdversarialTraining(AdversarialTraining):
         check_positive("clip_norm", clip_norm, "It is the largest norm of an example's gradient, e.g. 1.0.")
         if noise_multiplier != 0:
             check_positive("noise_multiplier", noise_multiplier, "Give e.g. 1.0, or 0 for no noise and no privacy.")
-        check_positive("delta", delta, "It is the probability with which the guarantee may fail, e.g. 1e-5.")
-        check_share("delta", delta)
+        accounting.check_delta(delta)
         check_count("microbatch_size", microbatch_size, 1, "It is how many examples' gradients are in memory at once.")
         _check_rate(sampling_rate, batch_size)
         _check_uncoupled(network)

@@ -132,12 +132,8 @@ def _run(argv: list[str]) -> None:
     flags.DEFINE_string("json", "", "Write the figures to this file.", **own)
     flags.DEFINE_bool("trust", False, "Load a network that is a program too.", **own)
     command_line.define(values, "epsilon", 0.1, "Radius of the L-inf ball.")
-    for name in ("help", "helpshort"):
-        flags.DEFINE_bool(name, False, "Print this text.", **own)
-    values.set_gnu_getopt(True)
-    paths = values(argv)[1:]
-    if values.help or values.helpshort:
-        print(command_line.usage(__doc__, values))
+    paths = command_line.arguments(values, argv, __doc__)
+    if paths is None:
         return
     if len(paths) != 1:
         raise ValueError(f"give one network, not {len(paths)}. See --help.")

@@ -272,12 +272,8 @@ def _run(argv: list[str]) -> None:
     flags.DEFINE_integer("num_attacked", 1000, "How many test images AutoAttack attacks, the first ones.", **own)
     flags.DEFINE_multi_string("limit", [], "What it is not good for; may be given several times.", **own)
     flags.DEFINE_string("shadow", "", "Title of its method among the study's shadow models; empty for none.", **own)
-    for name in ("help", "helpshort"):
-        flags.DEFINE_bool(name, False, "Print this text.", **own)
-    values.set_gnu_getopt(True)
-    paths = values(argv)[1:]
-    if values.help or values.helpshort:
-        print(command_line.usage(__doc__, values))
+    paths = command_line.arguments(values, argv, __doc__)
+    if paths is None:
         return
     if len(paths) != 1 or not values.name or not values.sentence:
         raise ValueError("give the directory of a finished run, --name=DATA/NETWORK and --sentence='...'. See --help.")
