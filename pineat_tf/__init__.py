@@ -30,9 +30,6 @@ from pineat_tf.training import AdversarialTraining
 from pineat_tf.types import Ratio
 from pineat_tf.verification import Verification, verify
 
-cpu = accelerate
-"""The name of `accelerate` up to version 0.1.0."""
-
 __version__ = "0.1.0"
 
 __all__ = [
@@ -52,7 +49,6 @@ __all__ = [
     "bounds",
     "callbacks",
     "companions",
-    "cpu",
     "defences",
     "evaluate",
     "losses",

@@ -42,14 +42,17 @@ _ENDLESS = (itertools.cycle, itertools.repeat, itertools.count)
 
 @dataclasses.dataclass(frozen=True)
 class Batches:
-    """Batches `(images, labels)` of `num` examples: `passes` begins a pass, of which there may be `several`."""
+    """Batches `(images, labels)` of `num` examples: `passes` begins a pass, of which there may be `several`.
 
-    passes: Callable[[], Iterator[tuple[Any, Any]]]
+    What `passes` gives may have weights, which are left out.
+    """
+
+    passes: Callable[[], Iterator[tuple]]
     several: bool = True
     num: int | None = None  # not known
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        return self.passes()
+        return (parts[:2] for parts in self.passes())
 
 
 def as_batches(
@@ -85,7 +88,7 @@ def as_batches(
     elif isinstance(data, keras.utils.PyDataset):
         if data.num_batches is None:
             raise ValueError(f"`{name}` never ends. Received: a PyDataset without `__len__`. Give one pass over it.")
-        batches = Batches(lambda: _from_items((data[i] for i in range(data.num_batches)), batch_size, shape, name))
+        batches = Batches(lambda: _batched_items((data[i] for i in range(data.num_batches)), batch_size, shape, name))
     elif _are_arrays(data):
         batches = _arrays(data, batch_size, name)
     else:
@@ -157,7 +160,7 @@ def _checked_stream(model: keras.Model, data: Any, batch_size: int, bounds: Boun
     if isinstance(data, (list, tuple)):
         data = _Listed(data)
     if isinstance(data, tf.data.Dataset):
-        data = _batched_dataset(data, batch_size, _image_shape(network), name, keep_weights=True)
+        data = _batched_dataset(data, batch_size, _image_shape(network), name)
         spec = data.element_spec[0]
         if spec.shape.rank is not None:
             check_image_type(spec.dtype, spec.shape, bounds)
@@ -233,7 +236,7 @@ class _CheckedPyDataset(keras.utils.PyDataset):
 
 
 def _dataset(data: tf.data.Dataset, batch_size: int, shape: tuple | None, name: str) -> Callable:
-    batched = _batched_dataset(data, batch_size, shape, name, keep_weights=False).prefetch(2)
+    batched = _batched_dataset(data, batch_size, shape, name).prefetch(2)
 
     def passes() -> Iterator:
         with data_errors_as_value_errors():
@@ -246,14 +249,11 @@ def _as_array(part: Any) -> Any:
     return part if isinstance(part, (np.ndarray, tf.Tensor)) else np.asarray(part)
 
 
-def _batched_dataset(
-    data: tf.data.Dataset, batch_size: int, shape: tuple | None, name: str, keep_weights: bool
-) -> tf.data.Dataset:
-    """The dataset as batches `(x, y)`, or with weights where there are some and they are kept."""
+def _batched_dataset(data: tf.data.Dataset, batch_size: int, shape: tuple | None, name: str) -> tf.data.Dataset:
+    """The dataset as batches `(x, y)`, or with weights where there are some."""
     parts = _parts(data.element_spec, name)
-    num = len(parts) if keep_weights else 2
-    if not isinstance(data.element_spec, tuple) or len(parts) != num:
-        data = data.map(lambda *element: _parts(element[0] if len(element) == 1 else element, name)[:num])
+    if not isinstance(data.element_spec, tuple):
+        data = data.map(lambda element: _parts(element, name))
     return data.batch(batch_size) if _is_single(parts[0].shape, parts[1].shape, shape) else data
 
 
@@ -265,16 +265,12 @@ def _iterable(data: Any, batch_size: int, shape: tuple | None, name: str) -> Bat
             f"`{name}` must be two arrays of equal length, images and labels, or a finite dataset of batches `(x, y)`. "
             f"Received: {_described(data)}."
         )
-    return Batches(lambda: _from_items(iter(data), batch_size, shape, name), several=not isinstance(data, Iterator))
+    return Batches(lambda: _batched_items(iter(data), batch_size, shape, name), not isinstance(data, Iterator))
 
 
 def _is_iterable(data: Any) -> bool:
     """Whether it gives batches or examples when iterated, as loaders and generators do."""
     return isinstance(data, Iterable) and not isinstance(data, (str, bytes, Mapping, tf.Tensor, np.ndarray))
-
-
-def _from_items(items: Iterator, batch_size: int, shape: tuple | None, name: str) -> Iterator[tuple]:
-    return (parts[:2] for parts in _batched_items(items, batch_size, shape, name))
 
 
 def _batched_items(items: Iterator, batch_size: int, shape: tuple | None, name: str) -> Iterator[tuple]:
@@ -323,11 +319,8 @@ def _are_arrays(data: Any) -> bool:
 
 def _is_pair(part: Any) -> bool:
     """Whether something in a list is a batch `(x, y)` of arrays, so that the list is one of batches."""
-    return isinstance(part, (tuple, Mapping)) and any(hasattr(of, "shape") for of in _values(part))
-
-
-def _values(part: Any) -> Iterable:
-    return part.values() if isinstance(part, Mapping) else part
+    values = part.values() if isinstance(part, Mapping) else part
+    return isinstance(part, (tuple, Mapping)) and any(hasattr(of, "shape") for of in values)
 
 
 def _parts(element: Any, name: str) -> tuple:

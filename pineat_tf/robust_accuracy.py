@@ -71,16 +71,16 @@ class Robustness:
         Raises:
             ValueError: if the radius is not among `epsilons`.
         """
-        return self._fooled_by_then(self._index(epsilon))
+        return np.asarray((self.fooled_at != _NEVER) & (self.fooled_at <= self._index(epsilon)))
 
     @property
     def accuracies(self) -> tuple[float, ...]:
         """The robust accuracy at each of `epsilons`: a falling curve that begins with the natural accuracy."""
-        return tuple(float(np.mean(~self._fooled_by_then(index))) for index in range(len(self.epsilons)))
+        return tuple(map(self.accuracy, self.epsilons))
 
     def accuracy(self, epsilon: float) -> float:
         """Returns the share of images that no attack made misclassified at one radius, in [0, 1]."""
-        return self.accuracies[self._index(epsilon)]
+        return float(np.mean(~self.success(epsilon)))
 
     def interval(self, epsilon: float, *, confidence: float = 0.95) -> Interval:
         """Returns the exact interval of the accuracy on all images that these are a sample of (Clopper and Pearson)."""
@@ -89,12 +89,8 @@ class Robustness:
 
     def after_each_attack(self, epsilon: float) -> dict[str, float]:
         """Returns the accuracy that is left after each attack at one radius, in the order in which they ran."""
-        index = self._index(epsilon)
-        before = self._fooled_by_then(index - 1) if index else np.zeros(len(self.fooled_at), bool)
-        here = self.fooled_at == index
-        return {
-            name: float(np.mean(~(before | here & (self.fooled_by <= rank)))) for rank, name in enumerate(self.attacks)
-        }
+        robust, here = ~self.success(epsilon), self.fooled_at == self._index(epsilon)
+        return {name: float(np.mean(robust | here & (self.fooled_by > rank))) for rank, name in enumerate(self.attacks)}
 
     def to_dict(self) -> dict[str, Any]:
         """Converts the figures to JSON's own types."""
@@ -123,9 +119,6 @@ class Robustness:
 
     def _repr_html_(self) -> str:
         return presentation.robustness_html(self)
-
-    def _fooled_by_then(self, index: int) -> np.ndarray:
-        return np.asarray((self.fooled_at != _NEVER) & (self.fooled_at <= index))
 
     def _index(self, epsilon: float) -> int:
         if epsilon not in self.epsilons:
@@ -238,22 +231,19 @@ class _Stream:
         self.num_classes: Any = None  # until the first batch is seen
         self._batches = as_batches(data, batch_size, network=network, several_passes=True)
         labels: list[np.ndarray] = []
-        digest, kinds = hashlib.sha256(), []
+        digest = hashlib.sha256()
         for x, y in self.batches():
-            if self.num_classes is None:
+            if not labels:
                 self.num_classes = check_logits_head(network, x)
-            kinds.append((x.shape[1:], x.dtype))
-            digest.update(repr((x.shape, x.dtype.name)).encode())
-            digest.update(np.ascontiguousarray(x).tobytes())
+                self.image_shape, self.dtype = tf.TensorShape(x.shape[1:]), x.dtype
+            self.image_shape = self.image_shape.most_specific_compatible_shape(x.shape[1:])  # None where sizes differ
+            if x.dtype != self.dtype:
+                raise ValueError(f"All images must have one dtype. Received: {self.dtype} and {x.dtype}.")
+            digest.update(repr((x.shape, x.dtype.name)).encode() + x.tobytes())
             labels.append(y)
         if not labels:
             raise ValueError("There are no images to attack. Received: a dataset of 0 batches.")
         self.labels, self.images_digest = np.concatenate(labels), digest.hexdigest()
-        self.image_shape, self.dtype = tf.TensorShape(kinds[0][0]), kinds[0][1]
-        for size, dtype in kinds:
-            self.image_shape = self.image_shape.most_specific_compatible_shape(size)  # None where sizes differ
-            if dtype != self.dtype:
-                raise ValueError(f"All images must have one dtype. Received: {self.dtype} and {dtype}.")
 
     def batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Makes one pass."""
