@@ -14,7 +14,7 @@ import h5py
 import keras
 import tensorflow as tf
 
-from experiments.datasets.reading import check_can_hold, check_regular_file, listed, opened_zip, reading
+from experiments.datasets.reading import check_can_hold, listed, opened_zip, reading
 
 SAVED_MODEL = "saved_model.pb"
 
@@ -104,7 +104,6 @@ def _config_of_zip(path: str) -> Any:
 
 
 def _config_of_hdf5(path: str) -> Any:
-    check_regular_file(path)
     return _parsed(_check_hdf5(path, path) or b"", path)
 
 
@@ -218,8 +217,8 @@ class _Served(keras.layers.Layer):
 
 
 def _saved_model(path: str, image_shape: tuple[int, ...] | None) -> keras.Model:
-    check_regular_file(pathlib.Path(path, SAVED_MODEL))
-    served = tf.saved_model.load(path)
+    with reading(pathlib.Path(path, SAVED_MODEL)):
+        served = tf.saved_model.load(path)
     call = getattr(served, "serve", None) or served.signatures.get("serving_default")
     if call is None or image_shape is None:
         raise ValueError("it has neither a function `serve`, as of Keras' exports, nor a signature `serving_default`")

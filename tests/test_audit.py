@@ -256,7 +256,7 @@ def test_as_a_module(tmp_path):
         (["a.npz", "--json"], "json"),
         (["a.npz", "--helpshort=perhaps"], "helpshort"),
         (["absent.npz"], "'absent.npz' could not be read: it is absent"),
-        (["."], "'.' could not be read: it is not a regular file"),
+        (["."], "'.' could not be read: it is absent, damaged or not what its name says. Received: IsADirectoryError"),
         ([""], "'' could not be read"),
     ],
 )

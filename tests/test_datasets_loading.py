@@ -160,8 +160,8 @@ Y = np.arange(6)
         ({"y_train": np.uint64([0, 1, 2, 3, 4, 2**63])}, "label 9223372036854775808 of image 5"),
         ({"y_train": np.int64([0, 1, 2, 3, 4, -(2**63)])}, "label -9223372036854775808 of image 5"),
         ({"y_test": np.int64([0, 1, 100_000])}, "label 100000 of image 2"),
-        ({"x_test": pixels(3, (5, 4, 1))}, r"another size.*expected \(num, 5, 4, 3\)"),
-        ({"x_test": pixels(3, (4, 5, 3))}, "another size"),
+        ({"x_test": pixels(3, (5, 4, 1))}, r"must have the shape \(num, 5, 4, 3\)"),
+        ({"x_test": pixels(3, (4, 5, 3))}, r"must have the shape \(num, 5, 4, 3\)"),
         (
             {"x_train": pixels(6, (3, 8, 8)), "x_test": pixels(3, (3, 8, 8))},
             "channels first.*transpose",

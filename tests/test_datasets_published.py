@@ -136,7 +136,7 @@ def _remove_records(directory):
 def test_damaged_tfds_copy(tmp_path, damage):
     split = pixels(2, (28, 28, 1)), labels(2)
     damage(write_tfds(tmp_path, "fashion_mnist", (28, 28, 1), split, split))
-    with pytest.raises(ValueError, match="copy of fashion_mnist in .* could not be read.*Delete it"):
+    with pytest.raises(ValueError, match="copy of fashion_mnist could not be read. Delete it"):
         datasets.load("fmnist", data_dir=str(tmp_path))
 
 
@@ -210,11 +210,11 @@ LABELS = idx(np.arange(7, dtype=np.uint8))
         ("train_images", struct.pack(">4I", 2051, *[2**32 - 1] * 3) + IMAGES[16:], "states more than it can hold"),
         ("train_labels", struct.pack(">2I", 2049, 2**31) + LABELS[8:], "states more than it can hold"),
         ("train_images", struct.pack(">4I", 2051, 0, 28, 28), "at least 1 image"),
-        ("train_images", struct.pack(">4I", 2051, 2**31, 0, 28), "another size"),
-        ("train_images", idx(np.zeros((7, 32, 32), np.uint8)), "another size.*expected .num, 28, 28, 1"),
+        ("train_images", struct.pack(">4I", 2051, 2**31, 0, 28), "must have the shape"),
+        ("train_images", idx(np.zeros((7, 32, 32), np.uint8)), "must have the shape .num, 28, 28, 1"),
         ("train_labels", idx(np.array([0, 1, 2, 200, 4, 5, 6], np.uint8)), "label 200 of image 3"),
         ("test_labels", idx(np.array([0, 1, 2, 10], np.uint8)), "outside 0 .. 9"),
-        ("test_labels", LABELS, "one label an image.*4, 28.*and labels of shape .7"),
+        ("test_labels", LABELS, "one label an image.*4, 28.*labels of shape .7"),
         ("train_labels", LABELS[:4] + struct.pack(">I", 0), "one label an image"),
     ],
 )
@@ -263,7 +263,7 @@ def test_fmnist_with_a_file_missing(tmp_path, missing):
     write_fmnist(tmp_path / "raw")
     (tmp_path / "raw" / missing).unlink()
     (tmp_path / "raw" / missing).mkdir()  # a directory of that name is not the file
-    with pytest.raises(ValueError, match=f"without {missing}. Add what is missing"):
+    with pytest.raises(ValueError, match=f"{missing}' could not be read: it is absent"):
         datasets.load("fmnist", data_dir=str(tmp_path / "raw"))
 
 
@@ -283,8 +283,8 @@ def test_cifar10_files(tmp_path, folder):
         ("data_batch_3.bin", bytes(3072), "records of 3073 bytes.*Received: 3072"),
         ("test_batch.bin", bytes(3074), "records of 3073 bytes"),
         ("test_batch.bin", bytes(3073) + b"\xc8" + bytes(3072), "label 200 of image 1"),
-        ("data_batch_5.bin", None, "without data_batch_5.bin"),
-        ("test_batch.bin", None, "without test_batch.bin"),
+        ("data_batch_5.bin", None, "data_batch_5.bin' could not be read: it is absent"),
+        ("test_batch.bin", None, "test_batch.bin' could not be read: it is absent"),
     ],
 )
 def test_bad_cifar10(tmp_path, file, content, message):
@@ -302,7 +302,7 @@ def test_pickled_cifar10_is_not_opened(tmp_path, folder):
     directory.mkdir(exist_ok=True)
     for name in (*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"):
         (directory / name).write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(ValueError, match="Python version.*pickle can run code.*cifar-10-binary.tar.gz"):
+    with pytest.raises(ValueError, match="cifar-10-binary.tar.gz.*Python version.*a pickle can run code"):
         datasets.load("cifar10", data_dir=str(tmp_path))
     x, y, _, _ = write_cifar10(tmp_path / "cifar-10-batches-bin")  # beside the binary version it does not matter
     assert_is(datasets.load("cifar10", data_dir=str(tmp_path)).train, x, y)

@@ -26,13 +26,8 @@ _MOST_PIXELS, _MOST_FILE_BYTES, _ORIENTATION = 4096, 64 << 20, 0x0112  # pixels 
 
 def load_image_folder(root: str) -> Dataset:
     """Reads `train/<class>/*` and `test/<class>/*`; classes are numbered in sorted order."""
-    files = {split: _scan_split(root, split) for split in ("train", "test")}
-    if different := sorted(set(files["train"]) ^ set(files["test"])):
-        raise ValueError(
-            f"`train` and `test` must have the same classes. Received: only in one of them {different}. Add or remove "
-            "these directories."
-        )
-    paths = _flat(files)
+    found = image_files(root)
+    paths = [path for classes in found for files in classes for path in files]
     with warnings.catch_warnings(), concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         warnings.simplefilter("ignore")  # of odd metadata
         shape = _read_image(paths[0], None).shape[:2]
@@ -40,41 +35,35 @@ def load_image_folder(root: str) -> Dataset:
         images = list(pool.map(lambda path: _read_image(path, shape), paths))
     channels = max(image.shape[2] for image in images)
     pixels = np.stack([np.broadcast_to(image, (*shape, channels)) for image in images])
-    labels = [np.repeat(range(len(classes)), [*map(len, classes.values())]) for classes in files.values()]
-    num = len(labels[0])
-    train, test = Split(pixels[:num], labels[0]), Split(pixels[num:], labels[1])
-    return Dataset(os.path.basename(root) or "image_folder", train, test, len(files["train"]))
+    labels = [np.repeat(range(len(classes)), [*map(len, classes)]) for classes in found]
+    splits = map(Split, np.split(pixels, [len(labels[0])]), labels)
+    return Dataset(os.path.basename(root) or "image_folder", *splits, len(found[0]))
 
 
-def image_paths(root: str) -> list[str]:
-    """The files that `load_image_folder` reads, in its order."""
-    return _flat({split: _scan_split(root, split) for split in ("train", "test")})
+def image_files(root: str) -> list[list[list[str]]]:
+    """The image files of each class of each split, all sorted: no links, nothing hidden."""
 
+    def names(kind: Callable, *parts: str) -> list[str]:
+        directory = os.path.join(root, *parts)
+        with reading(directory), os.scandir(directory) as entries:
+            return sorted(e.name for e in entries if not e.name.startswith(".") and kind(e, follow_symlinks=False))
 
-def _flat(files: dict[str, dict[str, list[str]]]) -> list[str]:
-    return [path for classes in files.values() for of_class in classes.values() for path in of_class]
-
-
-def _scan_split(root: str, split: str) -> dict[str, list[str]]:
-    """The image files of each class of a split, both sorted; links are not followed."""
-    folder, classes = os.path.join(root, split), {}
-    for name in _scan(folder, os.DirEntry.is_dir) if split in _scan(root, os.DirEntry.is_dir) else ():
-        names = _scan(os.path.join(folder, name), os.DirEntry.is_file)
-        classes[name] = [os.path.join(folder, name, file) for file in names if file.lower().endswith(IMAGE_ENDINGS)]
-    empty = [name for name, files in classes.items() if not files]
-    if empty or not classes:
+    found, problems = [], []
+    for split in ("train", "test"):
+        classes = names(os.DirEntry.is_dir, split) if split in names(os.DirEntry.is_dir) else []
+        found.append({name: names(os.DirEntry.is_file, split, name) for name in classes})
+        for name, files in found[-1].items():
+            paths = [os.path.join(root, split, name, file) for file in files if file.lower().endswith(IMAGE_ENDINGS)]
+            found[-1][name] = paths
+            problems += [] if paths else [f"no images in {name!r} of {split!r}"]
+        problems += [] if classes else [f"no class in {split!r}"]
+    problems += [f"{name!r} in one of them only" for name in sorted(set(found[0]) ^ set(found[1]))]
+    if problems:
         raise ValueError(
-            f"{root} must have a directory {split!r} with a directory for each class that has images in it. Received: "
-            f"{f'no images in {empty}' if empty else 'no class'}. Put {', '.join(IMAGE_ENDINGS)} files there (symbolic "
-            "links are not followed)."
+            f"{root} must have directories 'train' and 'test' with the same classes: directories with images in them, "
+            f"{', '.join(IMAGE_ENDINGS)} (symbolic links are not followed). Received: {'; '.join(problems)[:1000]}."
         )
-    return classes
-
-
-def _scan(directory: str, kind: Callable) -> list[str]:
-    """The names of a kind in a directory, sorted: no links, nothing hidden."""
-    with reading(directory), os.scandir(directory) as entries:
-        return sorted(e.name for e in entries if not e.name.startswith(".") and kind(e, follow_symlinks=False))
+    return [list(classes.values()) for classes in found]
 
 
 def _read_image(path: str, expected: tuple[int, int] | None) -> np.ndarray:

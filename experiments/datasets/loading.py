@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 import keras
 import numpy as np
 
-from experiments.datasets.image_folder import image_paths, load_image_folder
+from experiments.datasets.image_folder import image_files, load_image_folder
 from experiments.datasets.published import load_published, read_tfds
-from experiments.datasets.reading import check_regular_file, listed, read_arrays, reading
-from experiments.datasets.types import MOST_CLASSES, Dataset, Split, checked_split
+from experiments.datasets.reading import listed, read_arrays, reading
+from experiments.datasets.types import Dataset, Split, checked_split
 from pineat_tf.checks import check_bounds, check_choice, check_count
 from pineat_tf.types import Bounds
 
@@ -24,7 +24,6 @@ SOURCES = (
 """The words that `load_source` takes."""
 
 _TEST_DIGITS, _SPLIT_SEED, _SUBSET_SEED, _HALF_SEED, _POOL_SEED = 500, 0, 0, 1, 2
-_KERAS_NAMES = ("x_train", "y_train", "x_test", "y_test")
 _SPLITS = ("train", "test")
 
 
@@ -74,33 +73,21 @@ def load(
     check_bounds(bounds)
     for what, size in (("train_size", train_size), ("test_size", test_size)):
         check_count(what, size, 0, "It is how many images to take; 0 takes all.")
-    dataset = _LOADERS[name](os.path.expanduser(data_dir) if data_dir else None)
+    dataset = _LOADERS[name](_place(name, data_dir))
     if pools_seed is None:
-        subsets = {"train": _subset(dataset.train, train_size, "train_size")}
-        subsets["test"] = _subset(dataset.test, test_size, "test_size")
+        drawn, splits = _subsets(dataset, train_size, test_size), _SPLITS
     else:
-        subsets = _pools(dataset, train_size, test_size, pools_seed)
-    where, from_unit = data_dir or name, name == "digits"
-    splits = {s: s if pools_seed is None else "train" for s in subsets}
-    finished = {
-        s: _finished(part, bounds, f"`x_{splits[s]}` of {where!r}", from_unit=from_unit) for s, part in subsets.items()
-    }
-    return dataset._replace(**finished)
+        drawn, splits = _pools(dataset, train_size, test_size, pools_seed), ("train", "train")
+    names = [f"`x_{split}` of {data_dir or name!r}" for split in splits]
+    train, test = (_finished(part, bounds, where, from_unit=name == "digits") for part, where in zip(drawn, names))
+    return dataset._replace(train=train, test=test)
 
 
 def load_source(source: str, *, data_dir: str | None = None, bounds: Bounds | None = (0.0, 1.0)) -> Split:
-    """Loads the images and labels that a word names.
+    """Loads the images, in the range of `load`, and labels that a word of `SOURCES` names.
 
-    Args:
-        source: as `SOURCES` has it.
-        data_dir: where to look for data sets by name and for TFDS; the usual places if None.
-        bounds: the range of the pixels, as in `load`.
-
-    Returns:
-        The images in the range and their labels.
-
-    Raises:
-        ValueError: if the word names nothing, or the data are missing or not what they should be.
+    Data sets by name and those of TFDS are looked for in `data_dir`, or the usual places if it is None. `ValueError` if
+    the word names nothing, or the data are missing or not what they should be.
 
     Example:
         >>> load_source("digits:test:100").images.shape
@@ -122,39 +109,25 @@ def load_source(source: str, *, data_dir: str | None = None, bounds: Bounds | No
 
 
 def fingerprint(name: str, data_dir: str | None) -> str:
-    """A digest of the content of data that have no content of their own by name; empty for those that have.
+    """A digest, 16 letters, of the content of data that their name does not say; empty for those of one content.
 
-    Args:
-        name: as for `load`.
-        data_dir: as for `load`.
-
-    Returns:
-        Of `npz` the digest of the file, of `image_folder` that of the names and contents of its images: 16 letters.
-
-    Raises:
-        ValueError: if they cannot be read.
+    Of `npz` it is that of the file, of `image_folder` that of the names and contents of its images. `ValueError` if
+    they cannot be read.
     """
     if name not in ("npz", "image_folder"):
         return ""
-    root = pathlib.Path(_required(name, os.path.expanduser(data_dir) if data_dir else None))
-    files = [root] if name == "npz" else [pathlib.Path(path) for path in image_paths(str(root))]
+    root = pathlib.Path(_place(name, data_dir))
+    files = [root] if name == "npz" else [pathlib.Path(path) for path in sum(sum(image_files(str(root)), []), [])]
     with reading(root):
         states = tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
     return _digest(root, states)
 
 
 def random_half(num: int, number: int) -> np.ndarray:
-    """Draws half of the examples, as shadow models are trained on.
+    """Draws half of the examples, as shadow models are trained on: booleans of shape `(num,)`, `num // 2` times true.
 
     The draws of different numbers are independent, so a model's half says nothing of those of others: with halves that
     hold every example equally often, the shadow models of members would be fewer, which an audit can see.
-
-    Args:
-        num: how many examples there are.
-        number: of the half, >= 0.
-
-    Returns:
-        Booleans of shape `(num,)`, of which `num // 2` are true: the same for the same arguments.
     """
     chosen = np.zeros(num, bool)
     chosen[np.random.RandomState((_HALF_SEED, number)).permutation(num)[: num // 2]] = True
@@ -166,7 +139,6 @@ def _digest(root: pathlib.Path, states: tuple[tuple[pathlib.Path, int, int], ...
     """The digest of files that are in these states."""
     digest = hashlib.sha256()
     for path, size, _ in states:
-        check_regular_file(path)
         with reading(path), open(path, "rb") as file:
             digest.update(f"{path.relative_to(root)}\0{size}\0".encode(errors="surrogateescape"))
             while block := file.read(1 << 20):
@@ -174,21 +146,17 @@ def _digest(root: pathlib.Path, states: tuple[tuple[pathlib.Path, int, int], ...
     return digest.hexdigest()[:16]
 
 
-def _required(name: str, data_dir: str | None) -> str:
-    """The absolute path of data that have no other place: a file for `npz`, else a directory."""
-    if data_dir is None:
+def _place(name: str, data_dir: str | None) -> str | None:
+    """The absolute path of the data: a file for `npz`, a directory for what has one, nothing for `digits`."""
+    data_dir = os.path.abspath(os.path.expanduser(data_dir)) if data_dir else None
+    if data_dir is None and name in ("npz", "image_folder"):
         holds = "the .npz file" if name == "npz" else "a directory with train/<class> and test/<class>"
         raise ValueError(f"The data set {name!r} needs `data_dir`. Received: data_dir=None. Give the path of {holds}.")
-    return os.path.abspath(data_dir) if name == "npz" else _directory(os.path.abspath(data_dir))
-
-
-def _directory(path: str | None) -> str | None:
-    if path is not None and not os.path.isdir(path):
+    if data_dir is not None and name not in ("npz", "digits") and not os.path.isdir(data_dir):
         raise ValueError(
-            f"`data_dir` is not a directory. Received: data_dir={path!r}. Give one that exists, or make it first if "
-            "data are to be downloaded into it."
+            f"`data_dir` is not a directory. Received: data_dir={data_dir!r}. Make it first to download into it."
         )
-    return path
+    return data_dir
 
 
 def _load_digits() -> Dataset:
@@ -206,7 +174,7 @@ def _load_digits() -> Dataset:
 
 def _load_npz(path: str) -> Dataset:
     """Reads `x_train, y_train, x_test, y_test` of an .npz file."""
-    train, test = _read_npz(path, _KERAS_NAMES)
+    train, test = _read_npz(path, ("x_train", "y_train", "x_test", "y_test"))
     num_classes = int(max(train.labels.max(), test.labels.max())) + 1
     if num_classes < 2:
         raise ValueError(f"{path!r} holds one class only, of which nothing can be learnt. Give images of two or more.")
@@ -216,7 +184,7 @@ def _load_npz(path: str) -> Dataset:
             f"`x_train` of {path!r} seems to have its channels first. Received: shape {train.images.shape}. Give "
             "`x.transpose(0, 2, 3, 1)`, of shape (num, height, width, channels), for `x_test` as well."
         )
-    checked_split(test, train.images.shape[1:], num_classes, f"`x_test` of {path!r}")
+    checked_split(*test, f"`x_test` of {path!r}", train.images.shape[1:])
     return Dataset(os.path.splitext(os.path.basename(path))[0], train, test, num_classes)
 
 
@@ -229,55 +197,38 @@ def _read_npz(path: str, names: Sequence[str]) -> list[Split]:
             f"{path!r} must hold the arrays {' and '.join(names)}. Received: {listed(arrays)}, without "
             f"{', '.join(missing)}. Save it by np.savez(path, {', '.join(f'{name}=...' for name in names)})."
         )
-    return [_as_split(arrays[x], arrays[y], f"`{x}`", f"`{y}`", repr(path)) for x, y in zip(names[::2], names[1::2])]
+    pairs = zip(names[::2], names[1::2])
+    return [checked_split(arrays[x], arrays[y], f"`{x}` with `{y}` of {path!r}") for x, y in pairs]
 
 
 def _from_tfds(name: str, split: str, data_dir: str | None) -> Split:
     try:
-        images, labels = read_tfds(name, split, data_dir and os.path.expanduser(data_dir), download=True)
+        arrays = read_tfds(name, split, data_dir and os.path.expanduser(data_dir), download=True)
+        return checked_split(*arrays, f"tfds:{name}:{split}")
     except Exception as error:  # TFDS documents no set of errors, and TF, protobuf, json add theirs
         first_line = str(error).partition("\n")[0].rstrip(".")  # TFDS adds the names of all that it knows
         raise ValueError(
             f"tfds:{name}:{split} could not be read. Received: {type(error).__name__}: {first_line}. It must be a data "
             "set of images of one size with labels; without a network, prepare it first and give --data_dir."
         ) from error
-    return _as_split(images, labels, "`image`", "`label`", f"tfds:{name}:{split}")
 
 
-def _as_split(pixels: np.ndarray, labels: np.ndarray, images_name: str, labels_name: str, path: str) -> Split:
-    """Checks images and labels, called by these names in messages, and gives them the axes that they should have."""
-    if pixels.ndim == 3:
-        pixels = pixels[..., np.newaxis]
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if pixels.ndim != 4 or not pixels.size:
-        raise ValueError(
-            f"{images_name} of {path} must have the shape (num, height, width) or (num, height, width, channels), with "
-            f"at least 1 image. Received: shape {pixels.shape}. Reshape the array."
-        )
-    if labels.dtype.kind not in "ui":
-        raise ValueError(
-            f"{labels_name} of {path} must be whole numbers. Received: dtype {labels.dtype}. Save the numbers of the "
-            "classes, e.g. by .astype('int64'); not one-hot vectors."
-        )
-    where = f"{images_name} with {labels_name} of {path}"
-    return checked_split(Split(pixels, labels), pixels.shape[1:], MOST_CLASSES, where)
+def _subsets(dataset: Dataset, *sizes: int) -> list[Split]:
+    """The heads of fixed permutations of the splits."""
+    drawn = []
+    for split, size, what in zip((dataset.train, dataset.test), sizes, _SPLITS):
+        num = len(split.labels)
+        if size > num:
+            raise ValueError(
+                f"`{what}_size` must not be larger than the split. Received: {what}_size={size} of {num} images. Give "
+                f"at most {num}, or 0 for all."
+            )
+        order = np.random.RandomState(_SUBSET_SEED).permutation(num)[:size] if size else slice(None)
+        drawn.append(Split(split.images[order], split.labels[order]))  # by a stream that no version of NumPy changes
+    return drawn
 
 
-def _subset(split: Split, size: int, what: str) -> Split:
-    num = len(split.labels)
-    if size > num:
-        raise ValueError(
-            f"`{what}` must not be larger than the split. Received: {what}={size} of {num} images. Give at most {num}, "
-            "or 0 for all."
-        )
-    if not size:
-        return split
-    order = np.random.RandomState(_SUBSET_SEED).permutation(num)[:size]  # a stream that no version of NumPy changes
-    return Split(split.images[order], split.labels[order])
-
-
-def _pools(dataset: Dataset, num_members: int, num_non_members: int, seed: int) -> dict[str, Split]:
+def _pools(dataset: Dataset, num_members: int, num_non_members: int, seed: int) -> list[Split]:
     """Members and non-members, drawn from the training split."""
     images, labels = dataset.train
     num = len(labels)
@@ -289,9 +240,8 @@ def _pools(dataset: Dataset, num_members: int, num_non_members: int, seed: int) 
             f"Received: train_size={num_members} and test_size={num_non_members} of {num} images. Give fewer, or "
             "--pools=split to take non-members from the test split."
         )
-    order = np.random.RandomState((_POOL_SEED, seed)).permutation(num)
-    chosen = {"train": order[:num_members], "test": order[num_members : num_members + num_non_members]}
-    return {name: Split(images[which], labels[which]) for name, which in chosen.items()}
+    order = np.random.RandomState((_POOL_SEED, seed)).permutation(num)[: num_members + num_non_members]
+    return [Split(images[which], labels[which]) for which in np.split(order, [num_members])]
 
 
 def _finished(split: Split, bounds: Bounds | None, where: str, *, from_unit: bool = False) -> Split:
@@ -321,10 +271,10 @@ def _range(bounds: Bounds | None) -> str:
 
 _LOADERS: dict[str, Callable[[str | None], Dataset]] = {
     "digits": lambda data_dir: _load_digits(),
-    "fmnist": lambda data_dir: load_published("fmnist", _directory(data_dir)),
-    "cifar10": lambda data_dir: load_published("cifar10", _directory(data_dir)),
-    "image_folder": lambda data_dir: load_image_folder(_required("image_folder", data_dir)),
-    "npz": lambda data_dir: _load_npz(_required("npz", data_dir)),
+    "fmnist": functools.partial(load_published, "fmnist"),
+    "cifar10": functools.partial(load_published, "cifar10"),
+    "image_folder": load_image_folder,
+    "npz": _load_npz,
 }
 
 NAMES = tuple(_LOADERS)

@@ -20,8 +20,14 @@ _ALWAYS_ALLOWED = 16 << 20
 
 @contextlib.contextmanager
 def reading(path: str | os.PathLike) -> Iterator[None]:
-    """Turns what reading a damaged file raises into a `ValueError` that names the file."""
+    """Turns what reading a damaged file raises into a `ValueError` that names the file.
+
+    Pipes and devices, which would be waited for or read without end, are refused before.
+    """
     try:
+        mode = os.stat(path).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise OSError("it is not a regular file")
         yield
     except _UNREADABLE as error:
         raise ValueError(
@@ -30,28 +36,11 @@ def reading(path: str | os.PathLike) -> Iterator[None]:
         ) from error
 
 
-def check_regular_file(path: str | os.PathLike) -> None:
-    """Raises `ValueError` unless `path` is a file: a pipe or a device would be waited for, or read, without end."""
-    with reading(path):
-        mode = os.stat(path).st_mode
-    if not stat.S_ISREG(mode):
-        raise ValueError(
-            f"{os.fspath(path)!r} could not be read: it is not a regular file. Received: {stat.filemode(mode)}. Copy "
-            "the data into a file first."
-        )
-
-
 def check_can_hold(where: str, stated: int, stored: int, most: int | None = None) -> None:
-    """Refuses a size that headers state but that is not to be believed, before memory is taken for it.
+    """Raises `ValueError` if a header states more bytes than can be meant, before memory is taken for them.
 
-    Args:
-        where: the source, for the message.
-        stated: bytes in memory, by what headers say.
-        stored: bytes on the disk.
-        most: bytes that data of this kind can have, where that is known.
-
-    Raises:
-        ValueError: if it is more than `most`, or more than 100 times what is stored (16 MiB are never too many).
+    That is more than 100 times what is stored on the disk (16 MiB are never too many), or more than the `most` that
+    data of this kind can have; `where` names the source.
     """
     limit = max(_ALWAYS_ALLOWED, _MOST_EXPANSION * stored)
     if stated > (limit if most is None else min(limit, most)):
@@ -63,12 +52,7 @@ def check_can_hold(where: str, stated: int, stored: int, most: int | None = None
 
 @contextlib.contextmanager
 def opened_zip(path: str | os.PathLike, wanted: Container[str] | None = None) -> Iterator[zipfile.ZipFile]:
-    """Opens a zip archive of which the wanted members (all if None) fit the memory.
-
-    Raises:
-        ValueError: if it is none, or states sizes that cannot be meant.
-    """
-    check_regular_file(path)
+    """Opens a zip archive; `ValueError` if it is none, or its wanted members (all if None) state too large sizes."""
     with reading(path), zipfile.ZipFile(path) as archive:
         stated = sum(item.file_size for item in archive.infolist() if wanted is None or item.filename in wanted)
         check_can_hold(repr(os.fspath(path)), stated, os.path.getsize(path))
@@ -94,7 +78,7 @@ def read_arrays(path: str | os.PathLike, wanted: Iterable[str]) -> dict[str, np.
         (60000, 28, 28)
     """
     wanted = set(wanted)
-    with opened_zip(path, {f"{name}.npy" for name in wanted}), reading(path):
+    with opened_zip(path, {f"{name}.npy" for name in wanted}):
         with np.lib.npyio.NpzFile(path, allow_pickle=False) as arrays:  # np.load may see something else in it
             return {name: _numbers(arrays, name, path) if name in wanted else None for name in arrays.files}
 

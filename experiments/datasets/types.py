@@ -1,4 +1,4 @@
-"""Data sets in memory, and the checks that every source passes."""
+"""Data sets in memory, and the check that every source passes."""
 
 from typing import NamedTuple
 
@@ -9,25 +9,16 @@ MOST_CLASSES = 100_000
 
 
 class Split(NamedTuple):
-    """The images and labels of one part of a data set.
-
-    Attributes:
-        images: float32 `(num, height, width, channels)`, in [0, 1] unless another range was asked for.
-        labels: int64 `(num,)`, 0 .. num_classes - 1.
-    """
+    """Images, float32 `(num, height, width, channels)` in the range asked for, and labels, int64 `(num,)`."""
 
     images: np.ndarray
     labels: np.ndarray
 
 
 class Dataset(NamedTuple):
-    """A data set in memory.
+    """A data set in memory: `train` has the members, from the view of membership inference, `test` the non-members.
 
-    Attributes:
-        name: the name that figures measured on it are labelled with.
-        train: the members, from the view of membership inference.
-        test: the non-members.
-        num_classes: how many classes the whole data set has, also where a subset misses one.
+    `name` labels figures measured on it; `num_classes` is that of the whole data set, also where a subset misses one.
     """
 
     name: str
@@ -36,24 +27,32 @@ class Dataset(NamedTuple):
     num_classes: int
 
 
-def checked_split(split: Split, image_shape: tuple[int, ...], num_classes: int, where: str) -> Split:
-    """Gives the split back if it holds at least one image of this shape, and one label below `num_classes` an image.
+def checked_split(
+    pixels: np.ndarray,
+    labels: np.ndarray,
+    where: str,
+    image_shape: tuple[int, ...] | None = None,
+    num_classes: int = MOST_CLASSES,
+) -> Split:
+    """Gives a split of at least one image, of this shape if one is given, and one label below `num_classes` an image.
 
-    Raises:
-        ValueError: if it does not; `where` says whose it is.
+    Grey images need no axis of channels, and labels may stand in a column. What is not so raises `ValueError`; `where`
+    says whose it is.
     """
-    images, labels = split
-    if images.shape[1:] != image_shape:
+    if pixels.ndim == 3:
+        pixels = pixels[..., np.newaxis]
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if pixels.ndim != 4 or not pixels.size or image_shape not in (None, pixels.shape[1:]):
+        wanted = ", ".join(map(str, image_shape or ("height", "width", "channels")))
         raise ValueError(
-            f"{where} holds images of another size. Received: shape {images.shape}, expected "
-            f"(num, {', '.join(map(str, image_shape))}). Give the original data."
+            f"{where} must have the shape (num, {wanted}), with at least 1 image. Received: shape {pixels.shape}. "
+            "Reshape the array, or give the original data."
         )
-    if not len(images):
-        raise ValueError(f"{where} must hold at least 1 image. Received: 0. Give a complete copy.")
-    if labels.shape != images.shape[:1]:
+    if labels.dtype.kind not in "ui" or labels.shape != pixels.shape[:1]:
         raise ValueError(
-            f"{where} must hold one label an image. Received: images of shape {images.shape} and labels of shape "
-            f"{labels.shape}. Take both from the same source."
+            f"{where} must have one label an image, whole numbers. Received: images of shape {pixels.shape}, labels of "
+            f"shape {labels.shape} and dtype {labels.dtype}. Save the numbers of the classes, not one-hot vectors."
         )
     wrong = (labels < 0) | (labels >= num_classes)
     if wrong.any():
@@ -61,4 +60,4 @@ def checked_split(split: Split, image_shape: tuple[int, ...], num_classes: int, 
             f"{where} holds a label outside 0 .. {num_classes - 1}. Received: label {labels[wrong.argmax()]} of image "
             f"{wrong.argmax()}. Number the classes from 0."
         )
-    return split
+    return Split(pixels, labels)
