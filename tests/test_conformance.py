@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import pineat_tf as pt
-from pineat_tf.companions import NaturalCompanions, RandomCompanions, ReverseSymmetry, ShuffledSigns
+from pineat_tf.companions import NaturalCompanions, RandomCompanions, ReverseSymmetry, ScaledNoise, ShuffledSigns
 from pineat_tf.objectives import MART, SCORE, CrossEntropy, Trades
 
 EPSILON = 0.1
@@ -57,7 +57,16 @@ COMPANIONS = {
         ReverseSymmetry(epsilon=EPSILON, keep_in_range=True, decomposition="split"),
         True,
     ),
+    "scaled noise": (ScaledNoise(scale=(-1.0, 0.5, 1.0), epsilon=EPSILON), False),
+    "scaled noise valid": (ScaledNoise(scale=(-1.0, 0.5, 1.0), epsilon=EPSILON, keep_in_range=True), True),
 }
+
+
+def companions_of(name, num):
+    """The companions of a row, for m = `num`: scaled noise has a number for each."""
+    found = COMPANIONS[name][0]
+    return dataclasses.replace(found, scale=found.scale[:num]) if isinstance(found, ScaledNoise) else found
+
 
 OBJECTIVES = {
     "cross-entropy": CrossEntropy(),
@@ -129,7 +138,7 @@ class TestCompanions:
     def make(self, name, num, images, seed=5):
         noise = np.random.default_rng(2).uniform(-EPSILON, EPSILON, size=images.shape).astype(np.float32)
         x = tf.constant(images)
-        return COMPANIONS[name][0](x, (x + noise, x - 0.5 * noise), num=num, seed=seed)
+        return companions_of(name, num)(x, (x + noise, x - 0.5 * noise), num=num, seed=seed)
 
     def test_number_shape_dtype_ball_and_bounds(self, name, num, images):
         companions = self.make(name, num, images)
@@ -150,7 +159,7 @@ class TestCompanions:
         x = tf.constant(images)
         with tf.GradientTape() as tape:
             tape.watch(x)
-            companions = COMPANIONS[name][0](x, (x * 0.99,), num=num, seed=0)
+            companions = companions_of(name, num)(x, (x * 0.99,), num=num, seed=0)
             if name == "natural":  # the images themselves, which is how objectives know them
                 assert all(companion is x for companion in companions)
                 return
@@ -183,7 +192,7 @@ def test_every_pair_of_strategies_trains(attack, companions, objective, network,
     model = pt.AdversarialTraining(
         network,
         attack=ATTACKS[attack][0],
-        companions=COMPANIONS[companions][0],
+        companions=companions_of(companions, 2),
         objective=OBJECTIVES[objective],
         ratio="1/2",
     )

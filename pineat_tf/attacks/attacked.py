@@ -180,7 +180,8 @@ def _pull_back(loss: tf.Tensor, recording: _Recording, network_tape: tf.Gradient
         if back is not None:
             back = tf.cast(tf.convert_to_tensor(back), x.dtype)
             factor = tf.cast(factor, x.dtype)
-            parts.append(_finite(back) * (spread(factor, x) if factor.shape.rank else factor))
+            back = _finite(back) if parts else back  # so that what leads around the logits is kept
+            parts.append(back * (spread(factor, x) if factor.shape.rank else factor))
     return _finite(tf.add_n(parts)) if parts else check_gradient(None)
 
 

@@ -19,7 +19,7 @@ from absl import flags
 
 from experiments import WITHOUT_TENSORFLOW, command_line, files, progress
 from experiments.study.benchmark import results, work
-from experiments.study.benchmark.work import EVALUATION, MATMUL, TRAINING
+from experiments.study.benchmark.work import EVALUATION, MATMUL, METHODS, TRAINING
 from pineat_tf.checks import check_choice
 
 _PRECISIONS = ["float32", "bfloat16"]
@@ -63,7 +63,7 @@ def _run(argv: list[str]) -> None:
     values = _flags()
     if not command_line.parsed(values, argv, lambda: command_line.usage(__doc__, values)):
         return
-    known = {"tasks": [*TRAINING, *EVALUATION], "engines": work.engines(), "precisions": _PRECISIONS}
+    known = {"tasks": [*TRAINING, *METHODS, *EVALUATION], "engines": work.engines(), "precisions": _PRECISIONS}
     chosen = {name: getattr(values, name) or all_of_them for name, all_of_them in known.items()}
     for name, items in chosen.items():
         for item in items:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from experiments import files
 from experiments.study.benchmark import counts, worker
-from experiments.study.benchmark.work import EVALUATION, EVALUATION_BATCH, MATMUL, TRAINING, Work
+from experiments.study.benchmark.work import EVALUATION, EVALUATION_BATCH, MATMUL, METHODS, TRAINING, Work
 from pineat_tf.report import markdown_table
 
 _KIND = ["width", "precision", "task"]
@@ -52,7 +52,7 @@ def summarised(timings: Sequence[dict], matmul: dict[str, float]) -> list[dict]:
             "ratio_to_tf_function": _median(rate / turns["tf"]),
             "ratio_to_fastest_pytorch": _median(rate / turns["torch"]),
         }
-        if task in TRAINING and engine == "pineat_tf":
+        if task in (*TRAINING, *METHODS) and engine == "pineat_tf":
             flops = counts.by_formula(worker.config_of(task, width, precision)).flops
             gflops = flops * row["images_per_second"] / 1e9
             row |= {"gflops": round(gflops, 1), "share_of_matmul": round(gflops / matmul[precision], 3)}
@@ -62,7 +62,7 @@ def summarised(timings: Sequence[dict], matmul: dict[str, float]) -> list[dict]:
 
 def batch_size(task: str) -> int:
     """How many images one update or one prediction of the task has."""
-    return Work.batch_size if task in TRAINING else EVALUATION_BATCH
+    return EVALUATION_BATCH if task in EVALUATION else Work.batch_size
 
 
 def costs() -> list[dict]:
@@ -80,7 +80,7 @@ def costs() -> list[dict]:
 
 def to_markdown(rows: Sequence[dict]) -> str:
     """The rows as a Markdown table, the fastest engine of each task first."""
-    order = {task: place for place, task in enumerate([*TRAINING, *EVALUATION])}
+    order = {task: place for place, task in enumerate([*TRAINING, *METHODS, *EVALUATION])}
     table = [("width", "precision", "task", "engine", "images/s", "/ tf.function", "/ PyTorch", "share of matmul")]
     for row in sorted(rows, key=lambda r: (r["width"], r["precision"], order[r["task"]], -r["images_per_second"])):
         ratios = [row["ratio_to_tf_function"], row["ratio_to_fastest_pytorch"], row.get("share_of_matmul")]

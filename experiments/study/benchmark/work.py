@@ -15,6 +15,17 @@ import numpy as np
 
 TRAINING = {f"{attack} {variant}": (attack, *variant.split()) for attack in ("pgd", "dist", "diff")
             for variant in ("original", "pineat 1/1", "pineat 1/4")}  # fmt: skip
+METHODS = {
+    "trades": {"attack": "diff", "trades_beta": 6.0, "trades_detach": False},
+    "awp": {"attack": "pgd", "awp_gamma": 0.01},
+    "mart": {"attack": "pgd", "objective": "mart"},
+    "score": {"attack": "diff", "objective": "score"},
+    "ikl": {"attack": "diff", "objective": "ikl"},
+    "ibp": {"objective": "ibp"},
+    "mtl_ibp": {"attack": "pgd", "objective": "mtl_ibp"},
+    "hat": {"attack": "diff", "variant": "scaled", "companion_scale": 2.0},
+}
+"""Flags of the methods beyond the paper's: timed for this library alone, as plain loops and peers know PGD."""
 EVALUATION = ("evaluation pgd", "evaluation apgd")
 MATMUL = "matmul"
 EVALUATION_BATCH = 250

@@ -12,18 +12,29 @@ from experiments import datasets, method
 from experiments.config import ExperimentConfig
 from experiments.study.benchmark import baselines, work
 from experiments.study.benchmark.counts import network_of
-from experiments.study.benchmark.work import EVALUATION_BATCH, EVALUATION_STEPS, MATMUL, TRAINING, Work
+from experiments.study.benchmark.work import (
+    EVALUATION,
+    EVALUATION_BATCH,
+    EVALUATION_STEPS,
+    MATMUL,
+    METHODS,
+    TRAINING,
+    Work,
+)
 
 _MATMUL_SIZE = 4096
 
 
 def config_of(task: str, width: int, precision: str) -> ExperimentConfig:
     """The experiment behind a training task."""
-    attack, variant, *ratio = TRAINING[task]
     asked = Work(width, precision)
+    if task in METHODS:
+        method_flags = {"variant": "original"} | METHODS[task]
+    else:
+        attack, variant, *ratio = TRAINING[task]
+        method_flags = {"attack": attack, "variant": variant, "ratio": (ratio or ["1/1"])[0]}
     return ExperimentConfig(
-        attack=attack, variant=variant, ratio=(ratio or ["1/1"])[0], width=width,
-        precision="mixed_bfloat16" if precision == "bfloat16" else precision,
+        **method_flags, width=width, precision="mixed_bfloat16" if precision == "bfloat16" else precision,
         dataset="fmnist", network="fmnist_vgg", adam_epsilon=1e-10, weight_decay=2e-6, batch_size=asked.batch_size,
         epsilon=asked.epsilon, step_size=asked.step_size, num_steps=asked.num_steps, eval_steps=EVALUATION_STEPS,
     )  # fmt: skip
@@ -130,7 +141,7 @@ def _evaluation_batch(network: keras.Model) -> tuple[np.ndarray, np.ndarray]:
 def _make(engine, task: str) -> Callable[[int], int] | None:
     if task == MATMUL:
         return engine.matmul() if hasattr(engine, "matmul") else None
-    return engine.training(task) if task in TRAINING else engine.evaluation(task)
+    return engine.evaluation(task) if task in EVALUATION else engine.training(task)
 
 
 def main(engine_name: str, width: str, precision: str) -> None:
