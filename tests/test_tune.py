@@ -263,6 +263,13 @@ def test_what_is_done_is_laid_out_and_not_run_again(tuned, monkeypatch, capsys):
     assert (tuned / "recommendation.md").read_text().strip() in capsys.readouterr().out
 
 
+def test_a_dry_run_says_the_cost_and_leaves_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(executors, "run", None)
+    assert main([*COMMAND, f"--tune_dir={tmp_path / 'out'}", "--dry_run"]) == 0
+    assert "forward passes of 100 images, about" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

@@ -13,6 +13,7 @@ import math
 import pathlib
 import re
 import sys
+import tempfile
 
 import filelock
 from absl import flags
@@ -63,6 +64,10 @@ def _run(argv: list[str]) -> None:
     except ImportError as error:
         raise ValueError(f"a search needs a package ({error}): pip install '.[tune]'") from None
     plan = _plan(values)
+    if values.dry_run:
+        with tempfile.TemporaryDirectory() as folder:
+            print(search.Search(plan._replace(folder=pathlib.Path(folder))).cost())
+        return
     sweep_outputs.check_writable(plan.folder, outputs.NAME)
     try:
         with filelock.FileLock(plan.folder / "tune.lock", timeout=0):
@@ -84,6 +89,7 @@ def _define_flags(values: flags.FlagValues) -> None:
     for name, (default, _, text) in _COUNTS.items():
         command_line.define(values, name, default, text)
     flags.DEFINE_string("budget", "", "Time for all of it, as in 90s, 30m or 2h; empty for any.", **own)
+    flags.DEFINE_bool("dry_run", False, "Print what a run will cost, and run nothing.", **own)
     flags.DEFINE_string("executor", "local", "Processes of this machine (local), or a cluster (ray, dask).", **own)
     flags.DEFINE_string("tune_dir", "runs/tune", "Where results go; --output_dir has no effect here.", **own)
 
