@@ -5,7 +5,6 @@ trained like the network, each on a random part of the data. float64, on the hos
 passes through them.
 """
 
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -246,17 +245,31 @@ def rmia_scores(ratios: Any, population_ratios: Any, *, gamma: float = 2.0) -> n
 
 def _fitted(shadows: np.ndarray, mask: np.ndarray, variance: str, kind: str) -> _Normal:
     """Normal distributions of what the chosen models say of each example."""
-    counts = mask.sum(axis=0)[:, np.newaxis]
-    _check_counts(counts, len(mask), kind)
-    seen = np.where(mask[:, :, np.newaxis], shadows, np.nan)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of examples that no such model saw
-        centre, deviation = np.nanmedian(seen, axis=0), np.nanstd(seen, axis=0)
-    deviation = np.where(counts >= 2, deviation, np.nan)
+    counts, _, squares = _moments(shadows, mask, kind)
+    models_last = np.moveaxis(np.where(mask[:, :, np.newaxis], shadows, np.inf), 0, -1)
+    ordered = np.sort(np.ascontiguousarray(models_last), axis=-1)  # rows that lie together sort faster
+    middle = [np.broadcast_to(rank, squares.shape)[..., np.newaxis] for rank in ((counts - 1) // 2, counts // 2)]
+    centre = np.take_along_axis(ordered, np.concatenate(middle, axis=-1), axis=-1).mean(axis=-1)
+    several = counts >= 2
+    deviation = np.sqrt(squares / np.maximum(counts, 1))
     if variance == "fixed":  # pooled within the examples that tell something of it
-        weights = np.where(counts >= 2, counts, 0)
-        deviation = np.sqrt(np.nansum(weights * deviation**2, axis=0) / weights.sum())
-    return _Normal(_filled(centre), np.maximum(_filled(deviation), _SMALLEST_DEVIATION))
+        deviation = np.sqrt(squares.sum(axis=0, where=several) / counts.sum(where=several))
+    else:
+        deviation = _filled(deviation, several)
+    return _Normal(_filled(centre, counts > 0), np.maximum(deviation, _SMALLEST_DEVIATION))
+
+
+def _moments(shadows: np.ndarray, mask: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How many chosen models there are of each example, the mean of what they say, and its squares around that."""
+    counts = mask.sum(axis=0)[:, np.newaxis]
+    if not np.any(counts >= 2):
+        raise ValueError(
+            f"No example has two shadow models {kind} it. Received: {len(mask)} shadow models. Train more of them, "
+            "each on a random half of the data."
+        )
+    means = np.einsum("mnq,mn->nq", shadows, mask) / np.maximum(counts, 1)
+    apart = shadows - means
+    return counts, means, np.einsum("mnq,mnq,mn->nq", apart, apart, mask)
 
 
 def _proxies(shadows: np.ndarray, mask: np.ndarray, labels: Any) -> _Normal:
@@ -281,12 +294,7 @@ def _proxies(shadows: np.ndarray, mask: np.ndarray, labels: Any) -> _Normal:
 
 def _predictive(shadows: np.ndarray, mask: np.ndarray, kind: str) -> _StudentT:
     """What the chosen models lead to expect of another one: the posterior predictive of each example."""
-    counts = mask.sum(axis=0)[:, np.newaxis]
-    _check_counts(counts, len(mask), kind)
-    chosen = mask[:, :, np.newaxis]
-    means = np.where(chosen, shadows, 0.0).sum(axis=0) / np.maximum(counts, 1)
-    squares = np.where(chosen, shadows - means, 0.0)
-    squares = (squares**2).sum(axis=0)
+    counts, means, squares = _moments(shadows, mask, kind)
     known = counts[:, 0] >= 1
     centre = means[known].mean(axis=0)
     freedom, variance = _prior_variance(squares, counts)
@@ -337,13 +345,14 @@ def _tuned_a(log_shadows: np.ndarray, in_mask: np.ndarray) -> float:
     return float(_GRID[np.argmax(areas)])
 
 
-def _filled(values: np.ndarray) -> np.ndarray:
-    """Values with the mean of the examples that have one, query by query, where they are NaN."""
-    return np.where(np.isnan(values), np.nanmean(values, axis=0), values)
+def _filled(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Values with the mean of the known ones, query by query, where they are not."""
+    return np.where(known, values, values.mean(axis=0, where=known))
 
 
 def _log_mean_exp(values: np.ndarray, axis: int) -> np.ndarray:
-    return np.asarray(special.logsumexp(values, axis=axis) - np.log(values.shape[axis]))
+    peak = values.max(axis=axis, keepdims=True)
+    return np.asarray(peak.squeeze(axis) + np.log(np.exp(values - peak).mean(axis=axis)))
 
 
 def _log_masked_mean(log_probs: np.ndarray, mask: np.ndarray, kind: str) -> np.ndarray:
@@ -355,16 +364,11 @@ def _log_masked_mean(log_probs: np.ndarray, mask: np.ndarray, kind: str) -> np.n
             f"No example has a shadow model {kind} it. Received: {len(mask)} shadow models. Train more of them, each "
             "on a random half of the data, or attack offline."
         )
-    means = special.logsumexp(log_probs, axis=0, b=mask) - np.log(np.maximum(counts, 1))
+    seen = np.where(mask, log_probs, -np.inf)
+    peak = np.where(known, seen.max(axis=0), 0.0)
+    sums = np.exp(seen - peak, out=seen).sum(axis=0)
+    means = peak + np.log(np.where(known, sums, 1.0) / np.maximum(counts, 1))
     return np.where(known, means, _log_mean_exp(means[known], axis=0))
-
-
-def _check_counts(counts: np.ndarray, num_models: int, kind: str) -> None:
-    if not np.any(counts >= 2):
-        raise ValueError(
-            f"No example has two shadow models {kind} it. Received: {num_models} shadow models. Train more of them, "
-            "each on a random half of the data."
-        )
 
 
 def _checked(target: Any, shadows: Any, in_mask: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
