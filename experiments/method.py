@@ -6,10 +6,35 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 import pineat_tf as pt
 from experiments import datasets, networks, stored
 from experiments.config import ExperimentConfig
+
+
+def _shifted(down: int, across: int) -> Callable:
+    """A query that shifts images by a pixel, with zeros in the gap, as `--augment_pad` does."""
+
+    def query(logits_fn: Callable, x: tf.Tensor, y: tf.Tensor, *, seed: object = 0) -> tf.Tensor:
+        padded = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
+        return padded[:, 1 - down : 1 - down + x.shape[1], 1 - across : 1 - across + x.shape[2]]
+
+    return query
+
+
+def _mirrored(logits_fn: Callable, x: tf.Tensor, y: tf.Tensor, *, seed: object = 0) -> tf.Tensor:
+    return x[:, :, ::-1]
+
+
+VIEWS: dict[str, Callable] = {
+    "mirrored": _mirrored,
+    "shifted_up": _shifted(-1, 0),
+    "shifted_down": _shifted(1, 0),
+    "shifted_left": _shifted(0, -1),
+    "shifted_right": _shifted(0, 1),
+}
+"""Queries that augmentation would have made of an image."""
 
 
 class Pool(NamedTuple):
@@ -85,7 +110,7 @@ def evaluation_attack(config: ExperimentConfig) -> pt.attacks.GradientAttack:
 
 
 def queries(config: ExperimentConfig) -> dict[str, Callable | None]:
-    """The queries of an attacker who knows the defence: natural images, and three kinds made from them."""
+    """The queries of an attacker who knows the defence: natural images, three kinds made from them, and five views."""
     of_training, radius = attack(config), _radius(config)
     mirrored = pt.queries.ReverseSymmetryQuery(attack=of_training, keep_in_range=_keeps_in_range(config), **radius)
     norm = pt.threat.ThreatModel.of(of_training).norm or "linf"
@@ -94,6 +119,7 @@ def queries(config: ExperimentConfig) -> dict[str, Callable | None]:
         "adversarial": evaluation_attack(config),
         "reverse_symmetry": mirrored,
         "random": pt.queries.RandomInBall(epsilon=config.epsilon, norm=norm),
+        **VIEWS,
     }
 
 

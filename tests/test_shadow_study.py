@@ -14,13 +14,13 @@ from made_up import record_of
 from experiments import datasets, method, run, statistics
 from experiments.config import ExperimentConfig
 from experiments.shadow import __main__ as shadow_main
-from experiments.shadow import attackers, models, outputs
+from experiments.shadow import attackers, decisions, models, outputs
 from experiments.shadow.__main__ import main
 from experiments.shadow.models import Answers, Shadows
 from experiments.sweep import executors, grid
 from pineat_tf import membership
 
-NAMES = ("natural", "adversarial", "reverse_symmetry", "random")
+NAMES = ("natural", "adversarial", "reverse_symmetry", "random", *method.VIEWS)
 NUM_MODELS, NUM, NUM_CLASSES = 16, 400, 3
 
 
@@ -63,7 +63,7 @@ def test_halves_of_different_numbers_are_independent():
 def test_no_attacker_finds_what_is_not_there():
     aucs = {name: [] for name in attackers.ATTACKERS}
     for seed in range(12):
-        for one in attackers.audit(made_up_answers(0.0, seed, num_models=8, num=200)):
+        for one in attackers.audit(made_up_answers(0.0, seed, num_models=8, num=200), decided=()):
             if one.queries == "natural":
                 aucs[one.attacker].append(np.mean(one.auc))
     for name, values in aucs.items():
@@ -74,7 +74,7 @@ def test_no_attacker_finds_what_is_not_there():
 
 
 def test_a_leak_is_found_best_by_those_who_have_shadows():
-    found = {(one.attacker, one.queries): one for one in attackers.audit(made_up_answers(1.5))}
+    found = {(one.attacker, one.queries): one for one in attackers.audit(made_up_answers(1.5), decided=())}
     auc = {key: np.mean(one.auc) for key, one in found.items()}
     # Against the noise of one model alone, a shift of 1.5 has AUC Phi(1.5 / sqrt 2) = .856; hardness hides it.
     assert 0.70 < auc["global threshold", "natural"] < 0.80
@@ -152,7 +152,10 @@ def test_tables_name_methods_attackers_and_differences(tmp_path):
     assert difference == pytest.approx(values[1] - values[0], abs=1e-4) and difference < -0.1
     rows = (tmp_path / "shadow.csv").read_text().splitlines()
     assert "Original,global threshold,natural,all,tpr_0.001,,,,0" in rows
-    assert len(rows) == 1 + 2 * len(outputs.FIGURES) * len(attackers.ATTACKERS) * len(attackers.QUERIES)
+    num_decided = len(attackers.DECIDED) * (len(attackers.ATTACKERS) - 1)
+    num_lines = len(outputs.FIGURES) * len(attackers.ATTACKERS) * len(attackers.QUERIES)
+    num_lines += num_decided * (len(outputs.DECISIONS) + len(decisions.FPRS) * len(decisions.PRIORS))
+    assert len(rows) == 1 + 2 * num_lines
     assert (tmp_path / "shadow.png").read_bytes()[:4] == b"\x89PNG"
 
 
@@ -348,8 +351,8 @@ def test_what_is_missing_or_wrong_is_told(finished, tmp_path, capsys):
     np.savez(path / "queries" / "pgd-original-half2.npz", labels=np.arange(3))
     assert main(command(path)) == 2
     assert (
-        "lacks ['adversarial', 'flags', 'in_mask', 'is_canary', 'natural', 'random', 'reverse_symmetry']"
-        in capsys.readouterr().err
+        "lacks ['adversarial', 'flags', 'in_mask', 'is_canary', 'mirrored', 'natural', 'random', 'reverse_symmetry', "
+        "'shifted_down', " in capsys.readouterr().err
     )
     other = command(path)
     other[1] += " --epsilon=0.05"

@@ -1,11 +1,14 @@
 """Attackers with shadow models: each model in turn is the network under audit, the others are its shadows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from experiments.method import VIEWS
+from experiments.shadow import decisions
+from experiments.shadow.decisions import Decisions
 from experiments.shadow.models import Answers
 from pineat_tf import membership
 
@@ -16,8 +19,12 @@ QUERIES = {
     "random": ("random",),
     "adversarial and reverse symmetry": ("adversarial", "reverse_symmetry"),
     "all four": ("natural", "adversarial", "reverse_symmetry", "random"),
+    "augmented": ("natural", *VIEWS),
 }
 """What an attacker shows the network -> the queries that it consists of."""
+
+DECIDED = ("natural", "adversarial", "augmented")
+"""The kinds of query by which attackers decide, by thresholds from the shadows."""
 
 FPRS = (0.01, 0.001, 0.0001)
 """The false positive rates at which the TPR is measured."""
@@ -77,6 +84,9 @@ ATTACKERS: dict[str, Callable[[_Seen], np.ndarray]] = {
 }
 """Scores of attackers, larger = more likely a member. The first needs no shadow models."""
 
+_FEWEST = 4  # models: two shadows for each shadow
+_UNDECIDED = "RMIA offline, tuned"  # each of its scores takes a search, and a threshold takes those of all shadows
+
 
 class Leakage(NamedTuple):
     """What one attacker learns by one kind of query, a value a target.
@@ -90,6 +100,7 @@ class Leakage(NamedTuple):
         tpr: by false positive rate; None where a target has no TPR at that rate (see `thresholds.TprAtFpr`), as a mean
             over the others would be biased.
         curve: mean TPR over the targets at each of `GRID`; None likewise.
+        decided: by the false positive rate that the thresholds from the shadows were set for; empty where none were.
     """
 
     attacker: str
@@ -99,18 +110,28 @@ class Leakage(NamedTuple):
     auc: list[float]
     tpr: dict[float, list[float] | None]
     curve: list[float | None]
+    decided: Mapping[float, Decisions | None] = {}
 
     def values(self, figure: str) -> list[float] | None:
-        """A figure by name: "balanced_accuracy", "auc", or "tpr_0.01" and so on; None where it is not available."""
+        """A figure by name: "balanced_accuracy", "auc", or "tpr_0.01" and so on; None where it is not available.
+
+        "decided_tpr_0.01" is by thresholds from the shadows, and so are fpr, jaccard and by_chance.
+        """
+        if figure.startswith("decided_"):
+            name, _, fpr = figure.removeprefix("decided_").rpartition("_")
+            return getattr(self.decided.get(float(fpr)), name, None)
         return self.tpr[float(figure[4:])] if figure.startswith("tpr_") else getattr(self, figure)
 
 
-def audit(answers: Answers, attackers: Sequence[str] = tuple(ATTACKERS)) -> list[Leakage]:
+def audit(
+    answers: Answers, attackers: Sequence[str] = tuple(ATTACKERS), decided: Sequence[str] = DECIDED
+) -> list[Leakage]:
     """Lets every attacker audit every model by every kind of query.
 
     Args:
         answers: of at least three models.
         attackers: names in `ATTACKERS`.
+        decided: names in `QUERIES`, by which attackers also decide. It takes a score of each pair of models.
 
     Returns:
         A record for each kind of query and attacker, in the order of both; then the same for the canaries alone, if
@@ -126,15 +147,45 @@ def audit(answers: Answers, attackers: Sequence[str] = tuple(ATTACKERS)) -> list
         judged["canaries"] = answers.is_canary
     results: dict[str, list[Leakage]] = {examples: [] for examples in judged}
     for queries, parts in QUERIES.items():
-        chosen = [names.index(part) for part in parts]
-        parts_seen = [signal[..., chosen] for signal in signals]
-        seen = [_seen(parts_seen, answers, target) for target in range(len(answers.in_mask))]
+        parts_seen = [signal[..., [names.index(part) for part in parts]] for signal in signals]
         for attacker in attackers:
-            scores = [ATTACKERS[attacker](of_target) for of_target in seen]
+            scores, of_shadows = _scores(attacker, parts_seen, answers, queries in decided)
             for examples, mask in judged.items():
                 parts_of = [(one[mask & member], one[mask & ~member]) for one, member in zip(scores, answers.in_mask)]
-                results[examples].append(_leakage(attacker, queries, examples, parts_of))
+                found = _leakage(attacker, queries, examples, parts_of)
+                decisions_of = _decided(scores, of_shadows, answers.in_mask, mask) if of_shadows else {}
+                results[examples].append(found._replace(decided=decisions_of))
     return [one for of_examples in results.values() for one in of_examples]
+
+
+def _scores(
+    attacker: str, signals: Sequence[np.ndarray], answers: Answers, decides: bool
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Scores of every model, and for each of them those of the others without it; none where nothing is decided.
+
+    The latter know nothing of what the model was trained on: each is scored as it is itself, by one shadow less.
+    """
+    score, models = ATTACKERS[attacker], range(len(answers.in_mask))
+    scores = np.stack([score(_seen(signals, answers, target)) for target in models])
+    if not decides or attacker == _UNDECIDED or len(models) < _FEWEST:
+        return scores, []
+    return scores, [
+        np.stack([score(_seen(signals, answers, one, without=target)) for one in models if one != target])
+        for target in models
+    ]
+
+
+def _decided(
+    scores: np.ndarray, of_shadows: Sequence[np.ndarray], in_mask: np.ndarray, judged: np.ndarray
+) -> dict[float, Decisions | None]:
+    """What each target's threshold decides, set on what its shadows score on examples that they were not trained on."""
+    others = [one[np.delete(~in_mask & judged, target, axis=0)] for target, one in enumerate(of_shadows)]
+    return {
+        fpr: decisions.decide(
+            scores[:, judged], in_mask[:, judged], [decisions.threshold(known, fpr) for known in others]
+        )
+        for fpr in decisions.FPRS
+    }
 
 
 def _signal(score: Callable, answers: Answers, name: str) -> np.ndarray:
@@ -146,8 +197,8 @@ def _tempered(labels: np.ndarray, logits: np.ndarray) -> tf.Tensor:
     return membership.cross_entropy_score(labels, logits / 2)
 
 
-def _seen(signals: Sequence[np.ndarray], answers: Answers, target: int) -> _Seen:
-    others = np.arange(len(answers.in_mask)) != target
+def _seen(signals: Sequence[np.ndarray], answers: Answers, target: int, without: int = -1) -> _Seen:
+    others = ~np.isin(np.arange(len(answers.in_mask)), (target, without))
     pairs = ((signal[target], signal[others]) for signal in signals)
     return _Seen(*pairs, in_mask=answers.in_mask[others], labels=answers.labels)
 

@@ -15,7 +15,9 @@ from matplotlib import pyplot
 
 from experiments import files, results, statistics
 from experiments.figures import style
-from experiments.shadow.attackers import ATTACKERS, FPRS, GRID, QUERIES, Leakage
+from experiments.shadow import decisions
+from experiments.shadow.attackers import ATTACKERS, DECIDED, FPRS, GRID, QUERIES, Leakage
+from experiments.shadow.decisions import Decisions
 from experiments.sweep.tables import csv_cell, signed_interval
 from pineat_tf.membership import noise_floor
 from pineat_tf.report import markdown_table, quoted
@@ -24,8 +26,21 @@ SCHEMA_VERSION = 2
 FIGURES = {"auc": "AUC", "balanced_accuracy": "balanced accuracy"} | {
     f"tpr_{fpr:g}": f"TPR at {100 * fpr:g} % FPR" for fpr in FPRS
 }
+DECISIONS = {
+    f"decided_{name}_{fpr:g}": f"{label} at {100 * fpr:g} %"
+    for fpr in decisions.FPRS
+    for name, label in {
+        "tpr": "TPR",
+        "fpr": "attained FPR",
+        "jaccard": "Jaccard index of flagged sets",
+        "by_chance": "Jaccard index by chance",
+    }.items()
+}
+"""By thresholds from the shadows."""
+
 _SHOWN = ("tpr_0.001", "tpr_0.01", "auc", "balanced_accuracy")
 _BY_QUERIES = ("RMIA online", "LiRA online, fixed variance")  # the strongest of their kind with few shadow models
+_DECIDES = "BaVarIA online"  # whose decisions are shown by queries and priors
 _COMPARED = ("tpr_0.001", "tpr_0.01", "auc")
 _ABOUT = ["method", "attacker", "queries", "examples", "figure"]
 NOT_AVAILABLE = "n/a"
@@ -102,20 +117,32 @@ def write(base: pathlib.Path, title: str, studies: Sequence[Study], references: 
 def frame(studies: Sequence[Study]) -> pd.DataFrame:
     """What every attacker learns: a line a method, attacker, kind of query, examples judged and figure.
 
+    Figures are those of `FIGURES` and `DECISIONS`, and "ppv_FPR_PRIOR": the precision of those who are flagged.
+
     Returns:
         Those, then mean, ends of the 95 % interval, number of models, and the "values" themselves (None where a model
-        does not show the figure).
+        does not show the figure, and of precisions, which are of all models together).
     """
     lines = []
     for study in studies:
         for one in study.leakage:
-            for figure in FIGURES:
-                values = one.values(figure)
-                mean, _, low, high, num = statistics.estimate(values) if values else (None, None, None, None, 0)
-                about = (study.title, one.attacker, one.queries, one.examples, figure)
-                lines.append((*about, mean, low, high, num, values))
+            about = (study.title, one.attacker, one.queries, one.examples)
+            figures = (*FIGURES, *(DECISIONS if one.decided else ()))
+            lines += [(*about, figure, *_estimated(one.values(figure))) for figure in figures]
+            for fpr, decided in one.decided.items():
+                for prior in decisions.PRIORS:
+                    found = decided and decisions.precision(decided, prior)
+                    lines.append((*about, f"ppv_{fpr:g}_{prior:g}", *_ends(found), None))
     names = [*_ABOUT, "mean", "low", "high", "num", "values"]
     return pd.DataFrame(lines, columns=names).astype({name: float for name in ("mean", "low", "high")})
+
+
+def _ends(found: statistics.Estimate | None) -> tuple[float | None, float | None, float | None, int]:
+    return (found.mean, found.low, found.high, found.num) if found else (None, None, None, 0)
+
+
+def _estimated(values: list[float] | None) -> tuple:
+    return (*_ends(statistics.estimate(values) if values else None), values)
 
 
 def markdown(title: str, studies: Sequence[Study], references: Sequence[str]) -> str:
@@ -144,8 +171,10 @@ def markdown(title: str, studies: Sequence[Study], references: Sequence[str]) ->
         f"{floor.mean:.4f} (95 %: below {floor.upper_95:.4f}). Without leakage the AUC is .5, and the TPR is the FPR. "
         "n/a: a rate that the non-members of some model are too few, or too often alike, to show."
     )
+    parts += _decided(asked, values)
     if all(any(one.examples == "canaries" for one in study.leakage) for study in asked):
-        shown = (_table(values, f, "attacker", queries="natural", examples="canaries") for f in ("tpr_0.01", "auc"))
+        figures = ["tpr_0.01", "auc", *(name for name in DECISIONS if name in values.index.unique("figure"))]
+        shown = (_table(values, f, "attacker", queries="natural", examples="canaries") for f in figures)
         count = first.flags["canaries"]
         parts += ["## Canaries", f"The same attackers on the {count} images with wrong labels alone.", *shown]
     for reference in references:
@@ -169,11 +198,39 @@ def _not_asked(studies: Sequence[Study]) -> list[str]:
     return [f"Trained, and not yet attacked: {titles}."] if titles else []
 
 
+def _decided(studies: Sequence[Study], values: pd.Series) -> list[str]:
+    """What is decided by thresholds from the shadows, how precisely, and whether for the same members each time."""
+    studies = [study for study in studies if any(one.decided for one in study.leakage)]
+    if not studies:
+        return []
+    rows = [("PPV: attacker, queries, FPR, prior", *(study.title for study in studies))]
+    lines = frame(studies).set_index([*_ABOUT])
+    for queries in DECIDED:
+        for fpr in decisions.FPRS:
+            for prior in decisions.PRIORS:
+                found = [
+                    lines.loc[(study.title, _DECIDES, queries, "all", f"ppv_{fpr:g}_{prior:g}")] for study in studies
+                ]
+                about = f"{_DECIDES}, {queries}, {100 * fpr:g} %, {100 * prior:g} %"
+                rows.append((about, *(_interval(one["mean"], one["low"], one["high"]) for one in found)))
+    return [
+        "## Thresholds from the shadows alone",
+        "For each network the threshold is set on what its shadows score on examples that they were not trained on, "
+        "each by the other shadows; no label of the network decides. PPV is the share of members among those who are "
+        "flagged where a share (prior) of those who are judged are members. The Jaccard index says how far the sets "
+        "flagged in two networks agree, among the members of both, beside what independent draws of these sizes would "
+        "give. Audits share their shadows, so sets agree more than that even where nothing leaks.",
+        *(_table(values, figure, "attacker", queries="natural") for figure in DECISIONS),
+        *(_table(values, figure, "queries", attacker=_DECIDES) for figure in DECISIONS),
+        markdown_table(rows),
+    ]
+
+
 def _table(values: pd.Series, figure: str, by: str, *, examples: str = "all", **other: str) -> str:
     """One figure of every method by attacker or by kind of query; the other of these two is given."""
     chosen = values.xs((figure, examples, *other.values()), level=("figure", "examples", *other)).unstack("method")
     titles = values.index.unique("method")
-    rows = [(f"{FIGURES[figure]}: {by}", *titles)]
+    rows = [(f"{(FIGURES | DECISIONS)[figure]}: {by}", *titles)]
     for name in ATTACKERS if by == "attacker" else QUERIES:
         if name in chosen.index:  # results of before there was this attacker have none of it
             rows.append((name, *map(_cell, chosen.loc[name, titles])))
@@ -195,9 +252,13 @@ def _differences(values: pd.Series, titles: Sequence[str], reference: str) -> st
 def _cell(values: Sequence[float] | None) -> str:
     if not isinstance(values, list):  # None, or the NaN of an attacker that another method alone was asked by
         return NOT_AVAILABLE
-    estimate = statistics.estimate(values)
-    interval = "" if estimate.low is None else f" [{estimate.low:.4f}, {estimate.high:.4f}]"
-    return f"{estimate.mean:.4f}{interval}"
+    return _interval(*_ends(statistics.estimate(values))[:3])
+
+
+def _interval(mean: float | None, low: float | None, high: float | None) -> str:
+    if mean is None or np.isnan(mean):
+        return NOT_AVAILABLE
+    return f"{mean:.4f}" if low is None else f"{mean:.4f} [{low:.4f}, {high:.4f}]"
 
 
 def _signed(values: Sequence[float] | None, others: Sequence[float] | None) -> str:
@@ -217,9 +278,14 @@ def _plain(study: Study) -> dict:
             {"attacker": one.attacker, "queries": one.queries, "examples": one.examples}
             | {figure: _rounded(one.values(figure)) for figure in FIGURES}
             | {"curve": _rounded(one.curve)}
+            | {"decided": {f"{fpr:g}": _plain_decisions(decided) for fpr, decided in one.decided.items()}}
             for one in study.leakage
         ],
     }
+
+
+def _plain_decisions(decided: Decisions | None) -> dict | None:
+    return decided and decided._asdict() | {name: _rounded(getattr(decided, name)) for name in ("jaccard", "by_chance")}
 
 
 def _rounded(values: Sequence[float | None] | None) -> list[float | None] | None:
@@ -238,6 +304,7 @@ def _from_plain(method: dict) -> Study:
                 **{name: _numbers(one, name) for name in ("balanced_accuracy", "auc")},
                 tpr={fpr: _available(one, f"tpr_{fpr:g}") for fpr in FPRS},
                 curve=_available(one, "curve"),
+                decided={float(fpr): _decisions(plain) for fpr, plain in one.get("decided", {}).items()},
             )
             for one in method["leakage"]
         ],
@@ -259,6 +326,13 @@ def _available(values: dict, name: str) -> list[float | None] | None:
     if not isinstance(values[name], list) or not all(v is None or results.is_number(v) for v in values[name]):
         raise ValueError(f"{name} is no list of finite numbers")
     return values[name]
+
+
+def _decisions(plain: dict | None) -> Decisions | None:
+    if plain is None:
+        return None
+    counts = {name: _numbers(plain, name) for name in ("true_positives", "members", "false_positives", "non_members")}
+    return Decisions(**counts, **{name: _available(plain, name) for name in ("jaccard", "by_chance")})
 
 
 def _number(values: dict, name: str) -> int:
