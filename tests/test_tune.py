@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shutil
 import sys
 from types import SimpleNamespace
 
@@ -261,6 +262,15 @@ def test_what_is_done_is_laid_out_and_not_run_again(tuned, monkeypatch, capsys):
     monkeypatch.setattr(executors, "run", None)
     assert main([*COMMAND, f"--tune_dir={tuned}"]) == 0
     assert (tuned / "recommendation.md").read_text().strip() in capsys.readouterr().out
+
+
+def test_without_a_report_no_test_image_is_seen_and_the_recommendation_stands(tuned, tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(tuned, tmp_path / "copy")
+    monkeypatch.setattr(executors, "run", None)
+    monkeypatch.setattr("experiments.tune.search.Search.report", None)
+    assert main([*COMMAND, f"--tune_dir={folder}", "--report_seeds=0"]) == 0
+    text = (folder / "recommendation.md").read_text()
+    assert text.startswith("`point-") and text in capsys.readouterr().out and "on test images" not in text
 
 
 def test_a_dry_run_says_the_cost_and_leaves_nothing(tmp_path, monkeypatch, capsys):

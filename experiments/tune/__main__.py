@@ -42,7 +42,11 @@ _COUNTS = {
         f"How many lengths of training there are; the best of one in {REDUCTION} go on to the next. 1: full ones only.",
     ),
     "jobs": (1, 1, "How many runs are trained at once."),
-    "report_seeds": (3, 2, "With how many fresh seeds the recommended settings are trained for the test split."),
+    "report_seeds": (
+        3,
+        0,
+        "With how many fresh seeds the recommended settings are trained for the test split; 0 leaves that out.",
+    ),
 }
 _AXES = ("steps", "companions", "ratio", "pad", "batch_size", "learning_rate", "length", "label_smoothing")
 
@@ -74,8 +78,8 @@ def _run(argv: list[str]) -> None:
             found = search.Search(plan)
             print(found.cost(), flush=True)
             found.run()
-            outputs.write(found)  # what is known before anything of the test split is
-            print(outputs.write(found, found.report()))
+            text = outputs.write(found)  # what is known before anything of the test split is
+            print(outputs.write(found, found.report()) if plan.report_seeds else text)
     except filelock.Timeout:
         raise ValueError(f"another search is at work in {str(plan.folder)!r}. Name another --tune_dir.") from None
     print(f"Tables, pictures and flag files are in {plan.folder}.")
@@ -103,6 +107,8 @@ def _plan(values: flags.FlagValues) -> Plan:
     check_choice("executor", values.executor, executors.EXECUTORS)
     for name, (_, least, text) in _COUNTS.items():
         check_count(name, getattr(values, name), least, text)
+    if values.report_seeds == 1:
+        raise ValueError("`report_seeds` must be 0, or 2 at least for an interval. Received: 1.")
     for name in values.axes or ("",):
         check_choice("axes", name, tuple(AXES))
     base = command_line.config_from(values)
