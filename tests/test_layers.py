@@ -41,7 +41,7 @@ LAYERS = [
     ["membership.uncertainty"],
     ["membership.results"],
     ["membership.audit"],
-    ["membership.risk", "membership.canaries", "membership.one_run"],
+    ["membership.risk", "membership.canaries", "membership.one_run", "membership.pools"],
     ["membership"],
     ["masking"],
     ["presentation", "zoo"],

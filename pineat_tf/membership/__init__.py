@@ -11,6 +11,7 @@ from pineat_tf.membership.canaries import plant_canaries
 from pineat_tf.membership.label_only import augmentation_scores, boundary_distance_scores, noise_scores
 from pineat_tf.membership.learned import AttackModel, attack_model_scores, cross_fitted_scores
 from pineat_tf.membership.one_run import one_run_audit
+from pineat_tf.membership.pools import pool_shift
 from pineat_tf.membership.quantile import image_features, quantile_regression_scores
 from pineat_tf.membership.results import MembershipResult
 from pineat_tf.membership.risk import audit_classes, privacy_risk_scores
@@ -57,6 +58,7 @@ __all__ = [
     "noise_scores",
     "one_run_audit",
     "plant_canaries",
+    "pool_shift",
     "positive_predictive_value",
     "privacy_risk_scores",
     "quantile_regression_scores",
