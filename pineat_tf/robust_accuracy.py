@@ -178,7 +178,7 @@ def robustness(
             of another evaluation.
 
     Example:
-        >>> result = robustness(network, (x_test, y_test), auto_attack(), epsilons=[2 / 255, 4 / 255, 8 / 255])
+        >>> result = robustness(network, (x_test, y_test), lambda epsilon: apgd(epsilon=epsilon), epsilons=[0.05, 0.1])
         >>> result.accuracies  # natural, then at each radius
 
     Reference:

@@ -11,6 +11,9 @@ import oracles  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from keras.src.saving import object_registration  # noqa: E402
+from threadpoolctl import threadpool_limits  # noqa: E402
+
+from pineat_tf import membership  # noqa: E402
 
 settings.register_profile("long", max_examples=10_000)  # looked for by test_fuzz_readers.py, which counts its own
 
@@ -62,6 +65,18 @@ def network(oracle_network):
     o = oracle_network
     model.set_weights([np.asarray(w, np.float32) for w in (o.w1, o.b1, o.w2, o.b2)])
     return model
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Threads that wait for one another take longer than small models of scikit-learn do."""
+    with threadpool_limits(1):
+        yield
+
+
+def area(member_scores, non_member_scores):
+    """The AUC of scores."""
+    return membership.auc(membership.roc(member_scores, non_member_scores))
 
 
 def dense_network(activation: str = "relu", num_classes: int = NUM_CLASSES) -> keras.Model:

@@ -38,6 +38,14 @@ def idx(array):
     return struct.pack(f">{1 + array.ndim}I", 0x800 + array.ndim, *array.shape) + array.tobytes()
 
 
+def bmp(image):
+    """A 24-bit BMP file: rows bottom up, BGR, each padded to 4 bytes."""
+    height, width, _ = image.shape
+    rows = np.pad(image[::-1, :, ::-1].reshape(height, -1), [[0, 0], [0, -3 * width % 4]]).tobytes()
+    header = struct.pack("<2sIHHI", b"BM", 54 + len(rows), 0, 0, 54)
+    return header + struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, len(rows), 0, 0, 0, 0) + rows
+
+
 def write_fmnist(directory, zipped=False, **changed):
     """7 training and 4 test images; `changed` replaces the bytes of a file by its short name."""
     x, y, u, v = pixels(7, (28, 28)), labels(7), pixels(4, (28, 28)), labels(4)

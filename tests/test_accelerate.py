@@ -18,59 +18,60 @@ from pineat_tf import accelerate
 
 ROOT = pathlib.Path(__file__).parents[1]
 
-# Threads are a setting of the process, so that each case runs in one of its own.
+# Threads are a setting of the process, so that these run in one of their own: split, and as without the setting.
 IN_PARTS = """
 import json, sys, keras, numpy as np, tensorflow as tf
 import pineat_tf as pt
-parts = int(sys.argv[1])
-if parts:
-    assert pt.accelerate.set_threads(parts) == parts
-keras.utils.set_random_seed(0)
+assert pt.accelerate._threads() == (0, 0)
+assert pt.accelerate.set_threads(3) == 3
 layers = keras.layers
-kinds = {
-    "plain": [],
-    "batch norm": [layers.BatchNormalization()],
-    "dropout": [layers.Dropout(0.5)],
-}
 x = np.random.default_rng(0).random((36, 6, 6, 1), dtype="float32")
 y = np.arange(36) % 3
-results = {}
-for kind, extra in kinds.items():
-    network = keras.Sequential([keras.Input((6, 6, 1)), layers.Conv2D(4, 3, use_bias=False, activation="relu"), *extra,
-                                layers.Flatten(), layers.Dense(3)])
-    call, count = pt.accelerate.compute_twin(network), lambda f, *shape: len([op for op in f.get_concrete_function(
-        tf.TensorSpec(shape)).graph.get_operations() if op.type == "Conv2D"])
-    inference = tf.function(lambda x, call=call: call(x, training=False), autograph=False)
-    training = tf.function(lambda x, call=call: call(x, training=True), autograph=False)
-    attack = pt.attacks.pgd(epsilon=0.1, step_size=0.05, num_steps=3)
-    model = pt.AdversarialTraining(network, attack=attack, ratio="1/1", forward=call,
-                                   companions=pt.companions.ReverseSymmetry(epsilon=0.1))
-    model.compile(optimizer=keras.optimizers.SGD(0.1))
-    model.fit(x, y, batch_size=36, epochs=2, shuffle=False, verbose=0)
-    some = {num: pt.predict_logits(call, (x[:num], y[:num]), attack=attack).logits.tolist() for num in (1, 5, 36)}
-    results[kind] = {
-        "inference": [count(inference, 36, 6, 6, 1), count(inference, 12, 6, 6, 1), count(inference, None, 6, 6, 1)],
-        "training": count(training, 36, 6, 6, 1),
-        "weights": [w.tolist() for w in network.get_weights()], "predictions": some,
-    }
-print(json.dumps(results))
+
+def figures():
+    keras.utils.set_random_seed(0)
+    results, kinds = {}, {"plain": [], "batch norm": [layers.BatchNormalization()], "dropout": [layers.Dropout(0.5)]}
+    for kind, extra in kinds.items():
+        network = keras.Sequential([keras.Input((6, 6, 1)), layers.Conv2D(4, 3, use_bias=False, activation="relu"),
+                                    *extra, layers.Flatten(), layers.Dense(3)])
+        call, count = pt.accelerate.compute_twin(network), lambda f, *shape: len([op for op in f.get_concrete_function(
+            tf.TensorSpec(shape)).graph.get_operations() if op.type == "Conv2D"])
+        inference = tf.function(lambda x, call=call: call(x, training=False), autograph=False)
+        training = tf.function(lambda x, call=call: call(x, training=True), autograph=False)
+        attack = pt.attacks.pgd(epsilon=0.1, step_size=0.05, num_steps=3)
+        model = pt.AdversarialTraining(network, attack=attack, ratio="1/1", forward=call,
+                                       companions=pt.companions.ReverseSymmetry(epsilon=0.1))
+        model.compile(optimizer=keras.optimizers.SGD(0.1))
+        model.fit(x, y, batch_size=36, epochs=2, shuffle=False, verbose=0)
+        some = {num: pt.predict_logits(call, (x[:num], y[:num]), attack=attack).logits.tolist() for num in (1, 5, 36)}
+        results[kind] = {
+            "inference": [count(inference, num, 6, 6, 1) for num in (36, 12, None)],
+            "training": count(training, 36, 6, 6, 1),
+            "weights": [w.tolist() for w in network.get_weights()], "predictions": some,
+        }
+    return results
+
+in_parts = figures()
+pt.accelerate._threads = lambda: (0, 0)
+print(json.dumps({"in_parts": in_parts, "whole": figures()}))
 """
 
 
-def results(parts):
-    run = subprocess.run([sys.executable, "-c", IN_PARTS, str(parts)], capture_output=True, text=True, cwd=ROOT)
+@pytest.fixture(scope="module")
+def results():
+    run = subprocess.run([sys.executable, "-c", IN_PARTS], capture_output=True, text=True, cwd=ROOT)
     assert run.returncode == 0, run.stderr[-2000:]
     return json.loads(run.stdout.splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
-def whole():
-    return results(0)
+def whole(results):
+    return results["whole"]
 
 
 @pytest.fixture(scope="module")
-def in_parts():
-    return results(3)
+def in_parts(results):
+    return results["in_parts"]
 
 
 def test_inference_is_split_and_small_batches_less(whole, in_parts):

@@ -9,6 +9,7 @@ import oracles
 import oracles_apgd
 import pytest
 import tensorflow as tf
+import twins
 from conftest import linear_network
 from test_method import CountedNetwork
 
@@ -17,34 +18,12 @@ from pineat_tf.attacks import apgd, parts, pgd
 from pineat_tf.predictions import predict_logits
 from pineat_tf.seeds import fold
 
-NUM_CLASSES = 5
+NUM_CLASSES = twins.NUM_CLASSES
 NUM_STEPS = 20  # checkpoints after 4, 7, 9, 10, 11, ...
 EPSILONS = {"linf": 0.1, "l2": 0.3}
 
 
-@pytest.fixture(scope="module")
-def oracle():
-    """A network of 16 pixels and 5 classes."""
-    rng = np.random.default_rng(4)
-    return oracles.TanhMLP(
-        rng.normal(size=(16, 12)), rng.normal(size=12), rng.normal(size=(12, NUM_CLASSES)), rng.normal(size=NUM_CLASSES)
-    )
-
-
-@pytest.fixture(scope="module")
-def logits_fn(oracle):
-    """The same network in TensorFlow, in float64."""
-    w1, b1, w2, b2 = map(tf.constant, (oracle.w1, oracle.b1, oracle.w2, oracle.b2))
-    return lambda x: tf.tanh(tf.reshape(x, [-1, 16]) @ w1 + b1) @ w2 + b2
-
-
-@pytest.fixture(scope="module")
-def batch(oracle):
-    """20 images of 4 x 4 in float64 and their labels, of which the network gets most right."""
-    x = np.clip(np.random.default_rng(5).uniform(-0.2, 1.2, size=(20, 4, 4, 1)), 0.0, 1.0)
-    y = np.argmax(oracle.logits(x), axis=1)
-    y[:2] = (y[:2] + 1) % NUM_CLASSES
-    return x, y
+oracle, logits_fn, batch = twins.fixtures(20)
 
 
 # ---------------------------------------------------------------- against the twin

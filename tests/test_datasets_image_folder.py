@@ -1,12 +1,11 @@
 """Folders of images: classes and files in sorted order, and every file that cannot be used is named."""
 
 import os
-import struct
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from dataset_files import assert_is, pixels
+from dataset_files import assert_is, bmp, pixels
 from PIL import Image
 
 from experiments import datasets
@@ -15,14 +14,6 @@ from experiments import datasets
 def encode(image, ending):
     encoder = {".png": tf.io.encode_png, ".jpg": lambda x: tf.io.encode_jpeg(x, quality=95)}
     return encoder[ending](image).numpy()
-
-
-def bmp(image):
-    """A 24-bit BMP file: rows bottom up, BGR, each padded to 4 bytes."""
-    height, width, _ = image.shape
-    rows = np.pad(image[::-1, :, ::-1].reshape(height, -1), [[0, 0], [0, -3 * width % 4]]).tobytes()
-    header = struct.pack("<2sIHHI", b"BM", 54 + len(rows), 0, 0, 54)
-    return header + struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, len(rows), 0, 0, 0, 0) + rows
 
 
 def write_folder(root, shape=(6, 5, 3), classes=("cat", "dog"), num=3, ending=".png"):

@@ -17,6 +17,8 @@ from conftest import SHAPE, dense_network
 import experiments
 import pineat_tf as pt
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROOT = pathlib.Path(__file__).parents[1]
 NUM_CLASSES = 5  # the targeted difference of logits ratio needs four
 OTHER_FRAMEWORKS = tuple(f"experiments.study.benchmark.{name}" for name in ("peers", "peer_worker"))  # not beside TF
@@ -41,6 +43,12 @@ def python_blocks(page):
     return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
 
 
+def programs():
+    """A page for each program: where two pages show the same, it runs once."""
+    pages = [page for page in PAGES if python_blocks(page)]
+    return list({ast.dump(ast.parse("".join(python_blocks(page)))): page for page in pages}.values())
+
+
 def public_names():
     """What an example may use without an import: all that the library's modules define."""
     names = {}
@@ -53,8 +61,14 @@ def public_names():
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """A folder to write in."""
+    """A folder to write in, and trainings of five epochs where the reader is shown more."""
     monkeypatch.chdir(tmp_path)
+    fit = pt.AdversarialTraining.fit
+
+    def short_fit(self, *args, epochs=1, **options):
+        return fit(self, *args, epochs=min(epochs, 5), **options)
+
+    monkeypatch.setattr(pt.AdversarialTraining, "fit", short_fit)
 
 
 def namespace(source):
@@ -116,7 +130,7 @@ def test_docstring(example):
         raise failure.exc_info[1] from None
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page)], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", programs(), ids=lambda page: page.name)
 def test_page(page):
     names = namespace(page.read_text(encoding="utf-8"))
     for block in python_blocks(page):

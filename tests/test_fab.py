@@ -4,11 +4,11 @@ import json
 
 import keras
 import numpy as np
-import oracles
 import oracles_fab
 import pytest
 import scipy.optimize
 import tensorflow as tf
+import twins
 from conftest import linear_network
 from test_method import CountedNetwork
 
@@ -17,7 +17,7 @@ from pineat_tf.attacks import apgd, deepfool, fab, fgsm, pgd
 from pineat_tf.attacks.parts import shift_to_plane
 from pineat_tf.predictions import predict_logits
 
-NUM_CLASSES = 5
+NUM_CLASSES = twins.NUM_CLASSES
 RANGE = (0.0, 1.0)
 ORDS = {"linf": np.inf, "l2": 2}
 DUALS = {"linf": 1, "l2": 2}  # the norm of the gradient that a distance is divided by
@@ -32,29 +32,7 @@ def closest(attack, network, x, y):
     return tuple(part.numpy() for part in run(tf.constant(x), tf.constant(y)))
 
 
-@pytest.fixture(scope="module")
-def oracle():
-    """A network of 16 pixels and 5 classes."""
-    rng = np.random.default_rng(4)
-    return oracles.TanhMLP(
-        rng.normal(size=(16, 12)), rng.normal(size=12), rng.normal(size=(12, NUM_CLASSES)), rng.normal(size=NUM_CLASSES)
-    )
-
-
-@pytest.fixture(scope="module")
-def logits_fn(oracle):
-    """The same network in TensorFlow, in float64."""
-    w1, b1, w2, b2 = map(tf.constant, (oracle.w1, oracle.b1, oracle.w2, oracle.b2))
-    return lambda x: tf.tanh(tf.reshape(x, [-1, 16]) @ w1 + b1) @ w2 + b2
-
-
-@pytest.fixture(scope="module")
-def batch(oracle):
-    """12 images of 4 x 4 in float64 and their labels, of which the network gets 10 right."""
-    x = np.clip(np.random.default_rng(5).uniform(-0.2, 1.2, size=(12, 4, 4, 1)), 0.0, 1.0)
-    y = np.argmax(oracle.logits(x), axis=1)
-    y[:2] = (y[:2] + 1) % NUM_CLASSES
-    return x, y
+oracle, logits_fn, batch = twins.fixtures(12)
 
 
 # ---------------------------------------------------------------- the projection

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from absl import flags
-from dataset_files import bare_machine, idx, labels, pixels, write_fmnist  # noqa: F401 (a fixture for every test)
+from dataset_files import bare_machine, bmp, idx, labels, pixels, write_fmnist  # noqa: F401 (a fixture for every test)
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from memory import peak_below
@@ -279,13 +279,6 @@ def test_what_fuzzing_found_in_npz_files(tmp_path, error, kind):
 # ---------------------------------------------------------------- image folders
 
 COLOUR, GREY = pixels(1, (6, 5, 3))[0], pixels(1, (6, 5, 1))[0]
-
-
-def bmp(image):
-    height, width, _ = image.shape
-    rows = np.pad(image[::-1, :, ::-1].reshape(height, -1), [[0, 0], [0, -3 * width % 4]]).tobytes()
-    header = struct.pack("<2sIHHI", b"BM", 54 + len(rows), 0, 0, 54)
-    return header + struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, len(rows), 0, 0, 0, 0) + rows
 
 
 PICTURES = [

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import linear_network
+from conftest import area, linear_network
 from scipy import ndimage, stats
 
 import pineat_tf as pt
@@ -22,10 +22,6 @@ class Counting:
     def __call__(self, *args, **options):
         self.traces += 1
         return self.attack(*args, **options)
-
-
-def area(member_scores, non_member_scores):
-    return membership.auc(membership.roc(member_scores, non_member_scores))
 
 
 def binary_network():

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import area
 from scipy import special, stats
 from sklearn.base import BaseEstimator
 from sklearn.linear_model import LogisticRegression
@@ -11,21 +12,11 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
-from threadpoolctl import threadpool_limits
 
 from pineat_tf import membership
 from pineat_tf.membership import label_only, learned
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads that wait for one another take longer than such small models."""
-    with threadpool_limits(1):
-        yield
-
-
-def area(member_scores, non_member_scores):
-    return membership.auc(membership.roc(member_scores, non_member_scores))
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def predictions(num, leak=0.0, seed=0, num_classes=4):

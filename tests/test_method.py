@@ -266,23 +266,6 @@ COSTS = [
 ]
 
 
-@pytest.mark.parametrize(
-    "attack, variant, ratio, gradients, forwards, generation",
-    [(*row, "round") for row in COSTS] + [(*row, "update") for row in COSTS if row[2][0] > "1"],
-)
-def test_the_cost_of_a_round_is_that_of_the_cost_model_and_of_the_running_code(
-    attack, variant, ratio, gradients, forwards, generation, batch
-):
-    fields = config(attack=attack, variant=variant, ratio=ratio, num_steps=8, generation=generation)
-    assert method.round_cost(fields) == method.RoundCost(gradients=gradients, forwards=forwards)
-    counted = CountedNetwork()
-    model = method.trainer(fields, counted.network)
-    counted.reset()
-    model.train_step(batch)
-    assert counted.attack_gradients + int(model.optimizer.iterations) == gradients
-    assert counted.forward_units == forwards
-
-
 MIXED = [
     ("ibp", "original", "1/0", 1, 9),  # natural prediction 3, bounds twice that
     ("mtl_ibp", "original", "1/0", 9, 16 + 3 + 3 + 6),
@@ -300,29 +283,30 @@ MIXED = [
 ]
 
 
-@pytest.mark.parametrize("objective, variant, ratio, gradients, forwards", MIXED)
-def test_the_cost_of_other_objectives_is_counted(objective, variant, ratio, gradients, forwards, batch):
-    fields = config(objective=objective, variant=variant, ratio=ratio, num_steps=8)
-    assert method.round_cost(fields) == method.RoundCost(gradients=gradients, forwards=forwards)
-    counted = CountedNetwork()
-    model = method.trainer(fields, counted.network)
-    counted.reset()
-    model.train_step(batch)
-    assert counted.attack_gradients + int(model.optimizer.iterations) == gradients
-    assert counted.forward_units == forwards
+AROUND = [
+    ({"awp_gamma": 0.01}, 8 + 2 + 2, 16 + 6 + 6),  # each update twice
+    ({"awp_gamma": 0.01, "attack": "diff", "variant": "original"}, 8 + 2, 17 + 12),
+    ({"attack": "diff", "companion_objective": "cross_entropy"}, 10, 23 + 3),
+    ({"epsilon_ramp": (0.0, 1.0)}, 10, 22),
+    ({"variant": "scaled", "attack": "diff", "companion_objective": "cross_entropy"}, 10, 23 + 3),
+]
+
+
+def named(axis, rows, **more):
+    """Rows of an attack or objective, a variant, a ratio and the costs, as those of `AROUND`."""
+    return [(dict(zip((axis, "variant", "ratio"), row)) | more, *row[3:]) for row in rows]
 
 
 @pytest.mark.parametrize(
     "fields, gradients, forwards",
     [
-        ({"awp_gamma": 0.01}, 8 + 2 + 2, 16 + 6 + 6),  # each update twice
-        ({"awp_gamma": 0.01, "attack": "diff", "variant": "original"}, 8 + 2, 17 + 12),
-        ({"attack": "diff", "companion_objective": "cross_entropy"}, 10, 23 + 3),
-        ({"epsilon_ramp": (0.0, 1.0)}, 10, 22),
-        ({"variant": "scaled", "attack": "diff", "companion_objective": "cross_entropy"}, 10, 23 + 3),
+        *named("attack", COSTS, generation="round"),
+        *named("attack", [row for row in COSTS if row[2][0] > "1"], generation="update"),
+        *named("objective", MIXED),
+        *AROUND,
     ],
 )
-def test_the_cost_of_what_is_around_an_update_is_counted(fields, gradients, forwards, batch):
+def test_the_cost_of_a_round_is_that_of_the_cost_model_and_of_the_running_code(fields, gradients, forwards, batch):
     fields = config(**{"variant": "pineat", "num_steps": 8, **fields})
     assert method.round_cost(fields) == method.RoundCost(gradients=gradients, forwards=forwards)
     counted = CountedNetwork()

@@ -4,24 +4,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import area
 from scipy import stats
 from sklearn.decomposition import PCA
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.model_selection import KFold
-from threadpoolctl import threadpool_limits
 
 from pineat_tf import membership
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads that wait for one another take longer than such small trees."""
-    with threadpool_limits(1):
-        yield
-
-
-def area(member_scores, non_member_scores):
-    return membership.auc(membership.roc(member_scores, non_member_scores))
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def planted(num, leak, seed):

@@ -11,6 +11,7 @@ import oracles
 import oracles_square
 import pytest
 import tensorflow as tf
+import twins
 from sklearn.linear_model import LogisticRegression
 
 from experiments import datasets
@@ -18,34 +19,12 @@ from pineat_tf.attacks import apgd, square
 
 module = importlib.import_module("pineat_tf.attacks.square")
 
-NUM_CLASSES, SHAPE = 5, (10, 10, 3)
+NUM_CLASSES, SHAPE = twins.NUM_CLASSES, (10, 10, 3)
 NUM_QUERIES = 40
 EPSILONS = {"linf": 0.05, "l2": 0.7}
 
 
-@pytest.fixture(scope="module")
-def oracle():
-    """A network of 10 x 10 pixels of 3 channels and 5 classes."""
-    rng = np.random.default_rng(4)
-    return oracles.TanhMLP(
-        rng.normal(size=(300, 12)) / 4, rng.normal(size=12), rng.normal(size=(12, NUM_CLASSES)), np.zeros(NUM_CLASSES)
-    )
-
-
-@pytest.fixture(scope="module")
-def logits_fn(oracle):
-    """The same network in TensorFlow, in float64."""
-    w1, b1, w2, b2 = map(tf.constant, (oracle.w1, oracle.b1, oracle.w2, oracle.b2))
-    return lambda x: tf.tanh(tf.reshape(x, [-1, 300]) @ w1 + b1) @ w2 + b2
-
-
-@pytest.fixture(scope="module")
-def batch(oracle):
-    """16 images in float64 and their labels, of which the network gets most right."""
-    x = np.clip(np.random.default_rng(5).uniform(-0.2, 1.2, size=(16, *SHAPE)), 0.0, 1.0)
-    y = np.argmax(oracle.logits(x), axis=1)
-    y[:2] = (y[:2] + 1) % NUM_CLASSES
-    return x, y
+oracle, logits_fn, batch = twins.fixtures(16, SHAPE, gain=0.25, offset=0.0)
 
 
 @pytest.fixture

@@ -64,7 +64,7 @@ class FastAdaptiveBoundary:
         ValueError: if an argument is out of its range.
 
     Example:
-        >>> attack = fab(epsilon=8 / 255)
+        >>> attack = fab(epsilon=8 / 255, num_steps=20)
         >>> x_adv = attack(network, x, y)
 
     Reference:
@@ -122,7 +122,7 @@ class FastAdaptiveBoundary:
             ValueError: if images or labels are not as the attack needs them, or if `logits_fn` has no gradient.
 
         Example:
-            >>> x_adv, distance = fab(epsilon=None).closest(network, x, y)
+            >>> x_adv, distance = fab(epsilon=None, num_steps=20).closest(network, x, y)
             >>> robust_accuracy = tf.reduce_mean(tf.cast(distance > 8 / 255, tf.float32))
         """
         network = AttackedNetwork(logits_fn, x, y, self.bounds)
