@@ -17,7 +17,7 @@ from pineat_tf.distribution import global_mean
 from pineat_tf.losses import class_numbers, cross_entropy, label_rows
 from pineat_tf.objectives import CrossEntropy
 from pineat_tf.serialization import serializable
-from pineat_tf.types import LogitsFn, Objective, TrainingLogits
+from pineat_tf.types import LogitsFn, Objective, Ratio, TrainingLogits
 
 __all__ = ["ConvexConcave", "EntropyRegularised", "RelaxLoss"]
 
@@ -51,8 +51,8 @@ class RelaxLoss(_Defence):
         objective: the inner objective.
         alpha: level of the loss, > 0 (the authors: 1 for CIFAR-10).
         upper: largest probability of the true class in a flattened target, in (0, 1].
-        period: updates an epoch, >= 1. Updates are counted at the start of a round, so with less than the n + m of a
-            round epochs would not alternate.
+        period: updates an epoch, at least the n + m of a round, which a trainer checks: updates are counted at the
+            start of a round, and shorter epochs would not alternate. The authors: a pass over the data.
 
     Example:
         >>> objective = RelaxLoss(alpha=0.5, period=200)
@@ -64,13 +64,22 @@ class RelaxLoss(_Defence):
 
     alpha: float = 1.0
     upper: float = 1.0
-    period: int = 1
+    period: int = 400
     couples_examples: ClassVar[bool] = True  # by the mean of a batch, which a private round refuses
 
     def __post_init__(self) -> None:
         check_positive("alpha", self.alpha, "It is the level of the loss, e.g. 1.0.")
         check_part("upper", self.upper, "It is a probability, e.g. 1.0.")
         check_count("period", self.period, 1, "It is the number of updates in an epoch.")
+
+    def check_ratio(self, ratio: Ratio) -> None:
+        """Raises `ValueError` unless a round fits into an epoch."""
+        if self.period < ratio.updates_per_round:
+            raise ValueError(
+                f"`period` must be at least the {ratio.updates_per_round} updates of a round, at whose start epochs "
+                f"are told. Received: period={self.period} with ratio {ratio}. Give the updates of a pass over the "
+                "data."
+            )
 
     def __call__(
         self, logits_fn: LogitsFn | TrainingLogits, x_nat: tf.Tensor, x: tf.Tensor, y: tf.Tensor

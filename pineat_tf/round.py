@@ -14,7 +14,7 @@ from pineat_tf.checks import can_be_called, check_attack, check_choice
 from pineat_tf.companions import NoCompanions
 from pineat_tf.types import Ratio
 
-__all__ = ["Step", "check_companions", "check_strategies", "play", "schedule"]
+__all__ = ["Step", "check_companions", "check_objectives", "check_strategies", "play", "schedule"]
 
 
 class Step(NamedTuple):
@@ -117,6 +117,13 @@ def check_strategies(attack: Any, objective: Any, companions: Any, companion_obj
             "`companions` must be called as `companions(x, adversarial, num=..., seed=...)`. Received: "
             f"{companions!r}. Give e.g. `companions.ReverseSymmetry()`, not the class."
         )
+
+
+def check_objectives(ratio: Ratio, *objectives: Any) -> None:
+    """Raises `ValueError` if one of them says, by `check_ratio`, that it cannot be trained in rounds of this ratio."""
+    for objective in objectives:
+        if hasattr(objective, "check_ratio"):
+            objective.check_ratio(ratio)
 
 
 def check_companions(companions: Callable, ratio: Ratio, objective: Any, companion_objective: Any) -> None:

@@ -116,6 +116,7 @@ class AdversarialTraining(WrappedClassifier):
         self._steps = round.schedule(self.ratio, generation=generation, order=order)
         self.attacks = self._attacks_of_a_round()
         round.check_companions(companions, self.ratio, objective, companion_objective)
+        round.check_objectives(self.ratio, objective, companion_objective)
         as_seed(seed)
         kinds = {"adversarial": self.ratio.num_adversarial, "companion": self.ratio.num_companions}
         self.loss_by_kind = {kind: keras.metrics.Mean(f"{kind}_loss") for kind, num in kinds.items() if num}

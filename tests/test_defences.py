@@ -124,6 +124,21 @@ def test_a_defence_around_any_objective_trains_and_comes_back_from_its_file(imag
     assert keras.models.load_model(tmp_path / "trainer.keras").objective == model.objective
 
 
+def test_an_epoch_of_relax_loss_holds_a_round():
+    def trainer(period, ratio, **more):
+        return pt.AdversarialTraining(
+            dense_network(), attack=PGD, ratio=ratio, companions=pt.companions.ReverseSymmetry(),
+            **({"objective": RelaxLoss(period=period)} | more),
+        )  # fmt: skip
+
+    assert trainer(3, "2/1").objective.period == 3
+    message = r"at least the 3 updates of a round.*Received: period=2 with ratio 2/1\. Give the updates"
+    with pytest.raises(ValueError, match=message):
+        trainer(2, "2/1")
+    with pytest.raises(ValueError, match="at least the 2 updates of a round"):
+        trainer(400, "1/1", objective=pt.objectives.CrossEntropy(), companion_objective=RelaxLoss(period=1))
+
+
 def test_bounds_without_an_attack_can_be_defended(images, labels):
     model = pt.AdversarialTraining(
         dense_network(), attack=None, objective=ConvexConcave(objective=pt.objectives.IntervalBounds(epsilon=0.1)),
