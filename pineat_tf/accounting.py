@@ -7,6 +7,7 @@ from pineat_tf.checks import check_count, check_part, check_positive, check_shar
 
 __all__ = ["epsilon", "noise_multiplier_for"]
 
+_GRID, _FINE, _LARGEST = 1e-4, 100.0, 1e9
 _HOW = "pip install 'pineat_tf[dp]'"
 
 
@@ -34,8 +35,7 @@ def epsilon(*, noise_multiplier: float, sampling_rate: float, num_rounds: int, d
         Koskela, Jaelkoe and Honkela, "Computing tight differential privacy guarantees using FFT", AISTATS 2020; Abadi
         et al., "Deep learning with differential privacy", CCS 2016.
     """
-    if noise_multiplier:
-        check_positive("noise_multiplier", noise_multiplier, _NOISE)
+    check_noise_multiplier(noise_multiplier)
     _check_rates(sampling_rate, delta)
     check_count("num_rounds", num_rounds, 0, "It is how many batches were noised.")
     if not num_rounds:
@@ -74,7 +74,7 @@ def noise_multiplier_for(
     check_count("num_rounds", num_rounds, 1, "It is how many batches will be noised.")
     library = _library()
     found = library.calibrate_dp_mechanism(
-        library.pld.PLDAccountant,
+        lambda: _accountant(library, float(epsilon)),
         lambda noise: _event(library, noise, float(sampling_rate), int(num_rounds)),
         float(epsilon),
         float(delta),
@@ -94,16 +94,34 @@ def _check_rates(sampling_rate: float, delta: float) -> None:
 
 def check_delta(delta: float) -> None:
     """Raises `ValueError` unless `delta` is a probability above 0."""
-    check_positive("delta", delta, "It is the probability with which the guarantee may fail, e.g. 1e-5.")
-    check_share("delta", delta)
+    hint = "It is the probability with which the guarantee may fail, e.g. 1e-5."
+    check_positive("delta", delta, hint)
+    check_share("delta", delta, hint)
+
+
+def check_noise_multiplier(noise_multiplier: float) -> None:
+    """Raises `ValueError` unless it is a number >= 0."""
+    if not (isinstance(noise_multiplier, (int, float)) and noise_multiplier == 0) or noise_multiplier is False:
+        check_positive("noise_multiplier", noise_multiplier, _NOISE)
 
 
 @functools.lru_cache(maxsize=256)
 def _epsilon(noise_multiplier: float, sampling_rate: float, num_rounds: int, delta: float) -> float:
     library = _library()
-    accountant = library.pld.PLDAccountant()
-    accountant.compose(_event(library, noise_multiplier, sampling_rate, num_rounds))
-    return float(accountant.get_epsilon(delta))
+    event = _event(library, noise_multiplier, sampling_rate, num_rounds)
+    rough = float(library.rdp.RdpAccountant().compose(event).get_epsilon(delta))
+    found = float(_accountant(library, rough).compose(event).get_epsilon(delta))
+    if rough <= _FINE:
+        return found
+    return float(_accountant(library, found).compose(event).get_epsilon(delta))  # as fine as the result can be
+
+
+def _accountant(library: Any, size: float) -> Any:
+    """An accountant whose grid is fine for an epsilon of this size: the library's own, up to 100, is so for small ones.
+
+    On that grid noise of .01 would need more memory than machines have. Coarse grids round up, so bounds stay bounds.
+    """
+    return library.pld.PLDAccountant(value_discretization_interval=_GRID * max(1.0, min(size, _LARGEST) / _FINE))
 
 
 def _event(library: Any, noise_multiplier: float, sampling_rate: float, num_rounds: int) -> Any:
@@ -115,6 +133,7 @@ def _library() -> Any:
     try:
         import dp_accounting
         import dp_accounting.pld
+        import dp_accounting.rdp
     except ImportError as error:
         raise ImportError(f"The privacy accountant is the library dp-accounting: {_HOW}.") from error
     return dp_accounting

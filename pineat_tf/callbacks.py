@@ -234,12 +234,13 @@ class LossTraces(_Measurement):
     mean of `risk()`.
 
     Args:
-        members: images and labels that are trained on.
+        members: images and labels that are trained on, in the same order at each pass.
         attack: perturbs the images, or None for natural ones.
         every: as for `RobustValidation`, like the further arguments.
 
     Attributes:
-        losses: cross-entropy after each measured epoch, a list of float64 arrays of shape `(num,)`.
+        losses: cross-entropy after each measured epoch, a list of float64 arrays of shape `(num,)`. Another network
+            begins another list.
 
     Example:
         >>> traces = LossTraces((x_train, y_train))
@@ -262,6 +263,13 @@ class LossTraces(_Measurement):
         super().__init__(attack, every, max_examples, batch_size, seed)
         self.members = self._checked("members", members)
         self.losses: list[np.ndarray] = []
+        self._labels: np.ndarray | None = None
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Begins another list for a network that was not seen before."""
+        if self._network is not self.network:
+            self.losses = []
+        super().on_train_begin(logs)
 
     def risk(self) -> np.ndarray:
         """The inter-quartile range of each example's losses, shape `(num,)`; larger = more at risk.
@@ -276,6 +284,12 @@ class LossTraces(_Measurement):
 
     def _measure(self) -> dict[str, float]:
         predictions = self._predict(self._adversarial if self.attack else self._natural, self.members)
+        if self._labels is not None and not np.array_equal(self._labels, predictions.labels):
+            raise ValueError(
+                "`members` must come in the same order at each pass, as a trace is of one example. Received: other "
+                "labels than at the first pass. Give arrays, or a dataset that is not shuffled."
+            )
+        self._labels = predictions.labels
         if not _is_finite(predictions):
             return {"example_risk": math.nan}
         self.losses.append(-cross_entropy_score(predictions.labels, predictions.logits))

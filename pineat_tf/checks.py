@@ -35,6 +35,7 @@ __all__ = [
     "check_label_shape",
     "check_labels",
     "check_network",
+    "check_objective",
     "check_part",
     "check_positive",
     "check_share",
@@ -51,13 +52,13 @@ _ROW_SUM_TOLERANCE, _ROW_SUM_TOLERANCE_HALF = 4e-3, 2e-2  # Keras makes rows of 
 def check_positive(name: str, value: float, hint: str) -> None:
     """Raises `ValueError` unless `value` is a finite number above 0."""
     if not (_is_number(value) and math.isfinite(value) and value > 0):
-        raise ValueError(f"`{name}` must be positive. Received: {name}={value!r}. {hint}")
+        raise ValueError(f"`{name}` must be positive{_plain(value)}. Received: {name}={value!r}. {hint}")
 
 
-def check_share(name: str, value: float) -> None:
+def check_share(name: str, value: float, hint: str = "Give e.g. 0.1, or 0 for none.") -> None:
     """Raises `ValueError` unless the value is a number in [0, 1)."""
     if not (_is_number(value) and 0.0 <= value < 1.0):
-        raise ValueError(f"`{name}` must be in [0, 1). Received: {name}={value!r}. Give e.g. 0.1, or 0 for none.")
+        raise ValueError(f"`{name}` must be in [0, 1){_plain(value)}. Received: {name}={value!r}. {hint}")
 
 
 def check_part(name: str, value: float, hint: str) -> None:
@@ -78,7 +79,8 @@ def check_epsilon(epsilon: float) -> None:
 def check_count(name: str, value: int, minimum: int, hint: str) -> None:
     """Raises `ValueError` unless `value` is a whole number of at least `minimum`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
-        raise ValueError(f"`{name}` must be a whole number >= {minimum}. Received: {name}={value!r}. {hint}")
+        how = _plain(value) if not _is_number(value) else ""
+        raise ValueError(f"`{name}` must be a whole number >= {minimum}{how}. Received: {name}={value!r}. {hint}")
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str | int]) -> None:
@@ -132,6 +134,15 @@ def can_be_called(function: Any, *args: Any, **kwargs: Any) -> bool:
     except TypeError:
         return False
     return True
+
+
+def check_objective(name: str, objective: Any) -> None:
+    """Raises `ValueError` unless it is called as an objective; the class of one is none itself."""
+    if isinstance(objective, type) or not callable(objective) or not can_be_called(objective, None, None, None, None):
+        raise ValueError(
+            f"`{name}` must be called as `objective(logits_fn, x_nat, x, y)`. Received: {objective!r}. Give e.g. "
+            "`objectives.CrossEntropy()`, not the class or a loss of Keras."
+        )
 
 
 def check_attack(name: str, attack: Any) -> None:
@@ -363,6 +374,14 @@ def _require(condition: tf.Tensor, message: str, received: Callable[[], tf.Tenso
     if not condition:
         raise ValueError(f"{_MARK}{message} {received().numpy()}")
     return None
+
+
+def _plain(value: Any) -> str:
+    """What a value that is no plain number is to be, and how a tensor, an array or a text becomes one."""
+    if _is_number(value):
+        return ""
+    one = getattr(value, "shape", None) == () or isinstance(value, str)
+    return ", a plain number" + (" (`float(...)` makes one)" if one else "")
 
 
 def _is_number(value: Any) -> bool:

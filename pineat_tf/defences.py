@@ -6,13 +6,13 @@ They serve wherever an objective does, on natural, adversarial and companion exa
 
 import dataclasses
 import math
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import scipy.optimize
 import tensorflow as tf
 
-from pineat_tf.checks import check_count, check_part, check_positive, check_share
+from pineat_tf.checks import check_count, check_objective, check_part, check_positive, check_share
 from pineat_tf.distribution import global_mean
 from pineat_tf.losses import class_numbers, cross_entropy, label_rows
 from pineat_tf.objectives import CrossEntropy
@@ -21,6 +21,8 @@ from pineat_tf.types import LogitsFn, Objective, Ratio, TrainingLogits
 
 __all__ = ["ConvexConcave", "EntropyRegularised", "RelaxLoss"]
 
+_ALMOST_SURE = 1.0 - 1e-12  # float64 cannot tell entropies of surer predictions
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Defence:
@@ -28,10 +30,22 @@ class _Defence:
 
     objective: Objective = CrossEntropy()
 
+    def __post_init__(self) -> None:
+        check_objective("objective", self.objective)
+
     @property
     def needs_attack(self) -> bool:
         """Whether the inner objective looks at adversarial examples."""
         return getattr(self.objective, "needs_attack", True)
+
+    @property
+    def couples_examples(self) -> bool:
+        """Whether the inner objective joins the examples of a batch, which a private round refuses."""
+        return getattr(self.objective, "couples_examples", False)
+
+    def check_ratio(self, ratio: Ratio) -> None:
+        """Raises `ValueError` if the inner objective cannot be trained in rounds of this ratio."""
+        getattr(self.objective, "check_ratio", lambda ratio: None)(ratio)
 
     def initial_state(self) -> dict[str, Any]:
         """The variables that the inner objective has a trainer keep."""
@@ -65,9 +79,14 @@ class RelaxLoss(_Defence):
     alpha: float = 1.0
     upper: float = 1.0
     period: int = 400
-    couples_examples: ClassVar[bool] = True  # by the mean of a batch, which a private round refuses
+
+    @property
+    def couples_examples(self) -> bool:
+        """True: by the mean of a batch."""
+        return True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_positive("alpha", self.alpha, "It is the level of the loss, e.g. 1.0.")
         check_part("upper", self.upper, "It is a probability, e.g. 1.0.")
         check_count("period", self.period, 1, "It is the number of updates in an epoch.")
@@ -93,7 +112,8 @@ class RelaxLoss(_Defence):
         above = tf.stop_gradient(global_mean(loss)) > self.alpha
         is_even = logits_fn.updates // self.period % 2 == 0
         ascent = tf.where(above, loss - self.alpha, self.alpha - loss)  # their mean is |mean - alpha|
-        return tf.where(is_even, ascent, tf.where(above, loss, self._flattening(y, logits) - loss)), logits
+        flattening = tf.cast(self._flattening(y, logits), loss.dtype)
+        return tf.where(is_even, ascent, tf.where(above, loss, flattening - loss)), logits
 
     def _flattening(self, y: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         """The loss of the flattened target; 0 for examples that are classified correctly."""
@@ -128,13 +148,14 @@ class ConvexConcave(_Defence):
     share: float = 0.5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_part("share", self.share, "It is the inner objective's, e.g. 0.5.")
 
     def __call__(
         self, logits_fn: LogitsFn, x_nat: tf.Tensor, x: tf.Tensor, y: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         loss, logits = self.objective(logits_fn, x_nat, x, y)
-        true = tf.exp(-cross_entropy(class_numbers(y), logits))
+        true = tf.cast(tf.exp(-cross_entropy(class_numbers(y), logits)), loss.dtype)
         return self.share * loss - (1.0 - self.share) * tf.exp(true), logits
 
 
@@ -166,6 +187,7 @@ class EntropyRegularised(_Defence):
     weight: float = 0.01
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_count("num_classes", self.num_classes, 2, "It is how many classes there are.")
         check_share("entropy", self.entropy)
         if self.weight != 0:
@@ -180,9 +202,9 @@ class EntropyRegularised(_Defence):
             rest = 1.0 - true
             return float(-true * np.log(true) - rest * np.log(rest / most) - wanted)
 
-        if not wanted:
+        if excess(_ALMOST_SURE) >= 0:
             return 1.0
-        return float(scipy.optimize.brentq(excess, 1.0 / self.num_classes, 1.0 - 1e-12))
+        return float(scipy.optimize.brentq(excess, 1.0 / self.num_classes, _ALMOST_SURE))
 
     def __call__(
         self, logits_fn: LogitsFn, x_nat: tf.Tensor, x: tf.Tensor, y: tf.Tensor
@@ -192,4 +214,4 @@ class EntropyRegularised(_Defence):
         loss, logits = self.objective(logits_fn, x_nat, x, rest + (self.confidence - rest) * rows)
         log_probabilities = tf.nn.log_softmax(tf.cast(logits, tf.float32))
         entropy = -tf.reduce_sum(tf.exp(log_probabilities) * log_probabilities, axis=-1)
-        return loss - self.weight * entropy, logits
+        return loss - self.weight * tf.cast(entropy, loss.dtype), logits

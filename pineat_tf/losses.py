@@ -8,6 +8,7 @@ import tensorflow as tf
 from pineat_tf.checks import check_label_shape, with_common_dtype
 
 __all__ = [
+    "at_least_float32",
     "class_numbers",
     "cross_entropy",
     "dlr",
@@ -41,7 +42,7 @@ def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         >>> cross_entropy(tf.constant([0]), tf.constant([[0.0, 0.0]])).numpy()
         array([0.6931472], dtype=float32)
     """
-    logits = _at_least_float32(logits)
+    logits = at_least_float32(logits)
     check_label_shape(labels, logits.shape[-1])
     if labels.shape.rank == 1:
         return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=with_common_dtype(labels), logits=logits)
@@ -66,7 +67,7 @@ def smoothed_cross_entropy(labels: tf.Tensor, logits: tf.Tensor, smoothing: floa
     loss = cross_entropy(labels, logits)
     if not smoothing:
         return loss
-    of_all_classes = -tf.reduce_mean(tf.nn.log_softmax(_at_least_float32(logits)), axis=-1)
+    of_all_classes = -tf.reduce_mean(tf.nn.log_softmax(at_least_float32(logits)), axis=-1)
     return (1.0 - smoothing) * loss + smoothing * of_all_classes
 
 
@@ -87,8 +88,8 @@ def kl_divergence(target_logits: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     Reference:
         Zhang et al., "Theoretically principled trade-off between robustness and accuracy", ICML 2019, eq. (5).
     """
-    target = tf.nn.log_softmax(_at_least_float32(target_logits))
-    return tf.reduce_sum(tf.exp(target) * (target - tf.nn.log_softmax(_at_least_float32(logits))), axis=-1)
+    target = tf.nn.log_softmax(at_least_float32(target_logits))
+    return tf.reduce_sum(tf.exp(target) * (target - tf.nn.log_softmax(at_least_float32(logits))), axis=-1)
 
 
 def unfading_cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
@@ -112,7 +113,7 @@ def unfading_cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         >>> round(float(unfading_cross_entropy(tf.constant([0]), tf.zeros((1, 2)))[0]), 3)
         0.693
     """
-    logits = _at_least_float32(logits)
+    logits = at_least_float32(logits)
     check_label_shape(labels, logits.shape[-1])
     if labels.shape.rank == 1:
         labels = tf.one_hot(with_common_dtype(labels), tf.shape(logits)[-1])
@@ -134,7 +135,7 @@ def unfading_kl_divergence(target_logits: tf.Tensor, logits: tf.Tensor) -> tf.Te
         >>> unfading_kl_divergence(tf.zeros((1, 2)), tf.zeros((1, 2))).numpy().tolist()
         [0.0]
     """
-    target, logits = tf.stop_gradient(_at_least_float32(target_logits)), _at_least_float32(logits)
+    target, logits = tf.stop_gradient(at_least_float32(target_logits)), at_least_float32(logits)
     log_target = tf.nn.log_softmax(target)
     return _with_lasting_gradient(lambda logits: kl_divergence(target, logits), log_target, logits)
 
@@ -159,7 +160,7 @@ def margin(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     Reference:
         Carlini and Wagner, "Towards evaluating the robustness of neural networks", S&P 2017, objective f_6.
     """
-    logits = _at_least_float32(logits)
+    logits = at_least_float32(logits)
     num_classes = logits.shape[-1]
     check_label_shape(labels, num_classes)
     classes = class_numbers(labels)
@@ -192,7 +193,7 @@ def dlr(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
         attacks", ICML 2020, eq. (6).
     """
-    logits = _at_least_float32(logits)
+    logits = at_least_float32(logits)
     if logits.shape[-1] is not None and logits.shape[-1] < 3:
         raise ValueError(
             "The difference of logits ratio needs a third largest logit. "
@@ -225,7 +226,7 @@ def dlr_targeted(labels: tf.Tensor, targets: tf.Tensor, logits: tf.Tensor) -> tf
     Reference:
         Croce and Hein, ICML 2020, eq. (7).
     """
-    logits = _at_least_float32(logits)
+    logits = at_least_float32(logits)
     check_label_shape(labels, logits.shape[-1])
     if logits.shape[-1] is not None and logits.shape[-1] < 4:
         raise ValueError(
@@ -252,11 +253,15 @@ def class_numbers(labels: tf.Tensor) -> tf.Tensor:
 def label_rows(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
     """Labels as rows of float32 that add up to 1, shape `(batch, num_classes)`, from class numbers or rows.
 
+    Raises:
+        ValueError: if rows have another number of classes.
+
     Example:
         >>> label_rows(tf.constant([1]), 3).numpy().tolist()
         [[0.0, 1.0, 0.0]]
     """
     labels = with_common_dtype(labels)
+    check_label_shape(labels, num_classes)
     return tf.one_hot(labels, num_classes) if labels.shape.rank == 1 else tf.cast(labels, tf.float32)
 
 
@@ -286,6 +291,12 @@ def _difference(log_probs: tf.Tensor, log_target: tf.Tensor) -> tf.Tensor:
     return slope * tf.where(is_likeliest, -tf.reduce_sum(others, axis=-1, keepdims=True), others)
 
 
-def _at_least_float32(logits: tf.Tensor) -> tf.Tensor:
+def at_least_float32(logits: tf.Tensor) -> tf.Tensor:
+    """Logits in the precision that losses are computed in: float64 stays, all else becomes float32.
+
+    Example:
+        >>> at_least_float32(tf.zeros((1, 2), tf.bfloat16)).dtype
+        tf.float32
+    """
     logits = tf.convert_to_tensor(logits)
     return logits if logits.dtype == tf.float64 else tf.cast(logits, tf.float32)

@@ -18,10 +18,17 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pineat_tf.bounds import margins
-from pineat_tf.checks import check_choice, check_count, check_positive, check_share
+from pineat_tf.bounds.propagation import least_margins
+from pineat_tf.checks import check_choice, check_count, check_part, check_positive, check_share
 from pineat_tf.distribution import sum_over_replicas
-from pineat_tf.losses import class_numbers, cross_entropy, kl_divergence, label_rows, smoothed_cross_entropy
+from pineat_tf.losses import (
+    at_least_float32,
+    class_numbers,
+    cross_entropy,
+    kl_divergence,
+    label_rows,
+    smoothed_cross_entropy,
+)
 from pineat_tf.schedules import check_ramp, ramp
 from pineat_tf.serialization import serializable
 from pineat_tf.threat import InBallAndRange
@@ -121,8 +128,9 @@ class MART:
     ) -> tuple[tf.Tensor, tf.Tensor]:
         logits = logits_fn(x)
         probs = _probs(logits)
-        rows = label_rows(y, probs.shape[-1])
-        wrong = tf.reduce_max(probs * (1.0 - tf.one_hot(class_numbers(y), probs.shape[-1])), axis=-1)
+        rows = tf.cast(label_rows(y, probs.shape[-1]), probs.dtype)
+        others = tf.one_hot(class_numbers(y), probs.shape[-1], on_value=0.0, off_value=1.0, dtype=probs.dtype)
+        wrong = tf.reduce_max(probs * others, axis=-1)
         boosted = cross_entropy(y, logits) - tf.math.log(1.0001 - wrong + 1e-12)
         if x is x_nat:  # the divergence of a prediction from itself is 0, and so is its gradient
             return boosted, logits
@@ -161,7 +169,8 @@ class SCORE:
     ) -> tuple[tf.Tensor, tf.Tensor]:
         natural_logits = logits_fn(x_nat)
         natural = _probs(natural_logits)
-        rows, to_others = label_rows(y, natural.shape[-1]), self.label_smoothing / (natural.shape[-1] - 1)
+        rows = tf.cast(label_rows(y, natural.shape[-1]), natural.dtype)
+        to_others = self.label_smoothing / (natural.shape[-1] - 1)
         target = (1.0 - self.label_smoothing) * rows + to_others * (1.0 - rows)
         loss = _squared_distance(natural, target)
         if x is x_nat:
@@ -234,10 +243,11 @@ class IKL:
         if x is x_nat:  # both predictions are one
             return loss, natural_logits
         logits = logits_fn(x)
-        apart = natural_logits - tf.cast(logits, tf.float32)
+        precise = tf.cast(logits, tf.float32)
+        apart = natural_logits - precise
         apart -= tf.reduce_sum(weights * apart, axis=-1, keepdims=True)  # the weights of an image add up to 1
         of_pairs = 2.0 * tf.reduce_sum(weights * tf.square(apart), axis=-1)
-        fixed = kl_divergence(tf.stop_gradient(natural_logits), logits)
+        fixed = kl_divergence(tf.stop_gradient(natural_logits), precise)
         return loss + self.alpha * fixed + 0.25 * self.beta * of_pairs, logits
 
     def _renewed_means(self, state: dict[str, Any], sums: tf.Tensor) -> tf.Tensor:
@@ -254,7 +264,7 @@ class IKL:
 
 
 def _probs(logits: tf.Tensor) -> tf.Tensor:
-    return tf.nn.softmax(tf.cast(logits, tf.float32))
+    return tf.nn.softmax(at_least_float32(logits))
 
 
 def _squared_distance(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
@@ -309,15 +319,13 @@ class IntervalBounds(InBallAndRange):
         super().__post_init__()
         check_share("natural_weight", self.natural_weight)
         check_choice("mixture", self.mixture, MIXTURES)
-        object.__setattr__(self, "ramp", tuple(self.ramp))
+        object.__setattr__(self, "ramp", check_ramp("ramp", self.ramp))
         if self.norm == "l2":
             raise ValueError(
                 "Interval bounds are of L-inf balls. Received: norm='l2'. Give a radius of an L-inf ball, or an "
                 "attack in the L-inf ball."
             )
-        check_ramp("ramp", self.ramp)
-        if not 0 < self.share <= 1:
-            raise ValueError(f"`share` must be in (0, 1]. Received: share={self.share!r}. Give e.g. 0.5.")
+        check_part("share", self.share, "It is the bounds' share of a mixture, e.g. 0.5.")
 
     @property
     def needs_attack(self) -> bool:
@@ -338,16 +346,18 @@ class IntervalBounds(InBallAndRange):
         logits = natural_logits if x is x_nat else logits_fn(x)
         robust = self._robust_loss(logits_fn.network, x_nat, x, y, logits, epsilon)
         weight = 1.0 - progress * (1.0 - self.natural_weight)
-        return weight * cross_entropy(y, natural_logits) + (1.0 - weight) * robust, logits
+        natural = cross_entropy(y, tf.cast(natural_logits, tf.float32))
+        return weight * natural + (1.0 - weight) * robust, logits
 
     def _robust_loss(
         self, network: Any, x_nat: tf.Tensor, x: tf.Tensor, y: tf.Tensor, logits: tf.Tensor, epsilon: tf.Tensor
     ) -> tf.Tensor:
-        x_nat, x = tf.cast(x_nat, tf.float32), tf.cast(x, tf.float32)
+        x_nat, x = tf.cast(self._check_range(x_nat), tf.float32), tf.cast(x, tf.float32)
+        logits = tf.cast(logits, tf.float32)  # as bounds are
         if self.mixture == "small_box":
             centre = tf.clip_by_value(x, x_nat - (1 - self.share) * epsilon, x_nat + (1 - self.share) * epsilon)
-            return self._worst_case(margins(network, centre, y, self.share * epsilon, bounds=self._range()))
-        worst = -margins(network, x_nat, y, epsilon, bounds=self._range())
+            return self._worst_case(least_margins(network, centre, y, self.share * epsilon, self._range()))
+        worst = -least_margins(network, x_nat, y, epsilon, self._range())
         if self.mixture == "logits":
             true = tf.gather(logits, class_numbers(y), batch_dims=1)[:, None]
             worst = self.share * worst + (1.0 - self.share) * (logits - true)

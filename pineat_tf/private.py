@@ -23,8 +23,7 @@ from pineat_tf.types import Attack, Companions, Objective, Seed
 __all__ = ["PrivateAdversarialTraining"]
 
 _DEVIATIONS = 10  # a batch has room for so many standard deviations above its mean size
-_READ = 4096
-_ROUNDING = 1e-3  # of the noise, which another batch may round otherwise
+_READ, _ROUNDING = 4096, 1e-3  # images at once; of the noise, which another batch may round otherwise
 _SAMPLING, _NOISE = 1 << 40, 1 << 41  # what a round's seeds are for, beyond the number of any example
 
 
@@ -99,8 +98,7 @@ class PrivateAdversarialTraining(AdversarialTraining):
         **kwargs: Any,
     ) -> None:
         check_positive("clip_norm", clip_norm, "It is the largest norm of an example's gradient, e.g. 1.0.")
-        if noise_multiplier != 0:
-            check_positive("noise_multiplier", noise_multiplier, "Give e.g. 1.0, or 0 for no noise and no privacy.")
+        accounting.check_noise_multiplier(noise_multiplier)
         accounting.check_delta(delta)
         check_count("microbatch_size", microbatch_size, 1, "It is how many examples' gradients are in memory at once.")
         _check_rate(sampling_rate, batch_size)
@@ -166,6 +164,8 @@ class PrivateAdversarialTraining(AdversarialTraining):
         """
         refused = {"batch_size", "sample_weight", "class_weight", "shuffle", "validation_split"}
         given = sorted(refused & {name for name, value in kwargs.items() if value is not None})
+        if isinstance(x, (tuple, list)) and len(x) == 3 and hasattr(x[2], "shape"):
+            given.append("weights")
         if given:
             raise ValueError(
                 "Batches are drawn by Poisson sampling, which the guarantee rests on. Received: "
@@ -372,8 +372,9 @@ def _check_rate(sampling_rate: float | None, batch_size: int | None) -> None:
 
 def _check_alone_in_the_round(objective: Objective, options: dict) -> None:
     coupling = {name: options.get(name) for name in ("weight_perturbation", "generation", "order") if options.get(name)}
-    if getattr(objective, "couples_examples", False) or getattr(objective, "initial_state", dict)():
-        coupling["objective"] = objective
+    for name, given in (("objective", objective), ("companion_objective", options.get("companion_objective"))):
+        if getattr(given, "couples_examples", False) or getattr(given, "initial_state", dict)():
+            coupling[name] = given
     for name, value in coupling.items():
         raise ValueError(
             "A private round is one update, of which each example's part must depend on that example alone. Received: "

@@ -10,11 +10,19 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from pineat_tf.checks import can_be_called, check_attack, check_choice
+from pineat_tf.checks import can_be_called, check_attack, check_choice, check_objective
 from pineat_tf.companions import NoCompanions
 from pineat_tf.types import Ratio
 
-__all__ = ["Step", "check_companions", "check_objectives", "check_strategies", "play", "schedule"]
+__all__ = [
+    "Step",
+    "check_companions",
+    "check_num_classes",
+    "check_objectives",
+    "check_strategies",
+    "play",
+    "schedule",
+]
 
 
 class Step(NamedTuple):
@@ -105,13 +113,9 @@ def check_strategies(attack: Any, objective: Any, companions: Any, companion_obj
     """Raises `ValueError` unless each can be called as what it stands for."""
     if attack is not None:
         check_attack("attack", attack)
-    for name, given in (("objective", objective), ("companion_objective", companion_objective or objective)):
-        if can_be_called(given, None, None, None, None):
-            continue
-        raise ValueError(
-            f"`{name}` must be called as `objective(logits_fn, x_nat, x, y)`. Received: "
-            f"{given!r}. Give e.g. `objectives.CrossEntropy()`, not the class or a loss of Keras."
-        )
+    check_objective("objective", objective)
+    if companion_objective is not None:
+        check_objective("companion_objective", companion_objective)
     if not can_be_called(companions, None, (), num=1, seed=0):
         raise ValueError(
             "`companions` must be called as `companions(x, adversarial, num=..., seed=...)`. Received: "
@@ -126,8 +130,26 @@ def check_objectives(ratio: Ratio, *objectives: Any) -> None:
             objective.check_ratio(ratio)
 
 
+def check_num_classes(objective: Any, num_classes: int | None) -> None:
+    """Raises `ValueError` unless an objective that says how many classes there are says what the network has."""
+    said = getattr(objective, "num_classes", None)
+    if None not in (said, num_classes) and said != num_classes:
+        raise ValueError(
+            f"`num_classes` of {type(objective).__name__} must be the number of the network's logits, {num_classes} (2 "
+            f"for one logit or sigmoid). Received: num_classes={said}."
+        )
+    if hasattr(objective, "objective"):  # one around another
+        check_num_classes(objective.objective, num_classes)
+
+
 def check_companions(companions: Callable, ratio: Ratio, objective: Any, companion_objective: Any) -> None:
     """Raises `ValueError` unless there are companions, that a loss sees, if and only if the ratio has room for them."""
+    kept = [set(getattr(part, "initial_state", dict)()) for part in (objective, companion_objective)]
+    if kept[1] - kept[0]:
+        raise ValueError(
+            f"A trainer keeps {sorted(kept[1] - kept[0])} for its `objective`, and nothing for that of companions. "
+            f"Received: companion_objective={companion_objective!r}. Give it as `objective`, or another one here."
+        )
     if not getattr(objective, "needs_attack", True) and all(ratio) and companion_objective is None:
         raise ValueError(
             f"{type(objective).__name__} looks at no examples, so companions of ratio {ratio} would change nothing. "

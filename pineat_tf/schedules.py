@@ -1,8 +1,10 @@
 """How long training lasts and how its learning rate falls, both counted in updates of the weights."""
 
+import numbers
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from pineat_tf.checks import check_count, check_positive
@@ -44,16 +46,21 @@ def ramp(updates: tf.Tensor, ends: tuple[int, int]) -> tf.Tensor:
     return tf.clip_by_value((tf.cast(updates, tf.float32) - begin) / max(end - begin, 1), float(end == 0), 1.0)
 
 
-def check_ramp(name: str, ends: tuple[int, ...]) -> None:
-    """Raises `ValueError` unless they are two numbers of updates, the second no smaller.
+def check_ramp(name: str, ends: Sequence[int]) -> tuple[int, int]:
+    """Gives two numbers of updates back, and raises `ValueError` unless they are such and the second is no smaller.
 
     Example:
-        >>> check_ramp("ramp", (500, 2000))  # silent
+        >>> check_ramp("ramp", [500, 2000])
+        (500, 2000)
     """
-    if len(ends) != 2 or not 0 <= ends[0] <= ends[1]:
+    pair = tuple(ends) if isinstance(ends, (tuple, list, np.ndarray)) else ()
+    whole = all(isinstance(end, numbers.Integral) and not isinstance(end, bool) for end in pair)
+    if len(pair) != 2 or not whole or not 0 <= pair[0] <= pair[1]:
         raise ValueError(
-            f"`{name}` must be two rising numbers of updates. Received: {name}={ends!r}. Give e.g. (500, 2000)."
+            f"`{name}` must be two rising numbers of updates, whole ones. Received: {name}={ends!r}. Give e.g. (500, "
+            "2000)."
         )
+    return int(pair[0]), int(pair[1])
 
 
 def piecewise_learning_rate(

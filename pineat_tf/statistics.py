@@ -1,5 +1,6 @@
 """Exact intervals of rates: of what an attacker gets right, and of what an attack leaves."""
 
+import numbers
 from typing import NamedTuple
 
 from scipy import stats
@@ -41,7 +42,7 @@ def clopper_pearson(successes: int, trials: int, *, confidence: float = 0.95) ->
     """
     check_count("trials", trials, 1, "It is how often it could have been seen.")
     check_count("successes", successes, 0, "It is how often it was seen among them.")
-    check_share("confidence", confidence)
+    check_share("confidence", confidence, "Give e.g. 0.95 for 95 %.")
     if successes > trials:
         raise ValueError(
             f"`successes` must be at most `trials`. Received: successes={successes}, trials={trials}. Give counts."
@@ -52,5 +53,5 @@ def clopper_pearson(successes: int, trials: int, *, confidence: float = 0.95) ->
 
 def check_rate(name: str, rate: float) -> None:
     """Raises `ValueError` unless the rate is a number in [0, 1]."""
-    if not 0 <= rate <= 1:
+    if not (isinstance(rate, numbers.Real) and 0 <= rate <= 1):
         raise ValueError(f"`{name}` must lie in [0, 1]. Received: {name}={rate!r}. Give a share, e.g. 0.01 for 1 %.")

@@ -182,8 +182,8 @@ def adopt(strategy: T, attack: Callable | ThreatModel | None) -> T:
     if isinstance(complete, InBall) and complete.epsilon is None:
         raise ValueError(
             f"{type(strategy).__name__} takes its radius from the attack, which has none. Received: {strategy!r}, "
-            f"attack={attack!r}. Give the radius itself, e.g. `{type(strategy).__name__}(epsilon=0.1)`, with "
-            "norm='l2' for an L2 ball; `dist` takes one as well, `dist(epsilon=0.1)`."
+            f"attack={attack!r}. Give the radius itself, e.g. `{type(strategy).__name__}(epsilon=0.1)`; `dist` takes "
+            "one as well, `dist(epsilon=0.1)`."
         )
     return complete
 

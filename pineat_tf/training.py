@@ -134,7 +134,8 @@ class AdversarialTraining(WrappedClassifier):
         `optimizer.iterations` cannot tell, as it stands still while gradients are accumulated and when a scaled loss
         overflows. Only a trainer whose rounds were never counted, as in files of version 0.1.0, asks the optimizer.
         """
-        done = tf.convert_to_tensor(self.optimizer.iterations) if self.optimizer else 0
+        optimizer = getattr(self, "optimizer", None)  # which `compile` makes
+        done = tf.convert_to_tensor(optimizer.iterations) if optimizer else 0
         by_optimizer = tf.cast(done, tf.int64) // self.ratio.updates_per_round
         counted = tf.convert_to_tensor(self._rounds)
         return tf.where(counted == AS_THE_OPTIMIZER_COUNTS, by_optimizer, counted)
@@ -166,7 +167,10 @@ class AdversarialTraining(WrappedClassifier):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if not self.built:
             self.build(x.shape)
-        x, y = check_batch(x, y, num_classes=self._known_head(x).num_classes)
+        num_classes = self._known_head(x).num_classes
+        for objective in (self.objective, self.companion_objective):
+            round.check_num_classes(objective, num_classes)
+        x, y = check_batch(x, y, num_classes=num_classes)
         if not self.optimizer.built and distribution.num_replicas() == 1:  # else the first update does it
             with tf.init_scope():
                 self.optimizer.build(self.trainable_variables)
@@ -319,13 +323,13 @@ class AdversarialTraining(WrappedClassifier):
 def _checked_ramp(ramp: tuple[int, int] | None, attack: Attack | None) -> tuple[int, int] | None:
     if ramp is None:
         return None
-    schedules.check_ramp("ramp", ramp)
+    ramp = schedules.check_ramp("ramp", ramp)
     if not isinstance(getattr(attack, "step", None), SteepestStep):
         raise ValueError(
             "A `ramp` shrinks the radius and the steps of an attack, so it needs one that takes steps of a length "
             f"within a ball. Received: ramp={ramp!r}, attack={attack!r}. Give `attacks.pgd(...)`, or leave out `ramp`."
         )
-    return ramp[0], ramp[1]
+    return ramp
 
 
 def _frozen_copy(network: Any) -> keras.Model | None:

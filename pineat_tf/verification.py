@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pineat_tf import bounds as interval_bounds
-from pineat_tf.checks import check_batch, check_network, data_errors_as_value_errors
+from pineat_tf.bounds.propagation import least_margins
+from pineat_tf.checks import check_batch, check_bounds, check_epsilon, check_network, data_errors_as_value_errors
 from pineat_tf.data import Data, as_batches
 from pineat_tf.heads import check_logits_head
 from pineat_tf.progress import Bar, Verbose
@@ -73,7 +73,8 @@ def verify(
     (`objectives.IntervalBounds`): of others, the intervals grow from layer to layer and nothing is proved.
 
     Args:
-        network: sequential or functional, of layers that `bounds.interval` knows; it returns logits, or one logit.
+        network: sequential or functional, of layers that `bounds.interval` knows; it returns logits, or one logit or
+            sigmoid.
         data: images and labels, in any structure of `pineat_tf.data`.
         epsilon: L-inf radius on the scale of the pixels, >= 0.
         bounds: range of the pixels, or None for no limits.
@@ -95,6 +96,9 @@ def verify(
         Gowal et al., "On the effectiveness of interval bound propagation for training verifiably robust models", 2018.
     """
     check_network(network)
+    check_bounds(bounds)
+    if not (isinstance(epsilon, (int, float)) and epsilon == 0):
+        check_epsilon(epsilon)
     steps: dict[tuple, Callable] = {}
     verified: list[np.ndarray] = []
     batches = as_batches(data, batch_size, network=network)
@@ -146,7 +150,7 @@ def _step(
 ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     def step(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         images, classes = check_batch(x, y, bounds=bounds, num_classes=num_classes)
-        margins = interval_bounds.margins(network, images, classes, epsilon, bounds=bounds)
+        margins = least_margins(network, images, classes, epsilon, bounds)
         return tf.math.count_nonzero(margins > 0, axis=-1) == margins.shape[-1] - 1
 
     return graph(step, *specs)

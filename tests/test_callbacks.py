@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import linear_network
+from conftest import dense_network, linear_network
 
 import pineat_tf as pt
 from pineat_tf.callbacks import LeakageMonitor, LossTraces, RobustCheckpoint, RobustValidation
@@ -222,3 +222,13 @@ def test_loss_traces_are_the_losses_after_each_epoch(network, images, labels):
     spread = np.subtract(*np.quantile(np.stack(seen), (0.75, 0.25), axis=0))
     np.testing.assert_allclose(traces.risk(), spread, atol=1e-5)
     assert history["example_risk"][-1] == pytest.approx(spread.mean(), abs=1e-5)
+
+
+def test_traces_are_of_examples_in_one_order_and_of_one_network(images, labels):
+    shuffled = tf.data.Dataset.from_tensor_slices((images, labels)).shuffle(8, seed=1).batch(4)
+    with pytest.raises(ValueError, match="same order at each pass.*not shuffled"):
+        fit(plain(dense_network()), images, labels, LossTraces(shuffled), epochs=9)
+    traces = LossTraces((images, labels))
+    for _ in range(2):
+        fit(plain(dense_network()), images, labels, traces, epochs=3)
+        assert len(traces.losses) == 3

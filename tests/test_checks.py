@@ -9,6 +9,7 @@ import tensorflow as tf
 
 import pineat_tf as pt
 from pineat_tf import checks
+from pineat_tf.statistics import check_rate
 
 X = np.random.default_rng(0).uniform(size=(4, 2)).astype(np.float32)
 Y = np.array([0, 1, 2, 0])
@@ -100,3 +101,23 @@ def test_one_logit_of_rank_one_is_trained():
     model.fit(X, Y % 2, verbose=0)
     with pytest.raises(ValueError, match=r"0 \.\. 1"):
         model.fit(X, Y, verbose=0)
+
+
+@pytest.mark.parametrize("value", [tf.constant(0.1), np.array(0.1), "0.1"], ids=["tensor", "array", "text"])
+def test_numbers_of_another_kind_are_told_how_to_become_plain(value):
+    for make in (
+        lambda: pt.attacks.pgd(epsilon=value, step_size=0.1, num_steps=1),
+        lambda: pt.objectives.MART(beta=value),
+        lambda: pt.objectives.SCORE(label_smoothing=value),
+        lambda: pt.objectives.IntervalBounds(epsilon=0.1, share=value),
+        lambda: pt.perturbations.AWP(begin=value),
+    ):
+        with pytest.raises(ValueError, match=r"a plain number \(`float\(...\)` makes one\). Received"):
+            make()
+    assert pt.objectives.MART(beta=np.float32(0.5)).beta == 0.5
+
+
+@pytest.mark.parametrize("rate", ["0.1", None, -0.1, 1.5, float("nan")])
+def test_a_rate_is_a_number(rate):
+    with pytest.raises(ValueError, match=r"`fpr` must lie in \[0, 1\]"):
+        check_rate("fpr", rate)

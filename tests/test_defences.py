@@ -158,9 +158,22 @@ def test_bounds_without_an_attack_can_be_defended(images, labels):
         (lambda: EntropyRegularised(num_classes=1), "`num_classes` must be a whole number >= 2"),
         (lambda: EntropyRegularised(num_classes=3, entropy=1.0), "`entropy` must be in"),
         (lambda: EntropyRegularised(num_classes=3, weight=-1), "`weight` must be positive"),
+        (lambda: RelaxLoss(objective="ce"), "`objective` must be called as .*'ce'"),
+        (lambda: ConvexConcave(objective=pt.objectives.CrossEntropy), "`objective` must be called as"),
+        (lambda: EntropyRegularised(num_classes=3, objective=None), "`objective` must be called as"),
+        (lambda: EntropyRegularised(num_classes=3)(None, None, None, tf.eye(4)), "num_classes=3"),
         (lambda: RelaxLoss()(lambda x: x, None, None, None), "tells epochs by the updates of a trainer"),
     ],
 )
 def test_bad_options_are_told(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("entropy", [0.0, 1e-300, 1e-12, 1e-6, 0.5, 0.999999])
+@pytest.mark.parametrize("num_classes", [2, 1000])
+def test_labels_have_the_entropy_that_was_asked_for(entropy, num_classes):
+    true = EntropyRegularised(num_classes=num_classes, entropy=entropy).confidence
+    rest = np.full(num_classes - 1, (1 - true) / (num_classes - 1))
+    found = -sum(p * np.log(p) for p in (true, *rest) if p > 0) / np.log(num_classes)
+    assert found == pytest.approx(entropy, abs=1e-9)

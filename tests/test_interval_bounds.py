@@ -199,6 +199,92 @@ def test_what_would_make_bounds_untrue_is_refused(make, message):
         interval(keras.Model(inputs, make(inputs)), np.zeros((2, 3), np.float32), 0.1)
 
 
+def sigmoid_heads():
+    inputs = keras.Input((3,))
+    hidden = keras.Sequential([keras.Input((3,)), layers.Dense(4, activation="relu")])
+    one = layers.Dense(1)
+    as_vector = keras.ops.squeeze(one(hidden(inputs)), -1)
+    return {
+        "logit": keras.Model(inputs, one(hidden(inputs))),
+        "vector": keras.Model(inputs, as_vector),
+        "activation": keras.Model(inputs, layers.Activation("sigmoid")(one(hidden(inputs)))),
+        "operation": keras.Model(inputs, keras.ops.reshape(keras.ops.sigmoid(as_vector), (-1, 1))),
+        "reshaped": keras.Sequential([hidden, one, layers.Activation("sigmoid"), layers.Flatten()]),
+    }
+
+
+def test_a_sigmoid_is_judged_by_its_logit():
+    x, heads = np.random.default_rng(0).uniform(size=(64, 3)).astype(np.float32), sigmoid_heads()
+    by_logit = heads.pop("logit")
+    by_logit.layers[-1].set_weights([by_logit.layers[-1].get_weights()[0] * 40, np.array([-0.2], np.float32)])
+    y = (by_logit(x).numpy()[:, 0] > 0).astype(int)
+    assert 0 < y.sum() < 64
+    for name, network in heads.items():
+        np.testing.assert_allclose(margins(network, x, y, 0.01), margins(by_logit, x, y, 0.01), err_msg=name)
+        assert verify(network, (x, y), 1e-9).accuracy == 1.0 and verify(network, (x, 1 - y), 1e-9).accuracy == 0.0
+
+
+class Squared(layers.Dense):
+    def call(self, x):
+        return super().call(x) ** 2
+
+
+class Negated(keras.Sequential):
+    def call(self, x, training=None, mask=None):
+        return -super().call(x, training=training)
+
+
+def quantised():
+    network = keras.Sequential([keras.Input((3,)), layers.Dense(4, name="first"), layers.Dense(2)])
+    network.quantize("int8")
+    return network
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: keras.Sequential([keras.Input((3,)), Squared(2, name="mine")]), "'mine', a Squared with a `call`"),
+        (lambda: Negated([keras.Input((3,)), layers.Dense(2)]), "cannot look into the model.*Negated"),
+        (lambda: keras.Sequential([keras.Input((3,)), Negated([layers.Dense(2)])]), "cannot look into the model"),
+        (quantised, "'first', quantised to 'int8'"),
+    ],
+)
+def test_no_rule_is_taken_for_what_computes_otherwise(make, message):
+    for bound in (lambda *args: interval(*args, 0.1), lambda *args: margins(*args, np.zeros(2, int), 0.1)):
+        with pytest.raises(ValueError, match=message):
+            bound(make(), np.zeros((2, 3), np.float32))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"x": np.full((2, 3), 7.0, np.float32)}, r"bounds \[0, 1\].*[Rr]eceived"),
+        ({"x": np.full((2, 3), np.nan, np.float32), "bounds": None}, "be finite"),
+        ({"x": np.zeros((2, 4), np.float32)}, r"shape that the network takes, \(None, 3\). Received: \(2, 4\)"),
+        ({"x": np.zeros(3, np.float32)}, "A single image becomes a batch"),
+        ({"x": np.zeros((2, 3), np.uint8)}, "Images must be floating point"),
+        ({"network": np.zeros((2, 3))}, "`network` must be a Keras model"),
+        ({"epsilon": "0.1"}, "`epsilon` must be a number.*'0.1'"),
+        ({"epsilon": None}, "`epsilon` must be a number"),
+        ({"epsilon": np.float32(-0.1)}, "`epsilon` must be >= 0"),
+        ({"epsilon": tf.constant(float("nan"))}, "`epsilon` must be >= 0"),
+        ({"epsilon": np.full(2, 0.1)}, r"ndarray of shape \(2,\) for images of shape \(2, 3\)"),
+        ({"y": [0, 1, 1]}, "2 images, 3 labels"),
+        ({"y": [0, 2]}, r"class numbers must lie in 0 .. 1.*\[0 2\]"),
+        ({"y": [[0, 1, 0]] * 2}, "num_classes=2"),
+    ],
+)
+def test_bad_input_to_bounds(change, message):
+    given = {"network": keras.Sequential([keras.Input((3,)), layers.Dense(2)]), "x": np.zeros((2, 3), np.float32)}
+    given |= {"epsilon": 0.1, "y": [0, 1]} | change
+    with pytest.raises(ValueError, match=message):
+        margins(**given)
+    if "y" not in change:
+        del given["y"]
+        with pytest.raises(ValueError, match=message):
+            interval(**given)
+
+
 def test_a_rule_of_ones_own():
     class Doubled(layers.Layer):
         def call(self, x):
@@ -236,6 +322,8 @@ def test_verified_accuracy_counts_and_has_an_interval():
     "change, message",
     [
         ({"epsilon": -0.1}, "epsilon"),
+        ({"epsilon": np.float32(-0.1)}, "`epsilon` must be positive"),
+        ({"epsilon": np.full((2, 1), 0.1)}, "one number for all images"),
         ({"bounds": (1, 0)}, "bounds"),
         ({"data": (np.zeros((0, *SHAPE)), [])}, "0 images"),
     ],
@@ -342,6 +430,9 @@ def test_training_by_bounds_proves_what_training_by_pgd_does_not():
     [
         ({"epsilon": 0.1, "norm": "l2"}, "norm='l2'"),
         ({"epsilon": 0.1, "ramp": (5, 2)}, r"ramp=\(5, 2\)"),
+        ({"epsilon": 0.1, "ramp": 5}, "ramp=5"),
+        ({"epsilon": 0.1, "ramp": (0, 0.5)}, "whole ones"),
+        ({"epsilon": 0.1, "share": "half"}, "share='half'"),
         ({"epsilon": 0.1, "share": 0.0}, "share=0.0"),
         ({"epsilon": 0.1, "natural_weight": 1.5}, "natural_weight"),
         ({"epsilon": 0.1, "mixture": "both"}, "mixture"),
@@ -351,6 +442,15 @@ def test_training_by_bounds_proves_what_training_by_pgd_does_not():
 def test_bad_options_of_the_objective(options, message):
     with pytest.raises(ValueError, match=message):
         pt.objectives.IntervalBounds(**options)
+
+
+def test_images_outside_the_range_are_refused_without_an_attack(labels):
+    model = pt.AdversarialTraining(
+        dense_network(num_classes=NUM_CLASSES), attack=None, objective=pt.objectives.IntervalBounds(epsilon=8.0)
+    )
+    model.compile("sgd")
+    with pytest.raises(ValueError, match=r"bounds \[0, 1\]"):
+        model.fit(np.full((8, *SHAPE), 200.0, np.float32), labels, verbose=0)
 
 
 def test_bounds_need_a_radius_and_a_network(network, images, labels):

@@ -197,3 +197,76 @@ def test_bad_options(kind, options, message):
 def test_class_means_need_a_trainer(network, images, labels):
     with pytest.raises(ValueError, match="class means, which a trainer keeps"):
         IKL(num_classes=3)(network, images, images, labels)
+
+
+def _all_objectives():
+    bounds = [pt.objectives.IntervalBounds(epsilon=0.1, mixture=kind, share=0.4) for kind in pt.objectives.MIXTURES]
+    plain = [pt.objectives.Trades(beta=2.0), MART(), SCORE(), IKL(num_classes=4), *bounds]
+    return plain + [wrap(objective=part) for wrap in _DEFENCES for part in (SCORE(), bounds[0])]
+
+
+_DEFENCES = (
+    pt.defences.RelaxLoss,
+    pt.defences.ConvexConcave,
+    lambda objective: pt.defences.EntropyRegularised(num_classes=4, objective=objective),
+)
+
+
+class _Trainer:
+    """`types.TrainingLogits` of a network, by hand."""
+
+    def __init__(self, network, objective):
+        self.network, self.updates = network, tf.constant(5, tf.int64)
+        kept = getattr(objective, "initial_state", dict)()
+        self.state = {name: tf.Variable(value) for name, value in kept.items()}
+
+    def __call__(self, images):
+        return self.network(images, training=True)
+
+
+@pytest.mark.parametrize("policy, tolerance", [("float64", 1e-5), ("mixed_float16", 5e-2), ("mixed_bfloat16", 2e-1)])
+def test_losses_are_the_same_in_every_precision(policy, tolerance):
+    layers = [keras.Input((3,)), keras.layers.Dense(4)]
+    x, y = np.random.default_rng(0).uniform(size=(6, 3)).astype(np.float32), np.arange(6) % 4
+    network = keras.Sequential(layers)
+    keras.config.set_dtype_policy(policy)
+    try:
+        other = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)])
+    finally:
+        keras.config.set_dtype_policy("float32")
+    other.set_weights(network.get_weights())
+    for objective in _all_objectives():
+        one, same = (
+            objective(_Trainer(net, objective), tf.constant(x), tf.constant(0.9 * x), tf.constant(y))[0]
+            for net in (network, other)
+        )
+        np.testing.assert_allclose(same, one, rtol=tolerance, atol=tolerance, err_msg=repr(objective))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"objective": IKL(num_classes=3)},
+        {"objective": pt.defences.EntropyRegularised(num_classes=3)},
+        {"objective": pt.defences.RelaxLoss(objective=IKL(num_classes=3))},
+        {"companion_objective": pt.defences.EntropyRegularised(num_classes=3)},
+    ],
+)
+@pytest.mark.parametrize("rows", [False, True])
+def test_another_number_of_classes_is_told(options, rows):
+    model = pt.AdversarialTraining(
+        dense_network(num_classes=4), attack=pt.attacks.pgd(**STEPS), ratio="1/1",
+        companions=pt.companions.ReverseSymmetry(), **options,
+    )  # fmt: skip
+    model.compile("sgd", run_eagerly=True)
+    x, y = np.full((4, *model.network.input_shape[1:]), 0.5, np.float32), np.arange(4) % 3
+    with pytest.raises(ValueError, match="`num_classes` of .* the network's logits, 4 .*Received: num_classes=3"):
+        model.fit(x, np.eye(4)[y] if rows else y, verbose=0)
+
+
+def test_what_keeps_something_is_no_companions_objective():
+    with pytest.raises(ValueError, match="keeps .*'class_means'.* for its `objective`.*companion_objective=IKL"):
+        pt.AdversarialTraining(
+            dense_network(), attack=pt.attacks.pgd(**STEPS), ratio="1/1",
+            companions=pt.companions.ReverseSymmetry(), companion_objective=IKL(num_classes=4),
+        )  # fmt: skip

@@ -69,6 +69,11 @@ def test_random_scores_bound_nothing_and_ties_tell_nothing():
         ({"included": [1, 0, 1]}, "must be booleans"),
         ({"delta": 1.0}, "`delta` must be in"),
         ({"num_guesses": 0}, "`num_guesses` must be a whole number >= 1"),
+        ({"num_guesses": 4}, "`num_guesses` must be at most the number of canaries, 3"),
+        ({"confidence": 95}, "`confidence` .*Give e.g. 0.95"),
+        ({"confidence": 0}, "`confidence` must be positive"),
+        ({"mechanism": "gaussian", "delta": 0}, "No Gaussian mechanism"),
+        ({"scores": np.arange(60), "included": np.ones(60, bool)}, "by a fair coin.*60 of 60 included"),
         ({"mechanism": "laplace"}, "must be one of"),
     ],
 )

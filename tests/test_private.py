@@ -103,6 +103,7 @@ def test_the_accountant_has_the_published_figures(noise, expected):
 
 def test_the_multiplier_for_a_budget_keeps_it():
     budget = {"sampling_rate": 0.02, "num_rounds": 300, "delta": 1e-5}
+    assert accounting.epsilon(noise_multiplier=0, **budget) == np.inf
     noise = accounting.noise_multiplier_for(epsilon=3.0, **budget)
     assert 2.9 < accounting.epsilon(noise_multiplier=noise, **budget) <= 3.0
 
@@ -204,6 +205,8 @@ def with_layer(layer):
         ({"sampling_rate": 1.5}, "`sampling_rate` must be at most 1"),
         ({"weight_perturbation": pt.perturbations.AWP()}, "weight_perturbation=.*Leave it out"),
         ({"objective": pt.objectives.IKL(num_classes=NUM_CLASSES)}, "joins examples"),
+        ({"objective": pt.defences.ConvexConcave(objective=pt.defences.RelaxLoss())}, "objective=ConvexConcave"),
+        ({"companion_objective": pt.defences.RelaxLoss()}, "companion_objective=RelaxLoss"),
         ({"clip_norm": 0}, "`clip_norm` must be positive"),
         ({"noise_multiplier": -1}, "`noise_multiplier` must be positive"),
         ({"delta": 1.0}, "`delta` must be in"),
@@ -225,6 +228,13 @@ def test_batches_made_otherwise_are_refused(images, labels, argument):
         trainer().fit(images, labels, verbose=0, **argument)
 
 
+def test_weights_of_examples_and_what_is_not_compiled_are_told(images, labels):
+    with pytest.raises(ValueError, match="Poisson sampling.*weights in `fit`"):
+        trainer().fit((images, labels, np.ones(len(labels))), verbose=0)
+    with pytest.raises(ValueError, match=r"compile\(\)"):
+        pt.PrivateAdversarialTraining(dense_network(), **OPTIONS).fit(images, labels, verbose=0)
+
+
 def test_float16_is_refused():
     with pytest.raises(ValueError, match="Build the network under 'mixed_bfloat16'"):
         pt.PrivateAdversarialTraining(dense_network(), **OPTIONS).compile(
@@ -241,3 +251,24 @@ def test_datasets_binary_heads_and_dropout_train(images, labels, head):
     model = trainer(network, sampling_rate=None, batch_size=4, noise_multiplier=1.0)
     history = model.fit(data, epochs=1, verbose=0, validation_data=(images, labels % 2)).history
     assert np.isfinite(history["val_loss"]).all() and history["epsilon_spent"][0] > 0
+
+
+def test_little_noise_is_accounted_for_without_much_memory():
+    budget = {"sampling_rate": 1.0, "num_rounds": 1, "delta": 1e-5}
+    for noise in (0.3, 0.05, 0.001):
+        shift = 1 / noise  # of a Gaussian mechanism, whose epsilon lies this far below shift^2 / 2 + 4.27 shift
+        found = accounting.epsilon(noise_multiplier=noise, **budget)
+        assert shift**2 / 2 + 4.0 * shift < found < (shift**2 / 2 + 4.27 * shift) * 1.01
+    assert accounting.epsilon(noise_multiplier=0.003, sampling_rate=0.01, num_rounds=4000, delta=1e-5) > 1e5
+    many = {**budget, "num_rounds": 50}
+    assert (
+        0.95e4
+        < accounting.epsilon(noise_multiplier=accounting.noise_multiplier_for(epsilon=1e4, **many), **many)
+        <= 1e4
+    )
+
+
+@pytest.mark.parametrize("noise", [None, "1.0", False, np.ones(2), -1.0])
+def test_noise_is_a_number(noise):
+    with pytest.raises(ValueError, match="`noise_multiplier` must be positive"):
+        accounting.epsilon(noise_multiplier=noise, sampling_rate=0.1, num_rounds=1, delta=1e-5)

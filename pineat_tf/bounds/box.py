@@ -15,6 +15,7 @@ class Box:
     Attributes:
         lower: the smallest values.
         upper: the largest values, like `lower`.
+        logits: the box that a sigmoid made this one of; None where another layer did. The sigmoid saturates.
 
     Example:
         >>> box = Box.around(tf.constant([1.0]), tf.constant([0.5]))
@@ -24,6 +25,7 @@ class Box:
 
     lower: tf.Tensor
     upper: tf.Tensor
+    logits: "Box | None" = None
 
     @property
     def centre(self) -> tf.Tensor:

@@ -4,6 +4,7 @@ A rule takes the layer and the box of each of its inputs, and returns the box of
 `rule(layer, *boxes) -> Box`. It is found by the class, or the first of its bases that has one.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,16 +20,19 @@ __all__ = ["find", "rule"]
 Rule = Callable[..., Box]
 
 _RULES: dict[type, Rule] = {}
+_REDEFINED = ("call", "convolution_op")
+"""Methods that a rule speaks of: a subclass with one of its own needs a rule of its own."""
+_SIGMOIDS = ("sigmoid", "Sigmoid")
 _INCREASING = (
     *("linear", "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "sigmoid", "hard_sigmoid", "tanh", "hard_tanh"),
     *("softplus", "softsign", "exponential", "log_sigmoid", "squareplus", "soft_shrink", "hard_shrink", "tanh_shrink"),
     *("sparse_plus", "sparse_sigmoid", "threshold"),
 )
 _INCREASING_OPERATIONS = (
-    *("Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Celu", "Sigmoid", "HardSigmoid", "Tanh", "HardTanh", "Softplus"),
-    *("Softsign", "Exp", "LogSigmoid", "Reshape", "Transpose", "Squeeze", "ExpandDims", "Pad", "Cast", "Identity"),
-    *("GetItem", "Mean", "Sum", "Max", "MaxPool", "AveragePool", "Flatten", "StopGradient"),
+    *("Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Celu", "HardSigmoid", "Tanh", "HardTanh", "Softplus"),
+    *("Softsign", "Exp", "LogSigmoid", "Transpose", "Pad", "GetItem", "Mean", "Sum", "Max", "MaxPool", "AveragePool"),
 )
+_MOVING_OPERATIONS = ("Reshape", "Squeeze", "ExpandDims", "Cast", "Identity", "Flatten", "StopGradient")
 
 
 def rule(layer_class: type) -> Callable[[Rule], Rule]:
@@ -60,13 +64,18 @@ def find(layer: Any) -> Rule:
     """Looks up the rule of a layer or operation.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is none, or the layer computes something else than the one that the rule was made for.
     """
     for cls in type(layer).__mro__:
         if cls in _RULES:
+            _check_computes_as(cls, layer)
             return _RULES[cls]
     if not isinstance(layer, keras.Layer):  # an operation of `keras.ops` in a functional network
         name = type(layer).__name__
+        if name in _MOVING_OPERATIONS:
+            return _moved
+        if name in _SIGMOIDS:
+            return lambda operation, box: dataclasses.replace(box.map(operation.call), logits=box)
         if name in _INCREASING_OPERATIONS:
             return _rectifier  # some have a slope
         if name in _SUMS:
@@ -79,19 +88,49 @@ def find(layer: Any) -> Rule:
     )
 
 
+def own_method(layer: Any) -> type | None:
+    """The class, not one of Keras, that redefines what a layer or network computes; None where there is none."""
+    definers = (next((c for c in type(layer).__mro__ if name in vars(c)), object) for name in _REDEFINED)
+    return next((c for c in definers if c is not object and c.__module__.split(".")[0] != "keras"), None)
+
+
+def _check_computes_as(cls: type, layer: Any) -> None:
+    definer, mode = own_method(layer), getattr(layer, "quantization_mode", None)
+    if definer is not None and not issubclass(cls, definer) and not issubclass(cls, keras.Model):
+        raise ValueError(
+            f"The rule of interval bounds for {cls.__name__} does not hold for a subclass that computes otherwise. "
+            f"Received: the layer {layer.name!r}, a {type(layer).__name__} with a `call` of its own. Add a rule with "
+            f"`@pineat_tf.bounds.rule({type(layer).__name__})`."
+        )
+    if mode:
+        raise ValueError(
+            f"Interval bounds are of kernels in floating point. Received: the layer {layer.name!r}, quantised to "
+            f"{mode!r}. Take the network from before `quantize`."
+        )
+
+
 def _increasing(layer: Any, box: Box) -> Box:
     """Of what computes each output from inputs in which it nowhere decreases."""
     return box.map(layer.call)  # not `layer(x)`, which would cast to the precision of the layer
 
 
+def _moved(layer: Any, box: Box) -> Box:
+    """Of what gives other shapes to the same numbers, which a sigmoid may have made."""
+    moved = box.map(layer.call)
+    return moved if box.logits is None else dataclasses.replace(moved, logits=box.logits.map(layer.call))
+
+
 for _layer_class in (
-    *(layers.Flatten, layers.Reshape, layers.Permute, layers.RepeatVector, layers.Identity),
+    *(layers.Permute, layers.RepeatVector),
     *(layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D, layers.AveragePooling1D, layers.AveragePooling2D),
     *(layers.AveragePooling3D, layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalAveragePooling1D),
     *(layers.GlobalAveragePooling2D, layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D),
     *(layers.Cropping1D, layers.Cropping2D, layers.Cropping3D, layers.UpSampling1D, layers.UpSampling2D),
 ):
     _RULES[_layer_class] = _increasing
+
+for _layer_class in (layers.Flatten, layers.Reshape, layers.Identity):
+    _RULES[_layer_class] = _moved
 
 for _layer_class in (
     *(layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.AlphaDropout, layers.GaussianNoise),
@@ -114,7 +153,10 @@ def activated(layer: Any, box: Box) -> Box:
             f"{name or activation!r} in the layer {layer.name!r}. Softmax, GELU and SiLU have no rule; write one "
             "for a layer of your own with `@pineat_tf.bounds.rule(LayerClass)`."
         )
-    return box if name == "linear" else box.map(lambda x: layer.activation(x))
+    if name == "linear":
+        return box
+    activated = box.map(lambda x: layer.activation(x))
+    return dataclasses.replace(activated, logits=box) if name in _SIGMOIDS else activated
 
 
 @rule(layers.Activation)

@@ -10,12 +10,14 @@ import scipy.optimize
 import scipy.special
 import scipy.stats
 
-from pineat_tf.checks import check_choice, check_count, check_share
+from pineat_tf.checks import check_choice, check_count, check_positive, check_share
 from pineat_tf.membership.scores import as_float64
 
 __all__ = ["OneRunAudit", "one_run_audit"]
 
 _SMALLEST, _TOLERANCE, _MOST_EPSILON = 4, 1e-6, 1e3
+_UNFAIR = 1e-9  # probability below which coins were not fair
+_CONFIDENCE = "Give e.g. 0.95 for 95 %."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +72,7 @@ def one_run_audit(
         nothing from above: 0 is no sign of privacy.
 
     Raises:
-        ValueError: if an argument is out of its range, or scores and coins do not fit.
+        ValueError: if an argument is out of its range, scores and coins do not fit, or no fair coins fell like that.
 
     Example:
         >>> included = np.arange(1000) % 2 == 0
@@ -83,11 +85,21 @@ def one_run_audit(
     """
     values, coins = _checked(scores, included)
     check_share("delta", delta)
-    check_share("confidence", confidence)
+    check_positive("confidence", confidence, _CONFIDENCE)
+    check_share("confidence", confidence, _CONFIDENCE)
     check_choice("mechanism", mechanism, tuple(_BOUNDS))
     num = len(values)
+    if mechanism == "gaussian" and delta == 0:
+        raise ValueError(
+            "No Gaussian mechanism has an epsilon with `delta` = 0, so every leak would refute all. Received: delta=0, "
+            "mechanism='gaussian'. Give e.g. delta=1e-5, or mechanism='any'."
+        )
     if num_guesses is not None:
         check_count("num_guesses", num_guesses, 1, "It is for how many canaries an answer is given.")
+        if num_guesses > num:
+            raise ValueError(
+                f"`num_guesses` must be at most the number of canaries, {num}. Received: num_guesses={num_guesses}."
+            )
     tried = [num_guesses] if num_guesses is not None else [*_doubling(num), num]
     significance = (1.0 - confidence) / len(tried)
     best = OneRunAudit(0.0, delta, confidence, num, 0, 0)
@@ -169,4 +181,9 @@ def _checked(scores: Any, included: Any) -> tuple[np.ndarray, np.ndarray]:
         )
     if coins.dtype != bool:
         raise ValueError(f"`included` must be booleans. Received: dtype {coins.dtype}. Give e.g. `coins == 1`.")
+    if scipy.stats.binomtest(int(coins.sum()), len(coins)).pvalue < _UNFAIR:
+        raise ValueError(
+            "Each canary must have been included by a fair coin, or the bound is none. Received: "
+            f"{coins.sum()} of {len(coins)} included. Draw them anew, e.g. `rng.random(num) < 0.5`."
+        )
     return values, coins

@@ -17,6 +17,7 @@ from pineat_tf.statistics import check_rate
 
 __all__ = ["bavaria_scores", "lira_scores", "relative_likelihood_scores", "rmia_scores"]
 
+_LARGEST = 1e100  # whose square does not overflow
 _SMALLEST_DEVIATION = 1e-12  # keeps a ratio of equal observations finite
 _SMALLEST_SHARE = 1e-5  # of the median variance: what is smaller, say 0 by ties, would drown all others in logarithms
 _LARGEST_PRIOR = 200.0  # degrees of freedom, and models, beyond which a prior decides alone
@@ -388,10 +389,11 @@ def _checked(target: Any, shadows: Any, in_mask: Any) -> tuple[np.ndarray, np.nd
 
 def _finite(name: str, given: Any, ranks: tuple[int, ...]) -> np.ndarray:
     values: np.ndarray = as_float64(name, given).numpy()
-    if values.ndim not in ranks or not values.size or not np.isfinite(values).all():
+    bad = ~(np.abs(values) < _LARGEST)  # also of NaN
+    if values.ndim not in ranks or not values.size or bad.any():
         raise ValueError(
             f"`{name}` must be finite, of rank {' or '.join(map(str, ranks))}, and not empty. Received: shape "
-            f"{values.shape}, {int(np.sum(~np.isfinite(values)))} values NaN or infinite. Score from logits, which do "
-            "not overflow."
+            f"{values.shape}, {int(bad.sum())} values NaN, infinite or beyond 1e100. Score from logits, which do not "
+            "overflow."
         )
     return values

@@ -81,7 +81,7 @@ def score_intervals(
         General Empirical Measures", Annals of Probability 1990 (the band); Clopper and Pearson, Biometrika 1934.
     """
     _check_options("num_bootstrap", num_bootstrap, seed, fprs)
-    check_share("confidence", confidence)
+    check_share("confidence", confidence, "Give e.g. 0.95 for 95 %.")
     ranks = ranked(member_scores, non_member_scores)
     rng, tails = np.random.default_rng([seed, 1]), ((1 - confidence) / 2, (1 + confidence) / 2)
     areas, rises, falls = _resampled(ranks, num_bootstrap, rng)
