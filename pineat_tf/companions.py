@@ -15,6 +15,7 @@ contradicts it is refused. That holds for every dataclass with fields of these n
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -283,7 +284,7 @@ class ScaledNoise(InBallAndRange):
     def __post_init__(self) -> None:
         super().__post_init__()
         scales = self.scale if isinstance(self.scale, (tuple, list)) else (self.scale,)
-        if not all(isinstance(one, (int, float)) and math.isfinite(one) and one for one in scales) or not scales:
+        if not all(isinstance(one, numbers.Real) and math.isfinite(one) and one for one in scales) or not scales:
             raise ValueError(
                 f"`scale` must be a number other than 0, or one a companion. Received: scale={self.scale!r}. Give e.g. "
                 "-1.0 or (-1.0, 2.0)."

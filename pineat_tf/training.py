@@ -124,7 +124,7 @@ class AdversarialTraining(WrappedClassifier):
         self.objective_state = {
             name: self._kept(name, value) for name, value in getattr(self.objective, "initial_state", dict)().items()
         }
-        self.labeller = _frozen_copy(getattr(companions, "labels", None))
+        self.labeller = _frozen_copy(getattr(companions, "labels", None), network)
         self.built = network.built
 
     @property
@@ -332,10 +332,23 @@ def _checked_ramp(ramp: tuple[int, int] | None, attack: Attack | None) -> tuple[
     return ramp
 
 
-def _frozen_copy(network: Any) -> keras.Model | None:
+def _shapes(network: keras.Model) -> tuple[tf.TensorShape, int | None]:
+    """The shape of the images, and how many classes there are, as far as the network says."""
+    given, outputs = (getattr(network, f"{end}_shape", None) if network.built else None for end in ("input", "output"))
+    return tf.TensorShape(given), outputs and max(outputs[-1], 2)
+
+
+def _frozen_copy(network: Any, trained: keras.Model) -> keras.Model | None:
     """A copy that the trainer's files hold and its optimizer does not move; None of what is no network."""
     if not isinstance(network, keras.Model):
         return None
+    (images, classes), (expected, wanted) = map(_shapes, (network, trained))
+    if not network.built or not images.is_compatible_with(expected) or classes != (wanted or classes):
+        raise ValueError(
+            "`labels` must be a network with weights, of the images and classes of the network in training, "
+            f"{expected} and {wanted}. Received: {network.name!r} of {images} and {classes}"
+            f"{'' if network.built else ', not built'}. Give a trained one, such as `keras.models.load_model(...)`."
+        )
     copy = keras.models.clone_model(network)
     copy.set_weights(network.get_weights())
     copy.trainable = False

@@ -1,9 +1,11 @@
 """Companions against their NumPy twins, and the identities that define reverse symmetry."""
 
+import keras
 import numpy as np
 import oracles
 import pytest
 import tensorflow as tf
+from conftest import NUM_CLASSES, dense_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -261,3 +263,20 @@ def test_words_of_version_0_1_0_for_the_range(word, keeps):
         (pt.queries.ReverseSymmetryQuery, {"attack": pt.attacks.fgsm(epsilon=0.1)}),
     ):
         assert kind(epsilon=0.1, bounds=word, **options) == kind(epsilon=0.1, keep_in_range=keeps, **options)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: dense_network(num_classes=NUM_CLASSES + 1),
+        lambda: keras.Sequential([keras.Input((5,)), keras.layers.Dense(NUM_CLASSES)]),
+        lambda: keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(NUM_CLASSES)]),
+    ],
+    ids=["classes", "images", "no weights"],
+)
+def test_labels_of_a_network_that_does_not_fit_are_refused(make):
+    with pytest.raises(ValueError, match="`labels` must be a network with weights, of the images and classes"):
+        pt.AdversarialTraining(
+            dense_network(), attack=pt.attacks.pgd(epsilon=0.1, step_size=0.1, num_steps=1), ratio="1/1",
+            companions=pt.companions.ScaledNoise(scale=2.0, labels=make()),
+        )  # fmt: skip

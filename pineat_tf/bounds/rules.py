@@ -39,7 +39,8 @@ def rule(layer_class: type) -> Callable[[Rule], Rule]:
     """Registers how interval bounds pass a class of layers; a decorator.
 
     Args:
-        layer_class: of Keras layers, or of models; it serves subclasses that have no rule of their own.
+        layer_class: of Keras layers, or of models; it serves subclasses that have no rule of their own and
+            compute as it does.
 
     Returns:
         The decorator of a function `(layer, *boxes) -> Box`, a box an input.
