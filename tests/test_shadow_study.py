@@ -107,6 +107,27 @@ def test_each_model_is_audited_with_the_others_as_shadows():
     assert one.values("balanced_accuracy")[target] == membership.best_threshold(members, non_members).balanced_accuracy
 
 
+def test_base_is_the_likelihood_ratio_of_a_softmax_of_temperature_2():
+    answers, target = made_up_answers(1.0, num_models=7, num=30), 3
+    odds = np.exp(answers.logits["natural"] / 2)
+    of_truth = odds[:, np.arange(30), answers.labels] / odds.sum(axis=2)
+    expected = []
+    for example in range(30):
+        kinds = {True: [], False: []}
+        for model in set(range(7)) - {target}:
+            kinds[bool(answers.in_mask[model, example])].append(of_truth[model, example])
+        if all(kinds.values()):
+            of_all = (np.mean(kinds[True]) + np.mean(kinds[False])) / 2
+            expected.append((example, np.log(of_truth[target, example] / of_all)))
+    signals = [attackers._signal(membership.cross_entropy_score, answers, "natural")[..., None]] * 2
+    signals.append(attackers._signal(attackers._tempered, answers, "natural")[..., None])
+    name = "RMIA online, temperature 2 (BASE)"
+    found = attackers.ATTACKERS[name](attackers._seen(signals, answers, target))
+    examples, values = zip(*expected)
+    assert len(examples) > 20
+    np.testing.assert_allclose(found[list(examples)], values, rtol=1e-6)
+
+
 def test_a_rate_that_one_model_does_not_show_has_no_mean():
     rng = np.random.default_rng(0)
     whole = [(rng.normal(size=50), np.arange(200.0)) for _ in range(3)]
