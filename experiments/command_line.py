@@ -23,7 +23,6 @@ from experiments.signals import InterruptedRun
 from pineat_tf.checks import data_errors_as_value_errors
 
 FLAGFILES = pathlib.Path(__file__).parent / "flagfiles"
-_HELP = ("help", "helpshort")
 _LONGEST_FLAGFILE = 1 << 16  # bytes
 _DEEPEST_FLAGFILE = 8  # a file that names two, each of which names two, ... has no end
 
@@ -122,35 +121,23 @@ def recorded_flags(config: ExperimentConfig, *, without: Sequence[str] = ()) -> 
     return to_flags(config, without=(*names(recorded=False), *without))
 
 
-def usage(intro: str, values: flags.FlagValues, width: int = 100) -> str:
+def usage(intro: str, values: flags.FlagValues) -> str:
     """A help text: the intro, then every flag with its default."""
     lines = [intro.strip(), ""]
     for name in values:
-        if name not in (*_HELP, "h"):
+        if name not in ("help", "helpshort", "h"):
             default = (values[name].default_as_str or "").strip("'[]")
             lines.append(f"  --{name} (default: {default or 'empty'})")
-            lines += textwrap.wrap(values[name].help, width=width, initial_indent=" " * 6, subsequent_indent=" " * 6)
+            lines += textwrap.wrap(values[name].help, width=96, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
 
 
-def parsed(values: flags.FlagValues, argv: Sequence[str], help_text: Callable[[], str]) -> bool:
-    """Reads a command line of flags only, into flags that are defined but for --help and --helpshort.
-
-    Returns:
-        True to go on; False if the command line asks for help, which is then printed.
-
-    Raises:
-        ValueError: if there is something other than flags.
-    """
-    for name in _HELP:
-        flags.DEFINE_bool(name, False, "Print this text.", flag_values=values)
-    rest = values(argv)[1:]
-    if values.help or values.helpshort:
-        print(help_text())
-        return False
+def parsed(values: flags.FlagValues, argv: Sequence[str], intro: str) -> bool:
+    """Reads a command line of flags only, as `arguments` does: whether to go on; `ValueError` for anything else."""
+    rest = arguments(values, argv, intro)
     if rest:
         raise ValueError(f"there is no use for {rest}; flags begin with --. See --helpshort.")
-    return True
+    return rest is not None
 
 
 def arguments(values: flags.FlagValues, argv: Sequence[str], intro: str) -> list[str] | None:
@@ -159,11 +146,11 @@ def arguments(values: flags.FlagValues, argv: Sequence[str], intro: str) -> list
     Returns:
         The other arguments; None if the command line asks for help, which is then printed.
     """
-    for name in _HELP:
-        flags.DEFINE_bool(name, False, "Print this text.", flag_values=values)
+    for name, short in (("help", "h"), ("helpshort", None)):
+        flags.DEFINE_bool(name, False, "Print this text.", short_name=short, flag_values=values)
     values.set_gnu_getopt(True)
     rest = values(argv)[1:]
-    if any(values[name].value for name in _HELP):
+    if values.help or values.helpshort:
         print(usage(intro, values))
         return None
     return rest

@@ -1,9 +1,13 @@
-"""A description of this machine, and the precision that it computes fast."""
+"""A description of this machine and its libraries, and the precision that it computes fast."""
 
 import os
 import platform
 
+import keras
+import numpy as np
 import tensorflow as tf
+
+import pineat_tf as pt
 
 _BFLOAT16_FEATURES = {"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16", "svebf16"}
 
@@ -26,6 +30,12 @@ def description(cpuinfo: str = "/proc/cpuinfo") -> dict[str, object]:
         ],
         "system": platform.system(),
     }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a run's figures come from."""
+    modules = {"pineat_tf": pt, "tensorflow": tf, "keras": keras, "numpy": np}
+    return {name: module.__version__ for name, module in modules.items()} | {"python": platform.python_version()}
 
 
 def _processor(cpuinfo: str) -> str:

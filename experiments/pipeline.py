@@ -2,14 +2,12 @@
 
 import contextlib
 import pathlib
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 import pineat_tf as pt
 from experiments import (
@@ -210,13 +208,7 @@ def _metrics(session: Session, evaluation: Evaluation, seconds: float) -> dict:
         },
         "flags": config.to_dict(without=(*names(recorded=False), "output_dir")),
         "machine": machine.description(),
-        "versions": {
-            "pineat_tf": pt.__version__,
-            "tensorflow": tf.__version__,
-            "keras": keras.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": machine.versions(),
     }
 
 

@@ -34,9 +34,7 @@ def run(argv: list[str]) -> None:
     """Does what a command line says, without care for what goes wrong."""
     values = flags.FlagValues()
     command_line.define_flags(values, several=[_SEVERAL])
-    if not command_line.parsed(
-        values, command_line.expand_flagfiles(argv), lambda: command_line.usage(__doc__, values)
-    ):
+    if not command_line.parsed(values, command_line.expand_flagfiles(argv), __doc__):
         return
     configs = command_line.configs_from(values, several=_SEVERAL)
     run_dirs = [config.run_dir for config in configs]

@@ -86,9 +86,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> None:
-    values, paths = _parse(argv)
-    if values.help or values.helpshort:
-        print(command_line.usage(USAGE, values, width=96))
+    values = flags.FlagValues()
+    flags.DEFINE_string("json", None, "Write every figure to this file.", flag_values=values)
+    for definition in _OF_NETWORKS:
+        command_line.define(values, *definition)
+    paths = command_line.arguments(values, argv, USAGE)
+    if paths is None:
         return
     if len(paths) != 1:
         raise ValueError(f"give one npz file, or one network, not {len(paths)}. See --help.")
@@ -197,18 +200,6 @@ def _text(report: Report, about: str) -> str:
         "nothing scores the noise floor, not 0.5.\n"
         "[20]: Song, Shokri, Mittal, CCS 2019."
     )
-
-
-def _parse(argv: list[str]) -> tuple[flags.FlagValues, list[str]]:
-    """Flags of one call and the other arguments; global flags stay untouched."""
-    values = flags.FlagValues()
-    flags.DEFINE_string("json", None, "Write every figure to this file.", flag_values=values)
-    for definition in _OF_NETWORKS:
-        command_line.define(values, *definition)
-    for name, short in (("help", "h"), ("helpshort", None)):
-        flags.DEFINE_bool(name, False, "Print this text.", short_name=short, flag_values=values)
-    values.set_gnu_getopt(True)
-    return values, values(argv)[1:]
 
 
 if __name__ == "__main__":

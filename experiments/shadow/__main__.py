@@ -38,7 +38,7 @@ def _run(argv: list[str]) -> None:
     plan.define_flags(values)
     flags.DEFINE_integer("num_models", 16, "How many shadow models each row has.", flag_values=values)
     arguments = command_line.expand_flagfiles(argv)
-    if not command_line.parsed(values, arguments, lambda: command_line.usage(__doc__, values)):
+    if not command_line.parsed(values, arguments, __doc__):
         return
     check_count("num_models", values.num_models, _LEAST, "Each is audited with the others as its shadows.")
     sweep = plan.from_flags(values)

@@ -124,7 +124,7 @@ def _run(argv: list[str]) -> None:
         "json", "", "File for each kill: seconds after the process began, updates on disk, whether a half-written "
         "checkpoint lay there too, and the update that the next process went on from.", **own,
     )  # fmt: skip
-    if not command_line.parsed(values, argv, lambda: command_line.usage(__doc__, values)):
+    if not command_line.parsed(values, argv, __doc__):
         return
     check_count("kills", values.kills, 1, "Give how many in all, e.g. --kills=30.")
     with files.replacing(values.json) if values.json else contextlib.nullcontext() as temporary:

@@ -10,7 +10,6 @@ the run's PGD; what AutoAttack leaves of the first test images; what interval bo
 import hashlib
 import io
 import pathlib
-import platform
 import re
 import sys
 import zipfile
@@ -19,11 +18,10 @@ from typing import Any
 import h5py
 import keras
 import numpy as np
-import tensorflow as tf
 from absl import flags
 
 import pineat_tf as pt
-from experiments import command_line, compare, files, method, session, stored
+from experiments import command_line, compare, files, machine, method, session, stored
 from experiments.audit import networks as audited
 from experiments.config import ExperimentConfig, names
 from experiments.datasets import Dataset, Split
@@ -109,7 +107,7 @@ def make(
         "shadow": _shadow(shadow) if shadow else None,
         "licence": f"MIT; the images: {_LICENCES.get(data.name, 'as their owner says')}",
         "limits": [*_LIMITS, *limits],
-        "versions": {"measured": _versions(), "trained": _trained_with(record)},
+        "versions": {"measured": machine.versions(), "trained": _trained_with(record)},
         "file": {
             "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
             "bytes": file.stat().st_size,
@@ -246,16 +244,6 @@ def _shadow(title: str) -> dict[str, Any]:
     for line in wanted.itertuples():
         found.setdefault(line.attacker, {})[line.figure] = _with_ends(line.mean, (line.low, line.high))
     return found
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "pineat_tf": pt.__version__,
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def _trained_with(record: dict[str, Any]) -> dict[str, str]:

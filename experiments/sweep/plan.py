@@ -117,9 +117,7 @@ def read(argv: Sequence[str], intro: str) -> Sweep | None:
     """Reads a command line; None if it asks for help, which is then printed."""
     values = flags.FlagValues()
     define_flags(values)
-    is_to_go_on = command_line.parsed(
-        values, command_line.expand_flagfiles(argv), lambda: command_line.usage(intro, values)
-    )
+    is_to_go_on = command_line.parsed(values, command_line.expand_flagfiles(argv), intro)
     return from_flags(values) if is_to_go_on else None
 
 

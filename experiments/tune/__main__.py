@@ -61,7 +61,7 @@ def _run(argv: list[str]) -> None:
     _define_flags(values)
     command_line.define_flags(values)
     arguments = command_line.expand_flagfiles(argv)
-    if not command_line.parsed(values, arguments, lambda: command_line.usage(__doc__, values)):
+    if not command_line.parsed(values, arguments, __doc__):
         return
     try:
         from experiments.tune import outputs, search

@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> None:
     values = _flags()
-    if not command_line.parsed(values, argv, lambda: command_line.usage(__doc__, values)):
+    if not command_line.parsed(values, argv, __doc__):
         return
     known = {"tasks": [*TRAINING, *METHODS, *EVALUATION], "engines": work.engines(), "precisions": _PRECISIONS}
     chosen = {name: getattr(values, name) or all_of_them for name, all_of_them in known.items()}
@@ -105,7 +105,8 @@ def _widths(texts: list[str]) -> list[int]:
 def _measure(engines: list[str], tasks: list[str], width: int, precision: str, values: flags.FlagValues) -> list[dict]:
     """Timings of all engines at one width and precision, by turns."""
     processes = [_Process(engine, width, precision) for engine in engines]
-    matmul = _Process("tf.function", width, precision)
+    matmul = next((process for process in processes if process.engine == "tf.function"), None)
+    matmul = matmul or _Process("tf.function", width, precision)
     order = random.Random(0)
     timings = {}
     try:
@@ -121,7 +122,7 @@ def _measure(engines: list[str], tasks: list[str], width: int, precision: str, v
                     timings.setdefault((matmul, MATMUL), []).append(matmul.updates_per_second(MATMUL, 0.2))
                     bar.update()
     finally:
-        for process in (*processes, matmul):
+        for process in {*processes, matmul}:
             process.close()
     return [
         {"engine": process.engine, "task": task, "width": width, "precision": precision, "updates_per_second": rates}
