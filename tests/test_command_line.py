@@ -172,6 +172,10 @@ OVERLAYS = {
         "width": 1, "train_size": 10_000, "updates": 4000, "optimizer": "adam", "precision": "mixed_bfloat16",
         "learning_rates": (2e-3, 2e-4, 2e-5), "boundaries": (3200, 3700), "export": ("keras",),
     },
+    "scarce.flags": {
+        "network": "small_cnn", "width": 2, "train_size": 2500, "test_size": 2500, "updates": 1000,
+        "boundaries": (800, 925),
+    },
     "study_cifar10.flags": {
         "dataset": "image_folder", "data_dir": "cifar10-jpeg", "paper_dataset": "cifar10", "train_size": 10_000,
         "test_size": 5000, "augment_pad": 0, "augment_flip": False, "network": "wrn8", "width": 1,
