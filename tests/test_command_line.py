@@ -174,7 +174,7 @@ OVERLAYS = {
     },
     "scarce.flags": {
         "network": "small_cnn", "width": 2, "train_size": 2500, "test_size": 2500, "updates": 1000,
-        "boundaries": (800, 925),
+        "learning_rates": (2e-3, 2e-4, 2e-5), "boundaries": (800, 925),
     },
     "study_cifar10.flags": {
         "dataset": "image_folder", "data_dir": "cifar10-jpeg", "paper_dataset": "cifar10", "train_size": 10_000,
