@@ -31,7 +31,8 @@ def list(*, directory: str | os.PathLike[str] | None = None) -> tuple[str, ...]:
         True
     """
     folder = _folder(directory)
-    return tuple(sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.json")))
+    cards = (path for path in folder.rglob("*.json") if path.with_suffix(".keras").exists())
+    return tuple(sorted(path.relative_to(folder).with_suffix("").as_posix() for path in cards))
 
 
 def card(name: str, *, directory: str | os.PathLike[str] | None = None) -> dict[str, Any]:
@@ -48,14 +49,19 @@ def card(name: str, *, directory: str | os.PathLike[str] | None = None) -> dict[
         tests), "licence", "limits", "versions" and "file".
 
     Raises:
-        ValueError: if there is no network of this name.
+        ValueError: if there is no network of this name, or the file is no card.
 
     Example:
         >>> figures = pt.zoo.card("digits/pineat-1-1")["figures"]
         >>> figures["r_test"]["low"] < figures["r_test"]["value"] < figures["r_test"]["high"]
         True
     """
-    found: dict[str, Any] = json.loads(_path(name, ".json", directory).read_text(encoding="utf-8"))
+    path = _path(name, ".json", directory)
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found["file"]["sha256"]  # noqa: B018 (raises if it is no card)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{str(path)!r} must be a card. Received: a file without {error}. Fetch it again.") from error
     return found
 
 

@@ -74,6 +74,16 @@ def test_a_file_that_is_not_the_cards_is_refused(folder):
         pt.zoo.load("digits/pineat-1-1", directory=folder)
 
 
+@pytest.mark.parametrize("text", ["{", "{}", "[]", '{"file": null}'])
+def test_what_is_no_card_is_told_and_what_has_no_network_not_listed(folder, text):
+    (folder / "digits" / "alone.json").write_text(text)
+    assert pt.zoo.list(directory=folder) == ("digits/pineat-1-1",)
+    (folder / "digits" / "pineat-1-1.json").write_text(text)
+    for read in (pt.zoo.card, pt.zoo.load):
+        with pytest.raises(ValueError, match="must be a card.*Fetch it again"):
+            read("digits/pineat-1-1", directory=folder)
+
+
 def test_halved_weights_load_in_plain_keras(tmp_path):
     network, path = dense_network(), tmp_path / "network.keras"
     zoo.save(network, path, "float16")
