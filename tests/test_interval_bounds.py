@@ -216,11 +216,15 @@ def sigmoid_heads():
 def test_a_sigmoid_is_judged_by_its_logit():
     x, heads = np.random.default_rng(0).uniform(size=(64, 3)).astype(np.float32), sigmoid_heads()
     by_logit = heads.pop("logit")
-    by_logit.layers[-1].set_weights([by_logit.layers[-1].get_weights()[0] * 40, np.array([-0.2], np.float32)])
+    rng, (hidden, last) = np.random.default_rng(1), by_logit.layers[-2:]
+    hidden.set_weights([rng.normal(size=(3, 4)), np.ones(4)])
+    last.set_weights([10 * rng.normal(size=(4, 1)), np.zeros(1)])
+    last.bias.assign([-np.median(by_logit(x))])
     y = (by_logit(x).numpy()[:, 0] > 0).astype(int)
-    assert 0 < y.sum() < 64
+    assert y.sum() == 32
     for name, network in heads.items():
-        np.testing.assert_allclose(margins(network, x, y, 0.01), margins(by_logit, x, y, 0.01), err_msg=name)
+        found, expected = (margins(judged, x, y, 0.01) for judged in (network, by_logit))
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5, err_msg=name)
         assert verify(network, (x, y), 1e-9).accuracy == 1.0 and verify(network, (x, 1 - y), 1e-9).accuracy == 0.0
 
 
