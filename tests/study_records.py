@@ -42,6 +42,12 @@ def certified() -> pd.DataFrame:
 
 
 @functools.cache
+def universal() -> pd.DataFrame:
+    files = ("--flagfile=universal_fmnist.flags", "--overlay=study.flags,scarce.flags")
+    return _finished(*files, folder="universal_fmnist")
+
+
+@functools.cache
 def shadow() -> dict[str, outputs.Study]:
     return outputs.read(RESULTS / "shadow_fmnist" / "shadow.json")
 

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from study_records import RESULTS, certified, cifar10, fmnist, read, shadow, short
+from study_records import RESULTS, certified, cifar10, fmnist, read, shadow, short, side, universal
 
 from experiments.paper import paper_row
 from experiments.statistics import difference, paired_difference
@@ -40,7 +40,7 @@ def test_a_section_is_a_question_with_its_answer_and_picture(title):
         assert not block.startswith("|") or 3 <= len(block.splitlines()) - 2 <= most
 
 
-def test_ten_questions_stand_in_their_order():
+def test_eleven_questions_stand_in_their_order():
     firsts = (
         "Does PINEAT do",
         "Which ratio",
@@ -48,6 +48,7 @@ def test_ten_questions_stand_in_their_order():
         "What carries",
         "Is there a better",
         "Can robustness",
+        "Does PINEAT serve",
     )
     lasts = ("Does it hold against stronger attackers", "Does it hold against stronger attacks", "What is Figure 1")
     places = [PAGE.index(f"## {title}") for title in (*firsts, *lasts, "What of the paper's observations")]
@@ -142,6 +143,63 @@ def test_the_table_of_certified_training_is_that_of_the_sweep():
         figures = [f"{runs[name].mean():.4f} ± {runs[name].std(ddof=1):.4f}" for name in names]
         assert cells == [str(len(runs)), *figures, f"{runs['forwards'].mean():,.0f}"]
     assert len(shown) == 3
+
+
+METHODS = ("PGD", "TRADES", "MART", "IKL", "AWP", "IBP", "MTL-IBP")
+
+
+def of_methods(other: str, against: str, figure: str) -> dict:
+    """A variant's paired difference from another, of each method of the sweep."""
+    return {name: difference(universal(), f"{name} {other}", f"{name} {against}", figure) for name in METHODS}
+
+
+def test_what_companions_bring_each_method():
+    half = of_methods("PINEAT-1/1", "Original (half schedule)", "p_max")
+    found = [of_methods("PINEAT-1/1", "Original", figure) for figure in ("a_test", "r_test", "p_max")]
+    shown = table("PINEAT-1/1 with")
+    assert shown == [[name, *(signed_interval(one[name]) for one in (*found, half))] for name in METHODS]
+    assert {one.num for one in half.values()} == {3}
+
+
+def names(said: str, other: str, against: str, figure: str) -> set[str]:
+    """The methods of whose variants the intervals say "less", "more" or "open"."""
+    return {name for name, one in of_methods(other, against, figure).items() if side(one) == said}
+
+
+def test_what_is_said_of_methods_is_that_of_the_records():
+    text, half = " ".join(SECTIONS["Does PINEAT serve every method of the field?"].split()), "Original (half schedule)"
+    assert "**No: PINEAT-1/1 leaks less than the method itself with PGD, AWP and interval bounds alone," in text
+    assert names("less", "PINEAT-1/1", "Original", "p_max") == {"PGD", "AWP", "IBP"}
+    assert "every method leaks less on half its schedule, with five of the seven less than PINEAT-1/1.**" in text
+    assert names("less", half, "Original", "p_max") == set(METHODS)
+    assert len(names("more", "PINEAT-1/1", half, "p_max")) == 5
+    assert "with TRADES, MART, IKL and MTL-IBP AdvNat-1/1 and AdvRan-1/1 are not told apart" in text
+    for other in ("AdvNat-1/1", "AdvRan-1/1"):
+        assert names("open", "PINEAT-1/1", other, "p_max") == {"TRADES", "MART", "IKL", "MTL-IBP"}
+    assert "PINEAT-2/1 leaks less than the method with PGD, TRADES, IKL and AWP." in text
+    assert names("less", "PINEAT-2/1", "Original", "p_max") == {"PGD", "TRADES", "IKL", "AWP"}
+    assert "Half the schedule costs A_test with all seven; PINEAT-1/1 keeps more of it with TRADES, MART" in text
+    assert names("less", half, "Original", "a_test") == set(METHODS)
+    assert names("more", "PINEAT-1/1", half, "a_test") == {"TRADES", "MART", "IKL", "IBP", "MTL-IBP"}
+
+
+def test_the_guide_says_of_methods_what_the_records_say():
+    text, means = (
+        " ".join(read("docs/guides/choosing.md").split()),
+        universal().groupby("title").mean(numeric_only=True),
+    )
+    leaks = means.loc[[f"{name} Original" for name in METHODS], "p_max"].sort_values()
+    assert "PGD and `AWP` leaked most, and gained most from companions" in text
+    assert set(leaks.index[-2:]) == {"PGD Original", "AWP Original"} and leaks.index[0] == "IBP Original"
+    gains = {name: one.mean for name, one in of_methods("PINEAT-1/1", "Original", "p_max").items()}
+    assert set(sorted(gains, key=gains.get)[:2]) == {"PGD", "AWP"}
+    assert "`IKL` leaked less than TRADES, at less accuracy" in text
+    pair = "IKL Original", "TRADES Original"
+    assert [side(difference(universal(), *pair, figure)) for figure in ("p_max", "a_test")] == ["less", "less"]
+    bounds = means.loc["IBP Original"]
+    assert f"and proved {short(bounds.v_test, 2, '')} for {short(bounds.r_test, 2, '')} under attack" in text
+    costs = sorted(-one.mean for one in of_methods("Original (half schedule)", "Original", "a_test").values())
+    assert f"with all seven, at {short(costs[0], 3, '')} to {short(costs[-1], 3, '')} of accuracy" in text
 
 
 def test_noise_floors_are_those_of_the_tables():

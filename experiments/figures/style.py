@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from experiments import files
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#B8860B")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#B8860B", "#882255", "#3D3D3D")
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*", "h")
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star", "hexagon", "pentagon")
 """Marks of the interactive plot, in Plotly's words."""
