@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from study_records import RESULTS, certified, cifar10, fmnist, read, shadow, short, side, universal
 
+import pineat_tf as pt
 from experiments.paper import paper_row
 from experiments.statistics import difference, paired_difference
 from experiments.sweep.tables import signed_interval
@@ -200,6 +201,15 @@ def test_the_guide_says_of_methods_what_the_records_say():
     assert f"and proved {short(bounds.v_test, 2, '')} for {short(bounds.r_test, 2, '')} under attack" in text
     costs = sorted(-one.mean for one in of_methods("Original (half schedule)", "Original", "a_test").values())
     assert f"with all seven, at {short(costs[0], 3, '')} to {short(costs[-1], 3, '')} of accuracy" in text
+
+
+def test_readme_says_of_methods_and_proofs_what_the_records_say():
+    text = " ".join(read("README.md").split())
+    assert "(of seven methods of the field PINEAT-1/1 makes three leak less, half the schedule all seven)" in text
+    assert len(METHODS) == 7 and len(names("less", "PINEAT-1/1", "Original", "p_max")) == 3
+    assert len(names("less", "Original (half schedule)", "Original", "p_max")) == 7
+    proved = pt.zoo.card("fmnist/bounds-small-cnn")["figures"]["v_test"]["value"]
+    assert f"`pt.verify`: for {short(proved, 3, '')} of images that it never saw, of a network of the zoo)" in text
 
 
 def test_noise_floors_are_those_of_the_tables():
