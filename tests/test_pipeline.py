@@ -280,7 +280,7 @@ def test_other_settings_run_and_do_as_many_updates_as_they_say(arguments, update
         (["--ratio=4/5"], "`updates` must be a whole number >= 9"),
         (["--dataset=npz"], "needs `data_dir`"),
         (["--dataset=npz", "--data_dir=no_such.npz"], "no_such.npz' could not be read"),
-        (["--dataset=image_folder", "--data_dir=."], "must have a directory 'train'"),
+        (["--dataset=image_folder", "--data_dir=."], "must have directories 'train' and 'test'"),
         (["--dataset=cifar10", "--data_dir=no_such_folder"], "`data_dir` is not a directory"),
         (["--network=wrn32", "--dataset=npz", "--data_dir=odd.npz"], "multiples of 4"),
         (["--network=small_cnn", "--dataset=npz", "--data_dir=odd.npz"], "must be at least 4"),
