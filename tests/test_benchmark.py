@@ -192,3 +192,20 @@ def test_help_names_every_flag(capsys):
 def test_what_would_be_in_vain_is_refused_before_it_is_measured(arguments, message, capsys):
     assert command.main(["benchmark", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_page_has_the_timings_of_the_methods():
+    root = pathlib.Path(__file__).parents[1]
+    record = json.loads((root / "experiments/study/results/benchmark/methods_1.json").read_text())
+    rows = {row["task"]: row for row in record["rows"]}
+    page = (root / "docs" / "performance.md").read_text(encoding="utf-8")
+    table = (
+        page.split("| method | images/s | of PGD's | share of the matmul rate |\n")[1].split("\n\n")[0].splitlines()[1:]
+    )
+    assert list(rows) == ["pgd original", *work.METHODS] and len(table) == len(rows)
+    for line, row in zip(table, rows.values()):
+        speed, share = row["images_per_second"], row["share_of_matmul"]
+        of_pgd = speed / rows["pgd original"]["images_per_second"]
+        assert line.endswith(f" | {speed:,.0f} | {of_pgd:.2f} | {share:.2f} |")
+    shares = [row["share_of_matmul"] for row in rows.values()]
+    assert "nearly the same for all" in page and max(shares) - min(shares) < 0.1
