@@ -234,3 +234,9 @@ def test_tnr_clears_no_more_members_than_told(fnr, expected):
     # members .9 .7 .5 .3, non-members .8 .6 .4 .2: clearing below a threshold takes them in turn
     curve = thresholds.roc([0.9, 0.7, 0.5, 0.3], [0.8, 0.6, 0.4, 0.2])
     assert thresholds.tnr_at_fnr(curve, fnr) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("rate", [thresholds.tpr_at_fpr, thresholds.tnr_at_fnr])
+def test_scores_in_the_place_of_a_curve_are_told(rate):
+    with pytest.raises(ValueError, match=r"`curve` must be one of `roc`. Received: tuple. Give `roc\("):
+        rate(([1.0], [0.0]), 0.1)

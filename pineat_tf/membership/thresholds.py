@@ -204,7 +204,7 @@ def tpr_at_fpr(curve: Roc, fpr: float) -> TprAtFpr:
         Whether it is None may hang on the draw where scores tie: a mean over those draws that have one is biased.
 
     Raises:
-        ValueError: if `fpr` is outside [0, 1].
+        ValueError: if `curve` is none of `roc`, or `fpr` is outside [0, 1].
 
     Example:
         >>> tpr_at_fpr(roc([3, 1], [2, 0]), 0.5)
@@ -215,6 +215,7 @@ def tpr_at_fpr(curve: Roc, fpr: float) -> TprAtFpr:
     Reference:
         Carlini et al., "Membership Inference Attacks From First Principles", S&P 2022.
     """
+    _check_curve(curve)
     check_rate("fpr", fpr)
     false_rates, true_rates = curve.fpr[1:], curve.tpr[1:]  # the first point accepts nobody
     smallest = max(1 / curve.num_non_members if curve.num_non_members else 0.0, float(false_rates[0]))
@@ -238,7 +239,7 @@ def tnr_at_fnr(curve: Roc, fnr: float) -> float:
         The true negative rate, in [0, 1]; 0 where even the lowest threshold clears too many.
 
     Raises:
-        ValueError: if the rate is out of its range.
+        ValueError: if `curve` is none of `roc`, or the rate is out of its range.
 
     Example:
         >>> tnr_at_fnr(roc([0.9, 0.8, 0.3], [0.5, 0.2, 0.1]), 0.0)  # two of three lie below all members
@@ -248,8 +249,17 @@ def tnr_at_fnr(curve: Roc, fnr: float) -> float:
         Dodd et al., "The tail tells all: estimating model-level membership inference vulnerability without reference
         models", arXiv 2510.19773, 2025.
     """
+    _check_curve(curve)
     check_rate("fnr", fnr)
     return float(1.0 - curve.fpr[1.0 - curve.tpr <= largest_rate(fnr)].min())
+
+
+def _check_curve(curve: Any) -> None:
+    if not isinstance(curve, Roc):
+        raise ValueError(
+            f"`curve` must be one of `roc`. Received: {type(curve).__name__}. Give `roc(member_scores, "
+            "non_member_scores)`."
+        )
 
 
 def largest_rate(fpr: float) -> float:
