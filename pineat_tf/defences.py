@@ -43,10 +43,6 @@ class _Defence:
         """Whether the inner objective joins the examples of a batch, which a private round refuses."""
         return getattr(self.objective, "couples_examples", False)
 
-    def check_ratio(self, ratio: Ratio) -> None:
-        """Raises `ValueError` if the inner objective cannot be trained in rounds of this ratio."""
-        getattr(self.objective, "check_ratio", lambda ratio: None)(ratio)
-
     def initial_state(self) -> dict[str, Any]:
         """The variables that the inner objective has a trainer keep."""
         return getattr(self.objective, "initial_state", dict)()

@@ -128,6 +128,8 @@ def check_objectives(ratio: Ratio, *objectives: Any) -> None:
     for objective in objectives:
         if hasattr(objective, "check_ratio"):
             objective.check_ratio(ratio)
+        if hasattr(objective, "objective"):  # one around another
+            check_objectives(ratio, objective.objective)
 
 
 def check_num_classes(objective: Any, num_classes: int | None) -> None:
@@ -138,7 +140,7 @@ def check_num_classes(objective: Any, num_classes: int | None) -> None:
             f"`num_classes` of {type(objective).__name__} must be the number of the network's logits, {num_classes} (2 "
             f"for one logit or sigmoid). Received: num_classes={said}."
         )
-    if hasattr(objective, "objective"):  # one around another
+    if hasattr(objective, "objective"):
         check_num_classes(objective.objective, num_classes)
 
 

@@ -139,6 +139,8 @@ def test_an_epoch_of_relax_loss_holds_a_round():
         trainer(400, "1/1", objective=pt.objectives.CrossEntropy(), companion_objective=RelaxLoss(period=1))
     with pytest.raises(ValueError, match="at least the 2 updates of a round"):
         trainer(400, "1/1", objective=ConvexConcave(objective=RelaxLoss(period=1)))
+    with pytest.raises(ValueError, match="at least the 2 updates of a round"):
+        trainer(400, "1/1", objective=RelaxLoss(objective=RelaxLoss(period=1)))
 
 
 def test_bounds_without_an_attack_can_be_defended(images, labels):

@@ -9,6 +9,7 @@ from collections.abc import Container, Iterable, Iterator
 
 import numpy as np
 
+# What readers raise of damaged files: RuntimeError of encrypted zips, NotImplementedError of a zip's newer formats.
 _UNREADABLE = (OSError, EOFError, RuntimeError, UnicodeDecodeError, NotImplementedError, zlib.error, zipfile.BadZipFile)
 _MOST_NAMES = 20
 

@@ -52,7 +52,7 @@ def summarised(timings: Sequence[dict], matmul: dict[str, float]) -> list[dict]:
             "ratio_to_tf_function": _median(rate / turns["tf"]),
             "ratio_to_fastest_pytorch": _median(rate / turns["torch"]),
         }
-        if task in (*TRAINING, *METHODS) and engine == "pineat_tf":
+        if task not in EVALUATION and engine == "pineat_tf":
             flops = counts.by_formula(worker.config_of(task, width, precision)).flops
             gflops = flops * row["images_per_second"] / 1e9
             row |= {"gflops": round(gflops, 1), "share_of_matmul": round(gflops / matmul[precision], 3)}

@@ -13,8 +13,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-TRAINING = {f"{attack} {variant}": (attack, *variant.split()) for attack in ("pgd", "dist", "diff")
+TRAINING = {f"{attack} {variant}": dict(zip(("attack", "variant", "ratio"), (attack, *variant.split())))
+            for attack in ("pgd", "dist", "diff")
             for variant in ("original", "pineat 1/1", "pineat 1/4")}  # fmt: skip
+"""Flags of the paper's methods, by task."""
 METHODS = {
     "trades": {"attack": "diff", "trades_beta": 6.0, "trades_detach": False},
     "awp": {"attack": "pgd", "awp_gamma": 0.01},

@@ -28,13 +28,9 @@ _MATMUL_SIZE = 4096
 def config_of(task: str, width: int, precision: str) -> ExperimentConfig:
     """The experiment behind a training task."""
     asked = Work(width, precision)
-    if task in METHODS:
-        method_flags = {"variant": "original"} | METHODS[task]
-    else:
-        attack, variant, *ratio = TRAINING[task]
-        method_flags = {"attack": attack, "variant": variant, "ratio": (ratio or ["1/1"])[0]}
+    of_task = {"variant": "original"} | (TRAINING | METHODS)[task]
     return ExperimentConfig(
-        **method_flags, width=width, precision="mixed_bfloat16" if precision == "bfloat16" else precision,
+        **of_task, width=width, precision="mixed_bfloat16" if precision == "bfloat16" else precision,
         dataset="fmnist", network="fmnist_vgg", adam_epsilon=1e-10, weight_decay=2e-6, batch_size=asked.batch_size,
         epsilon=asked.epsilon, step_size=asked.step_size, num_steps=asked.num_steps, eval_steps=EVALUATION_STEPS,
     )  # fmt: skip
