@@ -1,6 +1,5 @@
 """Adversarial training with differential privacy: the round as one Gaussian mechanism."""
 
-import math
 import secrets
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +21,6 @@ from pineat_tf.types import Attack, Companions, Objective, Seed
 
 __all__ = ["PrivateAdversarialTraining"]
 
-_DEVIATIONS = 10  # a batch has room for so many standard deviations above its mean size
 _READ, _ROUNDING = 4096, 1e-3  # images at once; of the noise, which another batch may round otherwise
 _SAMPLING, _NOISE = 1 << 40, 1 << 41  # what a round's seeds are for, beyond the number of any example
 
@@ -180,7 +178,8 @@ class PrivateAdversarialTraining(AdversarialTraining):
     def batches(self, x: Data, y: Any = None) -> tf.data.Dataset:
         """Returns what `fit` trains on: batches `(x, y, weights)` without end, from the round that is next.
 
-        A batch is drawn by the seed and the number of its round. Weights are 1, or 0 of rows that only fill it.
+        A batch is drawn by the seed and the number of its round, and filled up to whole microbatches. Weights are 1, or
+        0 of rows that only fill it.
         """
         with data_errors_as_value_errors():
             images, labels = _in_memory(x if y is None else (x, y), self.network)
@@ -260,26 +259,20 @@ class PrivateAdversarialTraining(AdversarialTraining):
         return np.stack([np.asarray(tf.cast(example[0], tf.float32) - tf.cast(x[0], tf.float32)) for example in made])
 
     def _sampled(self, images: tf.Tensor, labels: tf.Tensor) -> tf.data.Dataset:
-        num, capacity, rate = len(images), self._capacity(len(images)), self._rate()
+        num, rate, size = len(images), self._rate(), self.microbatch_size
         first = int(self.rounds)
 
         def batch(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             draws = tf.random.stateless_uniform([num], fold(self.seed, number, _SAMPLING), dtype=tf.float64)
-            drawn = tf.where(draws < rate)[:capacity, 0]
-            rows = tf.range(capacity, dtype=tf.int64)
-            count = tf.size(drawn, tf.int64)
-            padded = tf.pad(drawn, [[0, capacity - tf.size(drawn)]])
+            drawn = tf.where(draws < rate)[:, 0]
+            count = tf.size(drawn)
+            rows = tf.range(size * tf.maximum(1, -(-count // size)))
+            padded = tf.pad(drawn, [[0, size]])  # a row for a batch of none
             filled = tf.gather(padded, rows % tf.maximum(count, 1))  # rows beyond repeat the drawn ones
             weights = tf.cast(rows < count, tf.float32)
             return tf.gather(images, filled), tf.gather(labels, filled), weights
 
         return tf.data.Dataset.counter(start=first).map(batch, num_parallel_calls=1).prefetch(2)
-
-    def _capacity(self, num: int) -> int:
-        """Rows of a batch: more are drawn with a probability below 1e-20, and then the last ones are left out."""
-        mean = self._rate() * num
-        rows = min(num, math.ceil(mean + _DEVIATIONS * math.sqrt(mean) + _DEVIATIONS))
-        return self.microbatch_size * math.ceil(rows / self.microbatch_size)
 
     def _clipped_sum(
         self, x: tf.Tensor, labels: Sequence[tf.Tensor], weights: tf.Tensor, examples: Sequence[tf.Tensor]

@@ -14,7 +14,8 @@ import pineat_tf as pt
 from experiments import networks
 from experiments.config import ExperimentConfig
 from experiments.study.benchmark import __main__ as command
-from experiments.study.benchmark import baselines, counts, results, work
+from experiments.study.benchmark import baselines, counts, ensembles, results, work, worker
+from experiments.study.benchmark.ensembles import Stacked
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -130,10 +131,65 @@ def test_an_engine_on_pytorch_is_a_process_without_tensorflow(tmp_path, monkeypa
     assert "torch" not in sys.modules  # nor is PyTorch here, beside TensorFlow
     engine = command._Process("pytorch", 1, "float32")
     assert engine.updates_per_second("pgd pineat 1/1", 0.0) is None  # which it does not do, and says so
-    assert engine.process.poll() is None
+    assert [process.poll() for process in engine.processes] == [None]
     engine.close()
     engine.errors.seek(0)
     assert engine.errors.read().startswith("torch alone\n")
+
+
+ECHO = """
+import json, os, sys
+for line in sys.stdin:
+    cores = os.sched_getaffinity(0)
+    print(json.dumps({"updates_per_second": 100.0 * len(cores) + min(cores)}), flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes are kept to cores on Linux alone")
+def test_networks_side_by_side_have_a_process_and_a_core_each(tmp_path, monkeypatch):
+    (tmp_path / "echo_cores.py").write_text(ECHO)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(work, "module_of", lambda engine: "echo_cores")
+    cores = sorted(os.sched_getaffinity(0))
+    for name, rate in (
+        (work.A_CORE_EACH, sum(100 + core for core in cores)),
+        ("pineat_tf", 100 * len(cores) + cores[0]),
+    ):
+        engine = command._Process(name, 1, "float32")
+        try:
+            assert engine.updates_per_second("pgd original", 0.0) == rate
+        finally:
+            engine.close()
+    assert sorted(os.sched_getaffinity(0)) == cores
+
+
+@pytest.mark.parametrize("make", [ensembles.interleaved, ensembles.stacked])
+def test_networks_that_train_at_once_train_as_each_does(make, batch, monkeypatch):
+    monkeypatch.setitem(baselines._ATTACKS, "pgd", lambda network, x, y: x)  # whose random starts differ
+    alone, together = ([small_network() for _ in range(2)] for _ in range(2))
+    for networks_of_one in (alone, together):
+        networks_of_one[1].set_weights([0.5 * weights for weights in networks_of_one[1].get_weights()])
+    made = []
+    monkeypatch.setattr(ensembles, "Stacked", lambda networks: made.append(Stacked(networks)) or made[-1])
+    x, y = (tf.stack([values, values[::-1]]) for values in batch)
+    make(together, "pgd")(x, y)
+    for number, network in enumerate(alone):
+        baselines.training(network, "pgd", compiled=True)(x[number], y[number])
+    weights = [variable.numpy() for variable in made[0].trainable_variables] if made else None
+    for number, network in enumerate(alone):
+        got = [stack[number] for stack in weights] if made else together[number].get_weights()
+        for own, theirs in zip(network.get_weights(), got, strict=True):
+            np.testing.assert_allclose(theirs, own, rtol=0, atol=2e-5)
+
+
+def test_an_ensemble_counts_the_updates_of_all_networks(monkeypatch):
+    threads = []  # which are fixed by now
+    monkeypatch.setattr(tf.config.threading, "set_intra_op_parallelism_threads", threads.append)
+    engine = worker.Ensemble(
+        1, "float32", make=lambda networks, attack: lambda x, y: None, num=3, threads_an_operation=1
+    )
+    assert threads == [1] and engine.training("pgd original")(2) == 6
+    assert engine.training("pgd pineat 1/1") is None and engine.evaluation("evaluation pgd") is None
 
 
 def test_the_command_writes_figures_and_picture_by_engines_without_pytorch(tmp_path, capsys, monkeypatch):

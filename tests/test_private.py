@@ -133,6 +133,7 @@ def test_batches_are_poisson_samples(images, labels):
     for _, y, weights in model._sampled(tf.constant(images), numbers).take(400):
         drawn = y.numpy()[weights.numpy() == 1]
         assert len(set(drawn)) == len(drawn) and set(y.numpy()) <= set(drawn) | {0}
+        assert len(y) == 2 * max(1, -(-len(drawn) // 2))  # whole microbatches, and no more
         counts[drawn] += 1
         sizes.append(len(drawn))
     np.testing.assert_allclose(counts / 400, 0.3, atol=0.1)

@@ -6,6 +6,7 @@ Each engine has a process of its own; they take turns at each task, so that rati
 as well. Engines whose library is not installed are left out.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -14,6 +15,7 @@ import random
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 
 from absl import flags
 
@@ -26,7 +28,7 @@ _PRECISIONS = ["float32", "bfloat16"]
 
 
 class _Process:
-    """An engine at work in a process of its own."""
+    """An engine at work, in a process of its own or, a core each, in several."""
 
     def __init__(self, engine: str, width: int, precision: str):
         self.engine = engine
@@ -34,14 +36,20 @@ class _Process:
         command = [sys.executable, "-m", work.module_of(engine), engine, str(width), precision]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.errors}
         without = {} if engine in work.OURS else {WITHOUT_TENSORFLOW: "1"}
-        self.process = subprocess.Popen(command, env=os.environ | without, text=True, **pipes)
+        shares = [[core] for core in work.cores()] if engine == work.A_CORE_EACH else [work.cores()]
+        self.processes = []
+        for share in shares:
+            with _kept_to(share):
+                self.processes.append(subprocess.Popen(command, env=os.environ | without, text=True, **pipes))
 
     def updates_per_second(self, task: str, seconds: float) -> float | None:
         """One measurement; None where the engine cannot do the task, or has ended, which is told."""
         try:
-            self.process.stdin.write(json.dumps({"task": task, "seconds": seconds}) + "\n")
-            self.process.stdin.flush()
-            return json.loads(self.process.stdout.readline())["updates_per_second"]
+            for process in self.processes:
+                process.stdin.write(json.dumps({"task": task, "seconds": seconds}) + "\n")
+                process.stdin.flush()
+            rates = [json.loads(process.stdout.readline())["updates_per_second"] for process in self.processes]
+            return None if None in rates else sum(rates)
         except (OSError, ValueError):
             self.errors.seek(0)
             words = self.errors.read().strip().splitlines() or ["without a word"]
@@ -49,9 +57,23 @@ class _Process:
             return None
 
     def close(self) -> None:
-        """Ends the process."""
-        self.process.terminate()
-        self.process.wait()
+        """Ends it."""
+        for process in self.processes:
+            process.terminate()
+            process.wait()
+
+
+@contextlib.contextmanager
+def _kept_to(cores: list[int]) -> Iterator[None]:
+    """Keeps processes that begin meanwhile to these cores, where the system can."""
+    before = work.cores()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, before)
 
 
 def main(argv: list[str] | None = None) -> int:

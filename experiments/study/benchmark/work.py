@@ -7,6 +7,7 @@ segmentation fault.
 import dataclasses
 import importlib.metadata
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -33,7 +34,11 @@ MATMUL = "matmul"
 EVALUATION_BATCH = 250
 SHAPE, NUM_CLASSES = (28, 28, 1), 10
 
-OURS = ("pineat_tf", "tf.function", "tf eager")
+A_CORE_EACH, INTERLEAVED, STACKED = "pineat_tf a core each", "tf.function interleaved", "tf.function 16 stacked"
+ENSEMBLES = (A_CORE_EACH, INTERLEAVED, STACKED)
+"""Engines that train several networks at once: a process and a core each, as `--jobs` has it; one graph of as many
+networks as there are cores; one network made of 16."""
+OURS = ("pineat_tf", "tf.function", "tf eager", *ENSEMBLES)
 """Engines on TensorFlow."""
 PEERS = {
     "pytorch": "torch", "pytorch compiled": "torch", "art": "adversarial-robustness-toolbox", "foolbox": "foolbox",
@@ -72,6 +77,11 @@ def batch(work: Work) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     images = rng.random((work.batch_size, *SHAPE), dtype=np.float32)
     return images, rng.integers(0, NUM_CLASSES, work.batch_size)
+
+
+def cores() -> list[int]:
+    """The processor's cores that this process may use."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
 def is_installed(engine: str) -> bool:

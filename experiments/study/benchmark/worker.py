@@ -10,7 +10,7 @@ import tensorflow as tf
 import pineat_tf as pt
 from experiments import datasets, method
 from experiments.config import ExperimentConfig
-from experiments.study.benchmark import baselines, work
+from experiments.study.benchmark import baselines, ensembles, work
 from experiments.study.benchmark.counts import network_of
 from experiments.study.benchmark.work import (
     EVALUATION,
@@ -121,8 +121,42 @@ class PlainTensorFlow:
         return run
 
 
+class Ensemble(PlainTensorFlow):
+    """Networks that train at once in one process by hand-written loops, each by batches of its own."""
+
+    def __init__(self, width: int, precision: str, *, make: Callable, num: int, threads_an_operation: int):
+        tf.config.threading.set_intra_op_parallelism_threads(threads_an_operation)
+        super().__init__(width, precision, compiled=True)
+        self.make, self.num = make, num
+
+    def training(self, task: str) -> Callable[[int], int] | None:
+        """Trains for so many rounds by PGD; gives the updates of all networks."""
+        if task != "pgd original":
+            return None
+        networks = [network_of(config_of(task, self.width, self.precision)) for _ in range(self.num)]
+        x, y = work.batch(Work(self.width, self.precision, batch_size=self.num * Work.batch_size))
+        shape = self.num, Work.batch_size
+        data = tf.constant(x.reshape(*shape, *work.SHAPE)), tf.constant(y.reshape(shape))
+        update = self.make(networks, "pgd")
+
+        def run(rounds: int) -> int:
+            for _ in range(rounds):
+                update(*data)
+            return rounds * self.num
+
+        return run
+
+    def evaluation(self, task: str) -> None:
+        """None: ensembles are timed at training alone."""
+
+
 _ENGINES = {
     "pineat_tf": PineatTF,
+    work.A_CORE_EACH: PineatTF,  # as many processes as cores
+    work.INTERLEAVED: lambda *args: Ensemble(
+        *args, make=ensembles.interleaved, num=len(work.cores()), threads_an_operation=1
+    ),
+    work.STACKED: lambda *args: Ensemble(*args, make=ensembles.stacked, num=16, threads_an_operation=0),
     "tf.function": lambda *args: PlainTensorFlow(*args, compiled=True),
     "tf eager": lambda *args: PlainTensorFlow(*args, compiled=False),
 }
