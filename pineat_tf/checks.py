@@ -369,8 +369,8 @@ def _require_rows(labels: tf.Tensor) -> tf.Operation | None:
 
 
 def _require(condition: tf.Tensor, message: str, received: Callable[[], tf.Tensor]) -> tf.Operation | None:
-    if not tf.executing_eagerly():
-        return tf.debugging.Assert(condition, [_MARK + message, received(), _END])
+    if not tf.executing_eagerly():  # the operation itself: `tf.debugging.Assert` traces two branches around it
+        return tf.raw_ops.Assert(condition=condition, data=[_MARK + message, received(), _END])
     if not condition:
         raise ValueError(f"{_MARK}{message} {received().numpy()}")
     return None

@@ -11,7 +11,7 @@ from conftest import linear_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pineat_tf import attacks
+from pineat_tf import attacks, seeds
 
 EPSILON, STEP_SIZE, NUM_STEPS, BOUNDS = 0.1, 0.03, 5, (0.0, 1.0)
 STEPS = {"epsilon": EPSILON, "step_size": STEP_SIZE, "num_steps": NUM_STEPS}
@@ -270,3 +270,18 @@ def test_a_function_without_gradient_is_refused():
 def test_bad_seeds_are_refused(seed):
     with pytest.raises(ValueError, match="`seed` must be a whole number"):
         attacks.pgd(**STEPS)(golden_network(), X, Y, seed=seed)
+
+
+@pytest.mark.parametrize("options", [None, {}, {"jit_compile": True}], ids=["eager", "graph", "XLA"])
+def test_draws_are_those_of_tensorflow_by_philox(options):
+    def ours(seed):
+        return seeds.fold(seed, 1, 10**12), seeds.words((5, 3), seed, tf.uint32)
+
+    for seed in (0, -1, 2**62, (5, -7)):
+        folded = seeds.as_seed(seed)
+        for number in (1, 10**12):
+            folded = tf.random.experimental.stateless_fold_in(folded, tf.constant(number, tf.int64), alg="philox")
+        words = tf.random.stateless_uniform((5, 3), seeds.as_seed(seed), None, None, tf.uint32, alg="philox")
+        found = (ours if options is None else tf.function(ours, **options))(seed)
+        for got, wanted in zip(found, (folded, words), strict=True):
+            np.testing.assert_array_equal(got, wanted)

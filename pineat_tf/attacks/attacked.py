@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from pineat_tf.attacks.parts import check_gradient, spread
-from pineat_tf.checks import check_batch
+from pineat_tf.checks import check_batch, check_labels
 from pineat_tf.heads import with_class_logits
 from pineat_tf.projections import in_single, power_of_two, rounded_towards
 from pineat_tf.types import Bounds, LogitsFn
@@ -111,7 +111,7 @@ class AttackedNetwork:
         """The labels, which exist in the network's output: it must have been called before."""
         if self._num_classes is None:
             return self.y
-        return check_batch(self.x, self.y, num_classes=self._num_classes)[1]
+        return check_labels(self.y, self._num_classes)
 
     def of_rows(self, rows: tf.Tensor) -> "AttackedNetwork":
         """The same network on some of the images: those of the given indices, of shape `(num, 1)`."""

@@ -15,7 +15,7 @@ from pineat_tf.attacks.parts import choose
 from pineat_tf.checks import check_bounds, check_choice, check_count, check_epsilon, check_part
 from pineat_tf.distribution import num_replicas, place_in_batch
 from pineat_tf.projections import Norm, clip_to_bounds, l2_norm, unit_l2
-from pineat_tf.seeds import fold
+from pineat_tf.seeds import fold, words
 from pineat_tf.serialization import serializable
 from pineat_tf.types import Bounds, LogitsFn, Seed
 
@@ -283,8 +283,8 @@ def _draw(place: tuple[int | tf.Tensor, tf.Tensor, tf.Tensor], seed: tf.Tensor, 
     Where the batch is placed was found out before: replicas cannot talk in a loop that each may leave on its own.
     """
     first, num, rows = place
-    words = tf.random.stateless_uniform([rows, len(limits)], seed, None, None, dtype=tf.uint32, alg="philox")
-    own = tf.cast(words[first : first + num], tf.int64)
+    whole = words([rows, len(limits)], seed, tf.uint32)
+    own = tf.cast(whole[first : first + num], tf.int64)
     return tf.cast(own % tf.cast(tf.stack(limits), tf.int64), tf.int32)
 
 
