@@ -9,11 +9,19 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import oracles  # noqa: E402
 import pytest  # noqa: E402
+import tensorflow as tf  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from keras.src.saving import object_registration  # noqa: E402
 from threadpoolctl import threadpool_limits  # noqa: E402
 
 from pineat_tf import membership  # noqa: E402
+
+# Tests make thousands of graphs that are small and run a few times. Several threads wait for one another longer than
+# they compute, the more so as each worker of xdist would have one a core; and Grappler takes longer than what it saves.
+# Both are settings of this process: commands that tests start have TensorFlow's own, as users do.
+tf.config.threading.set_intra_op_parallelism_threads(1)
+tf.config.threading.set_inter_op_parallelism_threads(1)
+tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 settings.register_profile("long", max_examples=10_000)  # looked for by test_fuzz_readers.py, which counts its own
 
