@@ -173,8 +173,9 @@ def learnt(trainer, network, labels, **options):
     model = TRAINERS[trainer](network)
     model.compile(keras.optimizers.Adam(0.05), metrics=["accuracy"], **options)
     history = model.fit(
-        TOY_X, labels, batch_size=32, epochs=15, shuffle=False, verbose=0, validation_data=(TOY_X, labels)
-    )
+        TOY_X, labels, batch_size=32, epochs=15, shuffle=False, verbose=0, validation_data=(TOY_X, labels),
+        validation_freq=15,
+    )  # fmt: skip
     return model, history.history
 
 

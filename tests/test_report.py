@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import pineat_tf as pt
-from pineat_tf import presentation
+from pineat_tf import membership, presentation
 from pineat_tf.statistics import clopper_pearson
 from pineat_tf.verification import check_not_below_proof
 
@@ -170,8 +170,14 @@ def test_the_band_of_no_leakage_holds_where_nothing_leaks():
     past = 0
     for _ in range(400):
         pairs = [[pt.Predictions(rng.normal(size=(200, 3)), np.zeros(200, np.int64)) for _ in "mn"] for _ in "na"]
-        figures = [
-            pt.report.QueryFigures.from_predictions(*pair, queries)
+        figures = [  # by the signal that the band is of, without intervals
+            pt.report.QueryFigures(
+                train_accuracy=pair[0].accuracy,
+                test_accuracy=pair[1].accuracy,
+                membership=membership.audit_predictions(
+                    *pair, queries=queries, signals="cross_entropy", num_bootstrap=0
+                ),
+            )
             for pair, queries in zip(pairs, ("natural", "adversarial"))
         ]
         report = pt.Report(natural=figures[0], adversarial=figures[1])

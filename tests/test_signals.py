@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import command_line, signals
+from experiments import WITHOUT_TENSORFLOW, command_line, signals
 from experiments.signals import InterruptedRun
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,7 +81,11 @@ with signals.ending.listening(), signals.ending.patient({patience}):
 @pytest.mark.skipif(sys.platform != "linux", reason="a deadlock by way of the C library of Linux")
 @pytest.mark.parametrize("patience, signals_sent", [("0.1", 1), ("None", 2)])
 def test_a_process_that_is_stuck_ends_nevertheless(patience, signals_sent):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        WITHOUT_TENSORFLOW: "1",
+    }  # signals need none, and it takes 5 s
     command = [sys.executable, "-c", STUCK.format(patience=patience)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as stuck:
         assert stuck.stdout.readline() == "ready\n"
@@ -108,9 +112,11 @@ def test_a_signal_during_imports_is_one_line_and_an_exit_code(tmp_path, command,
     assert (process.returncode, said) == (128 + number, "interrupted\n")
 
 
-def test_an_import_by_another_program_leaves_its_signals_alone():
+def test_an_import_by_another_program_leaves_its_signals_alone(tmp_path):
+    (tmp_path / "tensorflow.py").touch()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
     program = "import signal; before = signal.getsignal(2); import experiments; assert signal.getsignal(2) is before"
-    subprocess.run([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
 
 
 # Modules are imported anew in each case, but for those of TensorFlow and Keras.
