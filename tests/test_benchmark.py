@@ -265,3 +265,22 @@ def test_the_page_has_the_timings_of_the_methods():
         assert line.endswith(f" | {speed:,.0f} | {of_pgd:.2f} | {share:.2f} |")
     shares = [row["share_of_matmul"] for row in rows.values()]
     assert "nearly the same for all" in page and max(shares) - min(shares) < 0.1
+
+
+def test_the_page_has_the_timings_of_ensembles():
+    root = pathlib.Path(__file__).parents[1]
+    record = json.loads((root / "experiments/study/results/benchmark/ensembles_1.json").read_text())
+    page = (root / "docs" / "performance.md").read_text(encoding="utf-8")
+    table = (
+        page.split("| engine | images/s of all networks | of one after the other |\n")[1]
+        .split("\n\n")[0]
+        .splitlines()[1:]
+    )
+    speeds = {row["engine"]: row["images_per_second"] for row in record["rows"]}
+    turns = {timing["engine"]: np.array(timing["updates_per_second"]) for timing in record["timings"]}
+    ratios = {engine: np.median(turns[engine] / turns["pineat_tf"]) for engine in ("pineat_tf", *work.ENSEMBLES)}
+    assert len(table) == len(ratios)
+    for line, (engine, ratio) in zip(table, ratios.items()):
+        assert line.endswith(f" | {speeds[engine]:,.0f} | {ratio:.2f} |")
+    assert "nearly as fast as one graph" in page and 0.9 < ratios[work.A_CORE_EACH] / ratios[work.INTERLEAVED] < 1
+    assert "slower than one after the other" in page and ratios[work.STACKED] < 1
