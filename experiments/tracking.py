@@ -97,7 +97,9 @@ class StopOnDivergence(keras.callbacks.Callback):
     def __init__(self, network: keras.Model):
         super().__init__()
         weights = [weight.value for weight in network.weights if weight.value.dtype.is_floating]
-        self.all_finite = tf.function(lambda: tf.reduce_all([tf.reduce_all(tf.math.is_finite(w)) for w in weights]))
+        self.all_finite = tf.function(
+            lambda: tf.reduce_all([tf.reduce_all(tf.math.is_finite(w)) for w in weights]), autograph=False
+        )
 
     def on_train_batch_end(self, batch, logs=None):
         loss = float(logs["loss"])  # a mean over the pass, which stays NaN or infinite once a round's is

@@ -168,6 +168,7 @@ def _checked_stream(model: keras.Model, data: Any, batch_size: int, bounds: Boun
     images = noise_like(spec.shape, spec.dtype) if isinstance(data, tf.data.Dataset) else None
     num_classes = check_logits_head(network, images) if network.built else None
 
+    @tf.autograph.experimental.do_not_convert  # which would take a second to read our code
     def checked(x: Any, y: Any, *weights: Any) -> tuple:
         natural, _ = check_batch(x, y, bounds=bounds, num_classes=num_classes)
         with tf.control_dependencies([natural]):

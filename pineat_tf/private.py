@@ -262,6 +262,7 @@ class PrivateAdversarialTraining(AdversarialTraining):
         num, rate, size = len(images), self._rate(), self.microbatch_size
         first = int(self.rounds)
 
+        @tf.autograph.experimental.do_not_convert
         def batch(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             draws = tf.random.stateless_uniform([num], fold(self.seed, number, _SAMPLING), dtype=tf.float64)
             drawn = tf.where(draws < rate)[:, 0]

@@ -73,6 +73,7 @@ def training_batches(
     rows_first = [0, 2, 3, 1] if data_format == "channels_first" else [0, 1, 2, 3]
     base_seed = as_seed(seed)
 
+    @tf.autograph.experimental.do_not_convert  # which would take half a second to read our code
     def batch_of(round_number: tf.Tensor, rows: tf.Tensor, data: Split) -> tuple[tf.Tensor, tf.Tensor]:
         """The batch of a round, from the numbers of its images."""
         batch, labels = tf.gather(data.images, rows), tf.gather(data.labels, rows)
@@ -126,6 +127,7 @@ def _rows(num: int, batch_size: int, base_seed: tf.Tensor, first_round: int, num
     """The numbers of the images in each batch, from `first_round` on: elements `(batch_size,)` int64."""
     rounds_a_pass = num // batch_size
 
+    @tf.autograph.experimental.do_not_convert
     def rows_of_pass(number: tf.Tensor) -> tf.data.Dataset:
         order = tf.random.experimental.stateless_shuffle(
             tf.range(num, dtype=tf.int64), fold(base_seed, _ORDER, number), alg="philox"
