@@ -17,7 +17,7 @@ from typing import TextIO
 import tensorflow as tf
 from absl import flags
 
-from experiments import files, signals
+from experiments import files, options, signals
 from experiments.config import ExperimentConfig, names
 from experiments.signals import InterruptedRun
 from pineat_tf.checks import data_errors_as_value_errors
@@ -77,15 +77,17 @@ def define_flags(values: flags.FlagValues, *, several: Sequence[str] = ()) -> No
 
 
 def configs_from(values: flags.FlagValues, *, several: str) -> list[ExperimentConfig]:
-    """One config for each value of the flag `several`."""
-    return [config_from(values, **{several: one}) for one in getattr(values, several)]
+    """One config for each value of the flag `several`; `ValueError` if a flag has an effect in none of them."""
+    configs = [config_from(values, **{several: one}) for one in getattr(values, several)]
+    options.check_used(configs, lambda name: values[name].present)
+    return configs
 
 
 def configs_of_seeds(arguments: Sequence[str], seeds: Sequence[int]) -> tuple[ExperimentConfig, ...]:
     """One config for each seed, all else as the arguments say.
 
     Raises:
-        ValueError: if an argument is no flag, or a flag has no such value.
+        ValueError: if an argument is no flag, or a flag has no such value or no effect.
     """
     values = flags.FlagValues()
     define_flags(values)
@@ -95,7 +97,9 @@ def configs_of_seeds(arguments: Sequence[str], seeds: Sequence[int]) -> tuple[Ex
         raise ValueError(str(error)) from error
     if rest:
         raise ValueError(f"there is no use for {rest}; files come first, flags after them")
-    return tuple(config_from(values, seed=seed) for seed in seeds)
+    configs = tuple(config_from(values, seed=seed) for seed in seeds)
+    options.check_used(configs, lambda name: values[name].present)
+    return configs
 
 
 def config_from(values: flags.FlagValues, **overrides) -> ExperimentConfig:

@@ -2,9 +2,32 @@
 
 import dataclasses
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pineat_tf.checks import check_choice, check_count, check_positive, check_share
+
+BELONGS = {
+    ("weight_decay", ()): ("decay_all",),
+    ("attack", ("dist",)): ("dist_coefficient",),
+    ("attack", ("wrm_l2",)): ("wrm_gamma",),
+    ("attack", ("diff",)): ("trades_beta", "trades_detach"),
+    ("objective", ("",)): ("trades_beta", "trades_detach"),
+    ("objective", ("mart", "score", "ikl")): ("objective_beta",),
+    ("objective", ("ikl",)): ("ikl_period",),
+    ("objective", ("ibp", "mtl_ibp", "cc_ibp", "sabr")): ("ibp_natural_weight", "ibp_ramp"),
+    ("objective", ("mtl_ibp", "cc_ibp", "sabr")): ("ibp_share",),
+    ("defence", ("relaxloss",)): ("relaxloss_alpha", "relaxloss_period"),
+    ("defence", ("convexconcave",)): ("convexconcave_share",),
+    ("defence", ("entropy",)): ("entropy_share", "entropy_weight"),
+    ("awp_gamma", ()): ("awp_begin",),
+    ("variant", ("scaled",)): ("companion_scale", "companion_labels"),
+    ("variant", ("pineat",)): ("rs_decomposition", "rs_clip"),
+    ("teacher_share", ()): ("teacher_momentum",),
+    ("dp_noise", ()): ("dp_clip", "dp_delta"),
+    ("optimizer", ("sgd",)): ("momentum",),
+}
+"""A field, with the values of it (or all but 0) without which the fields on the right have no effect."""
 
 
 def option(
@@ -63,3 +86,23 @@ def check(field: dataclasses.Field, value: Any) -> None:
             raise ValueError(
                 f"`{name}` must be less than {says['below']:,}. Received: {name}={value!r}. {says['help']}"
             )
+
+
+def check_used(configs: Sequence[Any], said: Callable[[str], bool]) -> None:
+    """Raises `ValueError` for a field that departs from its default and has no effect in any of these configs.
+
+    Args:
+        configs: that differ in fields which belong to none.
+        said: whether a field was named. What is switched off by a 0 that was, as over a flag file, may keep its fields.
+    """
+    for (owner, values), owned in BELONGS.items():
+        given = [getattr(config, owner) for config in configs]
+        if any(one in values if values else one or said(owner) for one in given):
+            continue
+        for config, name in ((config, name) for config in configs[:1] for name in owned):
+            value, default = getattr(config, name), type(config).__dataclass_fields__[name].default
+            if value != default:
+                raise ValueError(
+                    f"`{name}` has no effect with {owner}={given[0]!r}. Received: {name}={value!r}. Leave it at "
+                    f"{default!r}, or let `{owner}` be {' or '.join(map(repr, values)) or 'above 0'}."
+                )

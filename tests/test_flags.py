@@ -9,8 +9,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import flags
 
-from experiments import cost, examples, networks, paper
+from experiments import command_line, cost, examples, networks, options, paper
 from experiments.config import ExperimentConfig, names
 from experiments.datasets import load
 from experiments.results import WITHOUT_EFFECT
@@ -239,6 +240,42 @@ def test_the_record_says_what_a_field_was(run, name):
     value = ROWS[name].value
     recorded = run(**{**ROWS[name].needs, name: value}).metrics["flags"][name]
     assert recorded == (list(value) if isinstance(value, tuple) else value)
+
+
+OF_METHODS = [
+    name
+    for name, row in ROWS.items()
+    if name not in ("companion_objective", "rs_clip")  # which have an effect with others as well
+    and not {owner for owner, _ in options.BELONGS}.isdisjoint(row.needs)
+]
+
+
+def _read(fields):
+    return command_line.configs_of_seeds(
+        [f"--{name}={command_line.text(value)}" for name, value in fields.items()], [0]
+    )
+
+
+@pytest.mark.parametrize("name", OF_METHODS)
+def test_a_field_of_a_method_that_a_run_has_not_is_refused(name):
+    row = ROWS[name]
+    own = {name: row.value}
+    (config,) = _read(row.needs | own)
+    assert getattr(config, name) == row.value
+    with pytest.raises(ValueError, match=f"`{name}` has no effect with .* Received: {name}=") as error:
+        _read(own)
+    assert any(f"let `{owner}` be" in str(error.value) for owner in row.needs)
+
+
+def test_what_is_switched_off_by_name_keeps_its_fields():
+    assert _read({"awp_gamma": 0, "awp_begin": 0.05})[0].awp_begin == 0.05
+
+
+def test_a_field_that_one_of_several_variants_uses_is_taken():
+    values = flags.FlagValues()
+    command_line.define_flags(values, several=["variant"])
+    values(["run", "--variant=original,scaled", "--companion_scale=3"])
+    assert [config.companion_scale for config in command_line.configs_from(values, several="variant")] == [3.0, 3.0]
 
 
 def test_runs_are_told_apart_by_every_flag_that_changes_a_figure():
