@@ -61,6 +61,8 @@ class ComputeTwin:
         >>> logits = twin(x, training=False)  # as `network(x, training=False)`
     """
 
+    computes_as_its_network = True
+
     def __init__(self, network: keras.Model):
         self.network = network
         self._on_cpu = not tf.config.list_physical_devices("GPU")

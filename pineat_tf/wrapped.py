@@ -36,6 +36,7 @@ class WrappedClassifier(keras.Model):
         loss_by_kind: metrics of training alone, by name.
     """
 
+    computes_as_its_network = True
     attack: Attack | None
     loss_by_kind: dict[str, keras.metrics.Metric]
 

@@ -164,6 +164,40 @@ def test_half_precision_is_bounded_in_single(images):
     assert lower.dtype == upper.dtype == tf.float32
 
 
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda x: x * -2 + 1,
+        lambda x: 2 * x,
+        lambda x: (x - np.float32([0.1, 0.2, 0.3])) / np.float32([0.5, -0.5, 2.0]),
+        lambda x: keras.ops.divide(1 - x, 4.0),
+        lambda x: x[:, 1:],
+        lambda x: keras.ops.multiply(x, x[:, ::-1]),
+    ],
+)
+def test_arithmetic_in_place_of_layers_is_bounded_by_its_ends(operation):
+    inputs, x = keras.Input((3,)), np.array([[0.2, 0.5, 0.95]], np.float32)
+    network = keras.Model(inputs, operation(inputs))
+    lower, upper = interval(network, x, 0.1)
+    found = network(points_of(x[0], 0.1, (0.0, 1.0))).numpy()  # corners among them, where each output has its ends
+    np.testing.assert_allclose(found.min(axis=0), lower[0], atol=1e-6)
+    np.testing.assert_allclose(found.max(axis=0), upper[0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "stand_in",
+    [pt.accelerate.compute_twin, lambda n: pt.AdversarialTraining(n, attack=pt.attacks.fgsm_rs(epsilon=0.1))],
+)
+def test_what_stands_for_a_network_has_its_bounds(stand_in, network, images, labels):
+    other = stand_in(network)
+    for one, same in zip(interval(network, images, 0.01), interval(other, images, 0.01)):
+        np.testing.assert_array_equal(one, same)
+    np.testing.assert_array_equal(margins(network, images, labels, 0.01), margins(other, images, labels, 0.01))
+    np.testing.assert_array_equal(
+        verify(network, (images, labels), 0.01).verified, verify(other, (images, labels), 0.01).verified
+    )
+
+
 class Swish(layers.Layer):
     def call(self, x):
         return x * keras.ops.sigmoid(x)
@@ -191,6 +225,7 @@ def test_what_has_no_rule_is_named(layer, message):
         (lambda x: layers.BatchNormalization(name="stays")(x, training=True), "training=True, fixed for the layer"),
         (lambda x: keras.ops.leaky_relu(x, negative_slope=-0.1), "negative_slope=-0.1"),
         (lambda x: keras.ops.elu(x, alpha=-1.0), "alpha=-1.0"),
+        (lambda x: 1 / x, "divisions by constants. Received: the operation 'true_divide"),
     ],
 )
 def test_what_would_make_bounds_untrue_is_refused(make, message):

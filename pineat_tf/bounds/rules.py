@@ -79,8 +79,8 @@ def find(layer: Any) -> Rule:
             return lambda operation, box: dataclasses.replace(box.map(operation.call), logits=box)
         if name in _INCREASING_OPERATIONS:
             return _rectifier  # some have a slope
-        if name in _SUMS:
-            return _SUMS[name]
+        if name in _COMBINED:
+            return _COMBINED[name]
     raise ValueError(
         f"Interval bounds have no rule for the layer {getattr(layer, 'name', layer)!r}. Received: "
         f"{type(layer).__name__}. Take a layer that has one, such as convolutions, Dense, pooling, batch normalisation "
@@ -110,9 +110,9 @@ def _check_computes_as(cls: type, layer: Any) -> None:
         )
 
 
-def _increasing(layer: Any, box: Box) -> Box:
+def _increasing(layer: Any, box: Box, *args: Any) -> Box:
     """Of what computes each output from inputs in which it nowhere decreases."""
-    return box.map(layer.call)  # not `layer(x)`, which would cast to the precision of the layer
+    return box.map(lambda x: layer.call(x, *args))  # not `layer(x)`, which would cast to the precision of the layer
 
 
 def _moved(layer: Any, box: Box) -> Box:
@@ -239,14 +239,14 @@ def _normalization(layer: layers.Normalization, box: Box) -> Box:
 @rule(layers.ReLU)
 @rule(layers.LeakyReLU)
 @rule(layers.ELU)
-def _rectifier(layer: Any, box: Box) -> Box:
+def _rectifier(layer: Any, box: Box, *args: Any) -> Box:
     for name in ("negative_slope", "alpha"):
         if np.min(getattr(layer, name, 0.0)) < 0:
             raise ValueError(
                 f"Interval bounds pass rectifiers that nowhere decrease. Received: {name}={getattr(layer, name)!r} in "
                 f"the layer {layer.name!r}. Give one >= 0."
             )
-    return _increasing(layer, box)
+    return _increasing(layer, box, *args)
 
 
 @rule(layers.Add)
@@ -285,10 +285,23 @@ def _taken_off(layer: Any, first: Any, second: Any) -> Box:
     return Box(*(layer(a, b) for a, b in zip(_ends(first), reversed(_ends(second)))))
 
 
+def _scaled(layer: Any, first: Any, second: Any) -> Box:
+    if isinstance(second, Box) and "Divide" in type(layer).__name__:
+        raise ValueError(
+            f"Interval bounds pass divisions by constants. Received: the operation {layer.name!r}, by what the network "
+            "computed. Build the network without it."
+        )
+    ends = tf.stack([layer(a, b) for a in _ends(first) for b in _ends(second)])
+    return Box(tf.reduce_min(ends, axis=0), tf.reduce_max(ends, axis=0))
+
+
 def _joined(layer: Any, boxes: Sequence[Any]) -> Box:
     lower, upper = zip(*map(_ends, boxes))
     return Box(layer(list(lower)), layer(list(upper)))
 
 
-_SUMS: dict[str, Rule] = {"Add": _added, "Subtract": _taken_off, "Concatenate": _joined}
+_COMBINED: dict[str, Rule] = {
+    **{"Add": _added, "Subtract": _taken_off, "Concatenate": _joined},
+    **{"Multiply": _scaled, "Divide": _scaled, "TrueDivide": _scaled},
+}
 """Operations of `keras.ops` on several boxes, or boxes and constants."""
