@@ -23,7 +23,8 @@ NUM_ROUNDS, BATCH = 4, 16
 
 
 def two_devices() -> None:
-    """Makes two devices of the processor."""
+    """Makes two devices of the processor; graphs stay as they are traced, as in conftest.py."""
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     (processor,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
 
@@ -74,7 +75,7 @@ def linear(images, classes, batch_size: int, l2: float = 0.0) -> dict:
 
 
 def digits(
-    attack, objective, ratio: str, companions, *, network: str = "small_cnn", rows: int | None = None, **options
+    attack, objective, ratio: str, companions, *, network: str = "mlp", rows: int | None = None, **options
 ) -> dict:
     """A real training on scikit-learn's digits."""
     keras.utils.set_random_seed(0)

@@ -19,7 +19,7 @@ from experiments.config import ExperimentConfig
 ROOT = pathlib.Path(__file__).parents[1]
 PATIENCE = 1200  # seconds, against a hang
 FLAGS = (
-    "--dataset=digits --network=small_cnn --width=1 --train_size=160 --test_size=40 --batch_size=40 --updates=24 "
+    "--dataset=digits --network=mlp --train_size=160 --test_size=40 --batch_size=40 --updates=24 "
     "--attack=dist --num_steps=2 --ratio=1/1 --learning_rates=1e-2 --eval_steps=2 --checkpoint_seconds=0 --export="
 ).split()
 
