@@ -21,7 +21,7 @@ from experiments.study import resume_trial
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 # 10 rounds a pass, a checkpoint after each: seconds, in which a moment can be chosen.
-ARGUMENTS = [*resume_trial.FLAGS, "--variant=pineat", "--updates=300"]
+ARGUMENTS = [*resume_trial.FLAGS, "--variant=pineat", "--updates=160"]
 
 
 # ---------------------------------------------------------------- killed
@@ -61,7 +61,7 @@ def frozen(folder, *arguments):
 
 
 def test_a_run_that_is_interrupted_and_then_killed_ends_as_if_it_had_not_been(undisturbed, tmp_path, monkeypatch):
-    monkeypatch.setattr(resume_trial, "RANGE", 0.3)
+    monkeypatch.setattr(resume_trial, "RANGE", 0.1)
     checkpoints = tmp_path / "run.unfinished" / "checkpoints"
     with frozen(tmp_path, *ARGUMENTS, "--checkpoint_seconds=3600") as (process, updates):
         assert "in use by another process" in refusal(tmp_path, *ARGUMENTS, "--resume")
@@ -73,11 +73,11 @@ def test_a_run_that_is_interrupted_and_then_killed_ends_as_if_it_had_not_been(un
     assert len(list(checkpoints.glob("*.index"))) == 1
     interrupted = resume_trial._last_update(checkpoints)
     kill, resumed_from = resume_trial.run_and_kill(tmp_path, [*ARGUMENTS, "--resume"], random.Random(0))
-    assert updates <= interrupted == resumed_from < kill.update < 300
+    assert updates <= interrupted == resumed_from < kill.update < 160
     assert not (tmp_path / "run").exists()
     assert resume_trial.run_to_end(tmp_path, [*ARGUMENTS, "--resume"]) == kill.update
     assert_same_end(tmp_path / "run", undisturbed)
-    assert [int(row["updates"]) for row in rows_of_history(undisturbed)] == list(range(20, 301, 20))  # every pass once
+    assert [int(row["updates"]) for row in rows_of_history(undisturbed)] == list(range(20, 161, 20))  # every pass once
     assert not list((tmp_path / "run").glob("*.tmp")) and len(list((tmp_path / "run" / "checkpoints").iterdir())) == 4
     assert metrics_of(undisturbed).keys() - without_times(metrics_of(undisturbed)).keys() == {"hours", "seconds"}
 

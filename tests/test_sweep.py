@@ -442,9 +442,13 @@ def swept(tmp_path_factory):
     over.set()
     sender.join()
     kept, left = list(folder.glob("out/runs/*.unfinished/checkpoints/ckpt-*.index")), at_work(folder)
-    alone = executors.run
-    with pytest.MonkeyPatch.context() as patch:  # the runs that are left, each in a process of its own; the others here
-        patch.setattr(executors, "run", lambda job, num: (alone if job.label == "Original" else run_here)(job, num))
+    alone, names = executors.run, {RUNS[0], *(path.parents[1].stem for path in kept[:1])}
+
+    def run_on(job, num):  # the first run and one that kept a checkpoint in processes of their own, the others here
+        return (alone if Path(job.config.run_dir).name in names else run_here)(job, num)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(executors, "run", run_on)
         return Swept(folder / "out", kept, stopped, left, sweep(folder))
 
 
@@ -507,7 +511,8 @@ def test_a_lost_run_is_taken_from_its_directory_and_one_that_fails_is_told(swept
 def test_a_cluster_runs_what_processes_run(tmp_path, monkeypatch, swept, executor):
     pytest.importorskip({"ray": "ray", "dask": "distributed"}[executor])
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    arguments = [*COMMAND, "--only=PGD Original", f"--executor={executor}", f"--output_dir={tmp_path / 'out'}"]
+    arguments = [*COMMAND, "--only=PGD Original", "--seeds=0", f"--executor={executor}"]
+    arguments.append(f"--output_dir={tmp_path / 'out'}")
     assert main(["sweep", *arguments]) == 0
     (remote, local) = (results.Runs(folder / "runs.csv") for folder in (tmp_path / "out", swept.out))
     for config in plan.read(["sweep", *arguments], "").rows[0].configs:
