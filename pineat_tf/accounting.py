@@ -1,6 +1,7 @@
 """What training with Poisson-sampled batches and Gaussian noise guarantees, by the library `dp-accounting`."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 from pineat_tf.checks import check_count, check_part, check_positive, check_share
@@ -8,6 +9,7 @@ from pineat_tf.checks import check_count, check_part, check_positive, check_shar
 __all__ = ["epsilon", "noise_multiplier_for"]
 
 _GRID, _FINE, _LARGEST = 1e-4, 100.0, 1e9
+_ORDERS, _LESS = (*range(2, 65), 128, 256, 512, 1024), 0.75
 _HOW = "pip install 'pineat_tf[dp]'"
 
 
@@ -72,16 +74,36 @@ def noise_multiplier_for(
     check_positive("tolerance", tolerance, "It is how far above the smallest multiplier the result may be.")
     _check_rates(sampling_rate, delta)
     check_count("num_rounds", num_rounds, 1, "It is how many batches will be noised.")
-    library = _library()
+    library, epsilon, delta = _library(), float(epsilon), float(delta)
+
+    def excess(noise: float, accountant: Any) -> float:
+        event = _event(library, noise, float(sampling_rate), int(num_rounds))
+        return float(accountant.compose(event).get_epsilon(delta)) - epsilon
+
+    # From the noise that quick and rough accounting wants: of far less, an exact one would fill the memory.
+    largest = _enough(lambda noise: excess(noise, library.rdp.RdpAccountant(orders=_ORDERS)) <= 0)
+    least = _LESS * largest
+    while excess(least, _accountant(library, epsilon)) <= 0:
+        largest, least = least, _LESS * least
     found = library.calibrate_dp_mechanism(
-        lambda: _accountant(library, float(epsilon)),
+        lambda: _accountant(library, epsilon),
         lambda noise: _event(library, noise, float(sampling_rate), int(num_rounds)),
-        float(epsilon),
-        float(delta),
-        library.LowerEndpointAndGuess(0.0, 1.0),
+        epsilon,
+        delta,
+        library.ExplicitBracketInterval(least, largest),
         tol=float(tolerance),
     )
     return float(found)
+
+
+def _enough(suffices: Callable[[float], bool]) -> float:
+    """A number that suffices, as all above it do, of which nine tenths do not."""
+    number = 1.0
+    while not suffices(number):
+        number *= 2
+    while suffices(0.9 * number):
+        number *= 0.9
+    return number
 
 
 _NOISE = "It is the noise's standard deviation as a multiple of the clipping norm; 0 for no noise and no guarantee."

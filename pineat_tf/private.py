@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pineat_tf import accounting
+from pineat_tf import accounting, coupling
 from pineat_tf.attacks.parts import DistStep
 from pineat_tf.checks import check_count, check_part, check_positive, data_errors_as_value_errors
 from pineat_tf.companions import NoCompanions
@@ -100,8 +100,8 @@ class PrivateAdversarialTraining(AdversarialTraining):
         accounting.check_delta(delta)
         check_count("microbatch_size", microbatch_size, 1, "It is how many examples' gradients are in memory at once.")
         _check_rate(sampling_rate, batch_size)
-        _check_uncoupled(network)
-        _check_alone_in_the_round(objective, kwargs)
+        coupling.check_layers(network)
+        coupling.check_round(objective, kwargs)
         super().__init__(
             network,
             attack=attack,
@@ -236,6 +236,7 @@ class PrivateAdversarialTraining(AdversarialTraining):
             )
         self._num_examples.assign(num)
         self._num = num
+        coupling.check_network(self.network, images[:1])
         self._check_alone(tf.constant(images[:3]), tf.constant(labels[:3]))
 
     def _check_alone(self, x: tf.Tensor, y: tf.Tensor) -> None:
@@ -362,33 +363,3 @@ def _check_rate(sampling_rate: float | None, batch_size: int | None) -> None:
         check_part("sampling_rate", sampling_rate, "It is the probability that an example is in a batch, e.g. 0.01.")
     if batch_size is not None:
         check_count("batch_size", batch_size, 1, "It is the expected number of examples in a batch.")
-
-
-def _check_alone_in_the_round(objective: Objective, options: dict) -> None:
-    coupling = {name: options.get(name) for name in ("weight_perturbation", "generation", "order") if options.get(name)}
-    for name, given in (("objective", objective), ("companion_objective", options.get("companion_objective"))):
-        if getattr(given, "couples_examples", False) or getattr(given, "initial_state", dict)():
-            coupling[name] = given
-    for name, value in coupling.items():
-        raise ValueError(
-            "A private round is one update, of which each example's part must depend on that example alone. Received: "
-            f"{name}={value!r}, which joins examples or parts the round. Leave it out."
-        )
-
-
-def _check_uncoupled(network: Any) -> None:
-    """Raises unless the examples of a batch pass the network each for itself, on one replica."""
-    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-        raise ValueError(
-            "Private training adds noise once a round, so it trains on one replica. Received: a strategy of several. "
-            "Make the model outside its scope."
-        )
-    layers = network._flatten_layers() if isinstance(network, keras.Model) else ()
-    coupling = (keras.layers.BatchNormalization, keras.layers.SpectralNormalization)
-    found = next((layer for layer in layers if isinstance(layer, coupling)), None)
-    if found is not None:
-        raise ValueError(
-            "Normalisation by the batch makes an example's gradient depend on the others, so clipping it bounds "
-            f"nothing. Received: the layer {found.name!r} ({type(found).__name__}). Take "
-            "`keras.layers.GroupNormalization`, which normalises each example for itself."
-        )

@@ -16,7 +16,7 @@ LAYERS = [
     ["types", "distribution", "files"],
     ["tracing"],
     ["checks", "heads", "seeds", "serialization"],
-    ["progress", "accounting"],
+    ["progress", "accounting", "coupling"],
     ["statistics", "losses", "projections", "schedules", "accelerate"],
     ["threat", "pixel_scale"],
     ["attacks.parts"],

@@ -269,6 +269,55 @@ def test_little_noise_is_accounted_for_without_much_memory():
     )
 
 
+class Joined(keras.layers.Layer):
+    """Takes off what the batch has in common."""
+
+    def call(self, x):
+        return x - 0.5 * keras.ops.mean(x, axis=0, keepdims=True)
+
+
+class Remembering(keras.layers.Layer):
+    """Keeps the mean of what it saw in training."""
+
+    def build(self, input_shape):
+        self.mean = self.add_weight(shape=(), initializer="zeros", trainable=False, name="mean")
+
+    def call(self, x, training=False):
+        if training:
+            self.mean.assign(keras.ops.mean(x))
+        return x - self.mean
+
+
+@pytest.mark.parametrize(
+    "layer, message", [(Joined, "changes with the other images of the batch"), (Remembering, "change .*mean")]
+)
+@pytest.mark.parametrize("natural", [False, True])
+def test_layers_of_ones_own_that_join_examples_or_keep_them_are_refused(images, labels, layer, message, natural):
+    network = keras.Sequential([keras.Input(SHAPE), layer(), *dense_network().layers])
+    before = [np.asarray(variable) for variable in network.variables]
+    kind = {"attack": None, "ratio": "0/1", "companions": pt.companions.NaturalCompanions()} if natural else {}
+    model = trainer(network, **kind)
+    with pytest.raises(ValueError, match=message):
+        model.fit(images, labels, epochs=1, verbose=0)
+    for variable, value in zip(network.variables, before):
+        np.testing.assert_array_equal(variable, value)
+
+
+def test_random_layers_are_no_coupling(images, labels):
+    network = keras.Sequential([keras.Input(SHAPE), keras.layers.Dropout(0.5), *dense_network().layers])
+    assert np.isfinite(trainer(network).fit(images, labels, epochs=1, verbose=0).history["loss"]).all()
+
+
+def test_a_search_of_noise_never_accounts_for_far_less(monkeypatch):
+    # Less noise needs a grid that no memory holds, and sum after sum of it.
+    tried, event = [], accounting._event
+    monkeypatch.setattr(
+        accounting, "_event", lambda library, noise, *rest: tried.append(noise) or event(library, noise, *rest)
+    )
+    noise = accounting.noise_multiplier_for(epsilon=30.0, sampling_rate=0.5, num_rounds=2, delta=1e-5)
+    assert noise < 1 and noise / 2 < min(tried) and len(tried) < 40
+
+
 @pytest.mark.parametrize("noise", [None, "1.0", False, np.ones(2), -1.0])
 def test_noise_is_a_number(noise):
     with pytest.raises(ValueError, match="`noise_multiplier` must be positive"):
