@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -130,3 +131,19 @@ BAD_AUDITS = [
 def test_bad_audits_teach(members, non_members, options, message):
     with pytest.raises(ValueError, match=message):
         audit.audit_predictions(members, non_members, queries="natural", **options)
+
+
+def test_losses_in_place_of_scores_are_told():
+    # The balanced accuracy of the best threshold on losses is 0.5, as if nothing leaked.
+    rng = np.random.default_rng(0)
+    losses = rng.exponential(0.5, 300), rng.exponential(1.0, 200)
+    with pytest.warns(UserWarning, match="larger scores of 'loss' than members, by an AUC of 0.3.*negate losses"):
+        found = audit.audit_scores(*losses, signal="loss", queries="natural")
+    assert found.balanced_accuracy < 0.51
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert audit.audit_scores(*(-one for one in losses), signal="loss", queries="natural").auc > 0.6
+        audit.audit_scores(*losses, signal="entropy", queries="adversarial")
+        for seed in range(20):  # chance is no reason
+            rng = np.random.default_rng(seed)
+            audit.audit_scores(rng.normal(size=30), rng.normal(size=40), signal="noise", queries="natural")

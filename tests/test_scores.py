@@ -1,6 +1,7 @@
 """Membership scores against published figures, their definitions, and every form of labels and outputs."""
 
 import math
+import warnings
 from pathlib import Path
 
 import keras
@@ -244,3 +245,19 @@ def test_bad_predictions_are_refused(name):
 def test_row_sums_may_be_off_by_rounding():
     membership.confidence_score([0], [[0.5, 0.5009]], from_logits=False)
     np.testing.assert_array_equal(scores.as_float64("x", [0.1]), [0.1])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_probabilities_in_place_of_logits_are_told(dtype):
+    labels, logits = random_logits(0)
+    probs = tf.nn.softmax(logits).numpy().astype(dtype)
+    for score in SCORES.values():
+        with pytest.warns(UserWarning, match="All 40 rows of logits lie in .* pass `from_logits=False`"):
+            score(labels, probs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for score in SCORES.values():
+            score(labels, logits)
+            score(labels, probs, from_logits=False)
+            score([0, 1], [[1.0, 0.0], [0.0, 1.0]])  # small whole numbers may be anything
+            score(labels, np.log(probs))

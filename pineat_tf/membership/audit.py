@@ -1,6 +1,8 @@
 """From predictions or scores to records: every membership signal, measured alike."""
 
 import dataclasses
+import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,6 +24,9 @@ SIGNALS: dict[str, Callable[..., tf.Tensor]] = {
     "modified_entropy": scores.modified_entropy_score,
 }
 """Scores of predictions by name: `(labels, outputs, *, from_logits=True)` -> `(num,)`. Add an entry to add one."""
+
+_OF_NO_LABEL = ("entropy",)  # under attack, members may well be the less sure ones
+_DEVIATIONS = 5.0  # of the AUC, beyond which the direction of scores is in doubt
 
 
 def audit_scores(
@@ -95,7 +100,21 @@ def audit_scores(
         decisions=found.decisions,
         class_thresholds=found.thresholds.by_class,
     )
+    _warn_of_direction(result)
     return _with_uncertainty(result, target, num_bootstrap, confidence, seed) if num_bootstrap else result
+
+
+def _warn_of_direction(result: MembershipResult) -> None:
+    """Warns where non-members have larger scores, far beyond chance, which no balanced accuracy shows."""
+    num, others = result.num_members, result.num_non_members
+    deviation = math.sqrt((num + others + 1) / (12 * num * others))  # of the AUC where nothing leaks
+    if 0.5 - result.auc > _DEVIATIONS * deviation and result.signal not in _OF_NO_LABEL:
+        warnings.warn(
+            f"Non-members have larger scores of {result.signal!r} than members, by an AUC of {result.auc:.4f}. Larger "
+            "must mean more likely a member: negate losses and distances. If it does, the pools differ in more than "
+            "membership: see `pool_shift`.",
+            stacklevel=3,
+        )
 
 
 def audit_predictions(

@@ -5,6 +5,7 @@ float32 softmax saturates at exactly 1 for most training examples of an overfitt
 case), which hides them behind one another; float64 scores of the logits keep their order.
 """
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -296,6 +297,19 @@ def _check_logits(logits: tf.Tensor, is_single: bool) -> None:
             "One logit an example must leave [0, 1] for some example. Received: values in [0, 1] only, as a sigmoid "
             "gives. Pass `from_logits=False` with sigmoids, and [0, z] with logits z."
         )
+    if not is_single and _are_probabilities(logits):
+        warnings.warn(
+            f"All {len(logits)} rows of logits lie in [0, 1] and sum to 1, as a softmax gives. Scores of probabilities "
+            "that are taken for logits hide who is a member: pass `from_logits=False`, or logits.",
+            stacklevel=2,
+        )
+
+
+def _are_probabilities(outputs: tf.Tensor) -> bool:
+    """Whether rows could be a softmax's, which are not all sure of one class."""
+    off = tf.abs(tf.reduce_sum(outputs, axis=1) - 1)
+    within = tf.reduce_all((outputs >= 0) & (outputs <= 1)) & tf.reduce_all(off <= _ROW_SUM_TOLERANCE)
+    return bool(within) and not bool(tf.reduce_all(outputs == tf.round(outputs)))
 
 
 def _check_probs(probs: tf.Tensor, is_single: bool) -> None:
