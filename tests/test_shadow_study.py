@@ -384,3 +384,9 @@ def test_what_is_missing_or_wrong_is_told(finished, tmp_path, capsys):
     assert "PGD Original: only its figures are left" in capsys.readouterr().out
     assert main(command(path, "--num_models=2")) == 2 and "whole number >= 3" in capsys.readouterr().err
     assert main(["shadow", "--helpshort"]) == 0 and "--num_models" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flags", [["--seeds=0,1"], ["--row= | half | --dataset=digits --half=3"]])
+def test_what_every_shadow_has_of_its_own_cannot_be_chosen(flags, capsys):
+    assert main(["shadow", "--row= | tiny | --dataset=digits", *flags, "--dry_run"]) == 2
+    assert "every shadow model has a half and a seed of its own. Received: " in capsys.readouterr().err

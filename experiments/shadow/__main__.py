@@ -42,6 +42,13 @@ def _run(argv: list[str]) -> None:
         return
     check_count("num_models", values.num_models, _LEAST, "Each is audited with the others as its shadows.")
     sweep = plan.from_flags(values)
+    for row in sweep.rows:
+        if len(row.configs) > 1 or row.configs[0].half >= 0:
+            raise ValueError(
+                "every shadow model has a half and a seed of its own. Received: "
+                f"{len(row.configs)} seeds, half={row.configs[0].half} of {row.title!r}. Give one seed, from which "
+                "theirs count on, no --half, and more models by --num_models."
+            )
     base = pathlib.Path(sweep.output_dir, sweep.name)
     methods = [Shadows(row, values.num_models, sweep.output_dir / "queries") for row in sweep.rows]
     stored = outputs.read(pathlib.Path(f"{base}.json"))
