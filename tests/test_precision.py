@@ -14,14 +14,14 @@ SEEDS = range(3)
 EPSILON = 0.15
 
 
-def build(precision):
-    return networks.build("small_cnn", input_shape=(8, 8, 1), num_classes=10, precision=precision)
+def build(precision, network="small_cnn"):
+    return networks.build(network, input_shape=(8, 8, 1), num_classes=10, precision=precision)
 
 
 def robust_accuracy(precision, seed, data):
     """Of a network trained in `precision` and attacked in float32."""
     keras.utils.set_random_seed(seed)
-    network = build(precision)
+    network = build(precision, "mlp")
     model = pt.AdversarialTraining(
         network,
         attack=pt.attacks.pgd(epsilon=EPSILON, step_size=0.05, num_steps=4),
@@ -32,7 +32,7 @@ def robust_accuracy(precision, seed, data):
     model.compile(optimizer=keras.optimizers.Adam(3e-3))
     batches = datasets.training_batches(data.train, batch_size=50, seed=seed, first_round=0, num_rounds=250)
     model.fit(batches, verbose=0)
-    judged = build("float32")
+    judged = build("float32", "mlp")
     judged.set_weights(network.get_weights())
     attack = pt.attacks.pgd(epsilon=EPSILON, step_size=0.0375, num_steps=10, random_start=False)
     return pt.predict_logits(judged, tuple(data.test), attack=attack).accuracy
