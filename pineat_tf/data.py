@@ -156,17 +156,16 @@ def _build(model: keras.Model, shape: Any) -> None:
 
 def _checked_stream(model: keras.Model, data: Any, batch_size: int, bounds: Bounds | None, name: str) -> Any:
     """The stream with checked batches `(x, y)` or `(x, y, weights)`; what is none of ours as it is."""
-    network = model.network
     if isinstance(data, (list, tuple)):
         data = _Listed(data)
     if isinstance(data, tf.data.Dataset):
-        data = _batched_dataset(data, batch_size, _image_shape(network), name)
+        data = _batched_dataset(data, batch_size, _image_shape(model.network), name)
         spec = data.element_spec[0]
         if spec.shape.rank is not None:
             check_image_type(spec.dtype, spec.shape, bounds)
             _build(model, spec.shape)
     images = noise_like(spec.shape, spec.dtype) if isinstance(data, tf.data.Dataset) else None
-    num_classes = check_logits_head(network, images) if network.built else None
+    num_classes = check_logits_head(model.network, images) if model.network.built else None
 
     @tf.autograph.experimental.do_not_convert  # which would take a second to read our code
     def checked(x: Any, y: Any, *weights: Any) -> tuple:
@@ -177,7 +176,7 @@ def _checked_stream(model: keras.Model, data: Any, batch_size: int, bounds: Boun
             x = tf.ensure_shape(x, [None, *shape])  # where the stream does not say it, older Keras cannot flatten
         return x, tf.identity(y), *weights
 
-    shape = _image_shape(network)
+    shape = _image_shape(model.network)
     if isinstance(data, tf.data.Dataset):
         return data.map(checked)
     if isinstance(data, keras.utils.PyDataset):
