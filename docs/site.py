@@ -36,7 +36,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return re.sub(r"\]\((?:README\.md)", "](index.md", markdown.replace("](docs/", "]("))
     if page.file.src_uri == "zoo.md":
         return markdown.replace("<!-- leaderboard -->", leaderboard())
-    return re.sub(r"\]\(\.\./experiments/study/results(?=/)", "](results", markdown)
+    return re.sub(r"\]\(((?:\.\./)*)\.\./experiments/study/results(?=/)", r"](\1results", markdown)
 
 
 _COLUMNS = (

@@ -52,6 +52,11 @@ def shadow() -> dict[str, outputs.Study]:
     return outputs.read(RESULTS / "shadow_fmnist" / "shadow.json")
 
 
+@functools.cache
+def defences() -> dict[str, outputs.Study]:
+    return outputs.read(RESULTS / "shadow_defences_fmnist" / "shadow_defences.json")
+
+
 def _finished(*arguments: str, folder: str) -> pd.DataFrame:
     return plan.read(["x", *arguments, f"--runs_file={RESULTS}/{folder}/runs.csv"], "").finished()
 

@@ -345,20 +345,22 @@ def _curves(path: pathlib.Path, title: str, studies: Sequence[Study]) -> None:
     """A panel for each of some kinds of query, a line a method, and the global threshold's in grey dots."""
     shown = ("natural", "adversarial", "all four")
     studies = [study for study in studies if study.leakage]
-    figure, panels = pyplot.subplots(1, len(shown), figsize=(11, 4.2), dpi=130, sharey=True, layout="constrained")
+    figure, panels = pyplot.subplots(1, len(shown), figsize=(11, 4.5), dpi=130, sharey=True, layout="constrained")
     colours = style.colours([study.title for study in studies])
     for axes, queries in zip(panels, shown):
         axes.plot(GRID, GRID, color=style.GREY, linewidth=0.8, linestyle="--", label="no leakage")
-        for study in studies:
-            colour = colours[study.title]
+        for number, study in enumerate(studies):
+            colour, line = colours[study.title], "-" if number < len(style.COLOURS) else "--"  # colours come again then
             curves = [np.array(study.of(name, queries).curve, float) for name in (_BY_QUERIES[0], "global threshold")]
-            axes.plot(GRID, curves[0], color=colour, label=study.title)  # a gap where there is no figure
+            axes.plot(GRID, curves[0], line, color=colour, label=study.title)  # a gap where there is no figure
             axes.plot(GRID, curves[1], color=colour, linewidth=0.9, linestyle=":")
         axes.set(xscale="log", yscale="log", xlim=(1e-4, 1), ylim=(1e-4, 1), xlabel="false positive rate")
         axes.set_title(f"{queries} queries", fontsize=10)
         style.clean(axes)
     panels[0].set_ylabel("true positive rate")
-    panels[0].legend(fontsize=8, frameon=False)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8, frameon=False
+    )
     figure.suptitle(f"{title}: {_BY_QUERIES[0]}; dotted: global threshold", fontsize=11)
     style.save(figure, path)
     pyplot.close(figure)
