@@ -69,7 +69,7 @@ def test_what_is_said_is_that_of_the_records(text, title, other, figure, expecte
 
 
 def test_every_interval_in_the_text_is_checked():
-    prose = " ".join(line for line in PAGE.split(HEADING)[1].splitlines() if not line.startswith("|"))
+    prose = " ".join(" ".join(line for line in PAGE.split(HEADING)[1].splitlines() if line[:1] != "|").split())
     assert {interval(difference(*said[1:4])) for said in SAID} == set(re.findall(INTERVAL, prose))
 
 
