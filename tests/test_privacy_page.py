@@ -3,8 +3,9 @@
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
-from study_records import INTERVAL, defences, interval, read, short, side
+from study_records import INTERVAL, RESULTS, defences, interval, interval_of_less, read, short, side
 
 from experiments import cost
 from experiments.statistics import Difference, paired_difference
@@ -13,7 +14,7 @@ from experiments.sweep import plan
 PAGE, HEADING = read("docs/guides/privacy.md"), "## Which defence is worth its price"
 SECTION = " ".join(PAGE.split(HEADING)[1].split())
 HALF, ORIGINAL, PINEAT, IBP = "PGD Original (half schedule)", "PGD Original", "PGD PINEAT-1/1", "IBP natural weight .5"
-LIGHT, RELAXLOSS, HAMP = "PGD Light", "RelaxLoss alpha .7", "HAMP entropy"
+LIGHT, RELAXLOSS, HAMP, DP = "PGD Light", "RelaxLoss alpha .7", "HAMP entropy", ("DP noise .5", "DP noise 1")
 
 
 def worst(title: str) -> str:
@@ -59,25 +60,37 @@ SAID = [
     ("they are not told apart by RMIA ({})", IBP, HALF, "auc", "open"),
     ("by RMIA (-.0138 [-.0476, +.0199]), at {} of R_test.", IBP, HALF, "r_test", "more"),
     ("RelaxLoss leaks hardly less than Original ({})", RELAXLOSS, ORIGINAL, "auc", "less"),
+    ("leaks least: RMIA's AUC is {} and", DP[0], IBP, "auc", "less"),
+    ("and {} below that of interval bounds. It", DP[1], IBP, "auc", "less"),
+    ("loses {} and", DP[0], IBP, "a_test", "less"),
+    ("and {} of A_test", DP[1], IBP, "a_test", "less"),
+    ("of A_test and {} and", DP[0], IBP, "r_test", "less"),
+    ("and {} of R_test to them.", DP[1], IBP, "r_test", "less"),
 ]
+PRIVATE = len(SAID) - 6  # from here on losses are told as such, without a sign
 
 
-@pytest.mark.parametrize("text, title, other, figure, expected", SAID)
-def test_what_is_said_is_that_of_the_records(text, title, other, figure, expected):
+def printed(number: int, title: str, other: str, figure: str) -> str:
     found = difference(title, other, figure)
-    assert text.format(interval(found)) in SECTION and side(found) == expected
+    return interval_of_less(found) if number >= PRIVATE else interval(found)
+
+
+@pytest.mark.parametrize("number", range(len(SAID)))
+def test_what_is_said_is_that_of_the_records(number):
+    text, *pair, expected = SAID[number]
+    assert text.format(printed(number, *pair)) in SECTION and side(difference(*pair)) == expected
 
 
 def test_every_interval_in_the_text_is_checked():
     prose = " ".join(" ".join(line for line in PAGE.split(HEADING)[1].splitlines() if line[:1] != "|").split())
-    assert {interval(difference(*said[1:4])) for said in SAID} == set(re.findall(INTERVAL, prose))
+    assert {printed(number, *said[1:4]) for number, said in enumerate(SAID)} == set(re.findall(INTERVAL, prose))
 
 
 def test_the_answer_is_that_of_the_records():
     assert "they leak less than Original and PINEAT-1/1, are more robust than both" in SECTION
     for other in (ORIGINAL, PINEAT):
         assert side(difference(IBP, other)) == "less" and side(difference(IBP, other, "r_test")) == "more"
-    assert "and cost no more than the cheaper of them" in SECTION
+    assert "and take no more passes than the cheaper of them" in SECTION
     rows = plan.read(["shadow", "--flagfile=shadow_defences_fmnist.flags"], "").rows
     passes = {row.title: cost.forwards(row.configs[0]) for row in rows}
     assert passes[IBP] < passes[PINEAT] < passes[ORIGINAL]
@@ -101,3 +114,12 @@ def test_networks_that_did_not_learn_are_told():
     for values in (auc, accuracies.get):
         found = paired_difference(*([values(title)[number] for number in learnt] for title in (LIGHT, HALF)))
         assert side(found) == "less"
+
+
+def test_the_guarantees_of_private_training_are_those_of_the_records():
+    runs = pd.read_csv(RESULTS / "shadow_defences_fmnist" / "runs.csv")
+    spent = runs[runs["group"] == "DP"].groupby("label")["epsilon_spent"].agg(["min", "max"])
+    assert (spent["min"] == spent["max"]).all() and list(spent.index) == ["noise .5", "noise 1"]
+    said = "Private training (an epsilon of {:.0f} and {:.0f} at delta 1e-5) leaks least".format(*spent["max"])
+    assert said in SECTION and (runs["flags.dp_delta"] == 1e-5).all()
+    assert all(np.mean(auc(DP[0])) < np.mean(auc(title)) for title in defences() if title not in DP)
