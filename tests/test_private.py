@@ -314,7 +314,7 @@ def test_a_search_of_noise_never_accounts_for_far_less(monkeypatch):
     monkeypatch.setattr(
         accounting, "_event", lambda library, noise, *rest: tried.append(noise) or event(library, noise, *rest)
     )
-    noise = accounting.noise_multiplier_for(epsilon=30.0, sampling_rate=0.5, num_rounds=2, delta=1e-5)
+    noise = accounting.noise_multiplier_for(epsilon=8.0, sampling_rate=1.0, num_rounds=1, delta=1e-5)
     assert noise < 1 and noise / 2 < min(tried) and len(tried) < 40
 
 
