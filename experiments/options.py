@@ -99,8 +99,8 @@ def check_used(configs: Sequence[Any], said: Callable[[str], bool]) -> None:
         given = [getattr(config, owner) for config in configs]
         if any(one in values if values else one or said(owner) for one in given):
             continue
-        for config, name in ((config, name) for config in configs[:1] for name in owned):
-            value, default = getattr(config, name), type(config).__dataclass_fields__[name].default
+        for name in owned if configs else ():
+            value, default = getattr(configs[0], name), type(configs[0]).__dataclass_fields__[name].default
             if value != default:
                 raise ValueError(
                     f"`{name}` has no effect with {owner}={given[0]!r}. Received: {name}={value!r}. Leave it at "

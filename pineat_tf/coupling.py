@@ -60,11 +60,14 @@ def check_network(network: keras.Model, images: np.ndarray) -> None:
             f"{network.name!r}, whose output for an image changes with the other images of the batch. Take no mean "
             "over the batch."
         )
-    kept = [(variable, tf.identity(variable.value)) for variable in network.variables]
-    network(first, training=True)
-    changed = [v.path for v, before in kept if "float" in v.dtype and tf.reduce_any(v.value != before)]
-    for variable, before in kept:
-        variable.assign(before)
+    with keras.StatelessScope() as scope:  # which keeps what is assigned away from the network
+        network(first, training=True)
+    after = [
+        (variable, scope.get_current_value(variable)) for variable in network.variables if "float" in variable.dtype
+    ]
+    changed = [
+        variable.path for variable, value in after if value is not None and tf.reduce_any(value != variable.value)
+    ]
     if changed:
         raise ValueError(
             "Weights that keep something of the images have no noise. Received: passes in training mode that change "
