@@ -148,7 +148,10 @@ class ExperimentConfig:
         paper="default",
     )
     companion_scale: float = option(
-        2.0, "By which scaled companions multiply the noise; above 0, as -1 is pineat.", paper="default"
+        2.0,
+        "By which scaled companions multiply the noise: -1 is what pineat does, advnat is 0.",
+        signed=True,
+        paper="default",
     )
     companion_labels: str = option(
         "", "File of a network that labels scaled companions; empty for the true labels.", paper="default"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -38,6 +39,7 @@ def option(
     least: int | None = None,
     below: float = math.inf,
     share: bool = False,
+    signed: bool = False,
     scope: str = "training",
     recorded: bool = True,
     needs_attack: bool = False,
@@ -52,12 +54,13 @@ def option(
         least: the smallest value.
         below: what the value is less than.
         share: whether it is at least 0 and below 1.
+        signed: whether it may be any number but 0.
         scope: "training" or "evaluation" for what changes results, "run" for how and where they are made.
         recorded: whether it stays with the results: all but how to begin.
         needs_attack: whether it has no effect in free adversarial training, which perturbs while it updates.
         paper: what the paper's methods have: the "default", or the setting of their "attack"; empty for any value.
     """
-    limits = {"choices": choices, "least": least, "below": below, "share": share}
+    limits = {"choices": choices, "least": least, "below": below, "share": share, "signed": signed}
     metadata = {
         "help": help,
         **limits,
@@ -77,6 +80,9 @@ def check(field: dataclasses.Field, value: Any) -> None:
             check_choice(name, item, says["choices"])
     elif says["share"]:
         check_share(name, value)
+    elif says["signed"]:
+        if not (isinstance(value, numbers.Real) and math.isfinite(value) and value):
+            raise ValueError(f"`{name}` must be a number other than 0. Received: {name}={value!r}. {says['help']}")
     elif isinstance(field.default, float):
         if says["least"] is None or value != says["least"]:
             check_positive(name, value, says["help"])

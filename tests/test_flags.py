@@ -82,7 +82,7 @@ ROWS = {
     "awp_gamma": Row(0.1, TRAINING),
     "awp_begin": Row(0.5, TRAINING, {"awp_gamma": 0.1}),
     "epsilon_ramp": Row((0.0, 1.0), TRAINING),
-    "companion_scale": Row(0.5, TRAINING, {"variant": "scaled"}),
+    "companion_scale": Row(-0.5, TRAINING, {"variant": "scaled"}),
     "companion_labels": Row("helper.keras", TRAINING, {"variant": "scaled"}),
     "ibp_natural_weight": Row(0.2, TRAINING, {"objective": "mtl_ibp"}),
     "ibp_ramp": Row((0.0, 1.0), TRAINING, {"objective": "mtl_ibp"}),
