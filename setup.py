@@ -33,7 +33,6 @@ EXPERIMENTS = [
     "matplotlib>=3.8",
     "pillow>=10.3",
     "pandas>=2.2",
-    "statsmodels>=0.14.2",
     "joblib>=1.4",
     "jinja2>=3.1",
     "markupsafe>=2.1.1",

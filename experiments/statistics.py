@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 CONFIDENCE = 0.95
 
@@ -97,8 +96,10 @@ def paired_difference(values: Sequence[float], others: Sequence[float]) -> Diffe
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Adjusts p-values for their number (Holm); those that are None are no tests and stay."""
-    tested = [p_value for p_value in p_values if p_value is not None]
-    adjusted = iter(multipletests(tested, method="holm")[1].tolist() if tested else ())
+    tested = np.array([p_value for p_value in p_values if p_value is not None], np.float64)
+    order = np.argsort(tested)
+    tested[order] = np.maximum.accumulate(tested[order] * np.arange(tested.size, 0, -1)).clip(max=1.0)
+    adjusted = iter(tested.tolist())
     return [None if p_value is None else next(adjusted) for p_value in p_values]
 
 
