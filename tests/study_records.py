@@ -48,6 +48,12 @@ def universal() -> pd.DataFrame:
 
 
 @functools.cache
+def factorial() -> pd.DataFrame:
+    files = ("--flagfile=factorial_fmnist.flags", "--overlay=study.flags,scarce.flags")
+    return _finished(*files, folder="factorial_fmnist")
+
+
+@functools.cache
 def shadow() -> dict[str, outputs.Study]:
     return outputs.read(RESULTS / "shadow_fmnist" / "shadow.json")
 

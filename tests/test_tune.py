@@ -203,9 +203,21 @@ def test_settings_that_cost_too_much_are_not_trained_and_failures_are_told(tmp_p
     assert made.configs and all(config.num_steps <= BASE.num_steps for config in made.configs)
     with pytest.raises(ValueError, match="5 settings in a row are no runs to train, .* Raise --max_passes"):
         searched(tmp_path / "b", limits={"passes": 1.0})
+    searched(tmp_path / "a", limits={"passes": 1.0}, trials=9)  # ends with what was found before
     monkeypatch.setattr(executors, "run", lambda job, num: executors.Outcome(job, None, "training diverged."))
     with pytest.raises(ValueError, match=r"no settings came to the end .* \(training diverged\)"):
         searched(tmp_path / "c")
+
+
+def test_settings_are_shortened_to_what_they_may_cost_and_stay_so_under_another_limit(tmp_path, monkeypatch):
+    made, most = Made(monkeypatch), 0.3 * points.passes(BASE)
+    changes = {"axes": ("steps", "length"), "rungs": 1}
+    before = searched(tmp_path, limits={"passes": most}, **changes).found(0)
+    passes = [points.passes(config) for config in made.configs]
+    assert max(passes) <= most and sum(one > 0.95 * most for one in passes) >= 2
+    num = len(passes)
+    after = searched(tmp_path, limits={"passes": 2 * most}, **changes).found(0)
+    assert after == before and len(made.configs) == num
 
 
 # ---------------------------------------------------------------- the command

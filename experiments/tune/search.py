@@ -4,6 +4,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import optuna
 import pandas as pd
@@ -19,6 +20,7 @@ from experiments.tune.plan import REDUCTION, Plan
 from experiments.tune.points import FIGURES, Point
 
 _MOST_REFUSED = 50  # draws in a row
+_SHORTENED = "shortened"
 
 
 class Search:
@@ -41,6 +43,7 @@ class Search:
         self._failed: dict[str, str] = {}
         self._known: dict[tuple[int, int], tuple[Point, ExperimentConfig]] = {}
         self._open: list[tuple[optuna.Trial, ExperimentConfig]] = []
+        self._exhausted = False
 
     def cost(self) -> str:
         """Measures the speed of this machine; says what runs will cost."""
@@ -114,9 +117,22 @@ class Search:
                 by_place.setdefault(config.output_dir, point)
         return list(by_place.values())
 
+    def _drawn(self, trial: BaseTrial) -> tuple[dict[str, Any], ExperimentConfig]:
+        """The settings of a trial, shortened if they were when it was drawn, and their config."""
+        settings = axes.settings(self.plan.base, self.plan.axes, trial) | trial.user_attrs.get(_SHORTENED, {})
+        return settings, dataclasses.replace(self.plan.base, **settings)
+
+    def _shortened(self, trial: optuna.Trial) -> ExperimentConfig:
+        """The config of a new trial, as long as --max_passes allows where the length is the search's to choose."""
+        _, config = self._drawn(trial)
+        share = self.plan.limits.get("passes", math.inf) / points.passes(config)
+        if share < 1 and "length" in self.plan.axes:
+            trial.set_user_attr(_SHORTENED, {"schedule_scale": math.floor(1e4 * config.schedule_scale * share) / 1e4})
+            _, config = self._drawn(trial)
+        return config
+
     def _point(self, trial: BaseTrial, rung: int) -> tuple[Point, ExperimentConfig]:
-        settings = axes.settings(self.plan.base, self.plan.axes, trial)
-        config = dataclasses.replace(self.plan.base, **settings)
+        settings, config = self._drawn(trial)
         return Point(trial.number, config, settings, {}), self.plan.trial(config, rung)
 
     def _batch(self) -> list[Job]:
@@ -145,13 +161,12 @@ class Search:
     def _new(self) -> Job | None:
         """The first run of settings that are drawn; None if settings or time are used up."""
         why = ""
-        for _ in range(_MOST_REFUSED):
+        for _ in range(0 if self._exhausted else _MOST_REFUSED):
             if self._tried() >= self.plan.trials or not self._affords(self.plan.trial(self.plan.base, 0), is_new=True):
                 return None
             trial = self._study.ask()
             try:
-                settings = axes.settings(self.plan.base, self.plan.axes, trial)
-                config = dataclasses.replace(self.plan.base, **settings)
+                config = self._shortened(trial)
                 first = self.plan.trial(config, 0)
                 if points.passes(config) > self.plan.limits.get("passes", math.inf):
                     raise ValueError(f"they cost {points.passes(config):,.0f} forward passes. Raise --max_passes.")
@@ -163,7 +178,13 @@ class Search:
                     return self._job(trial.number, first, 0)
                 why = "there is no time for it"
             self._study.tell(trial, state=TrialState.FAIL)
-        raise ValueError(f"{_MOST_REFUSED} settings in a row are no runs to train, the last one as: {why}")
+        if not self._exhausted:
+            self._exhausted = True
+            text = f"{_MOST_REFUSED} settings in a row are no runs to train, the last one as: {why}"
+            if not self.found(0):
+                raise ValueError(text)
+            print(text, flush=True)
+        return None
 
     def _tried(self) -> int:
         """How many settings have had a run, or have one now."""
