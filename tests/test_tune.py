@@ -211,7 +211,7 @@ def test_settings_that_cost_too_much_are_not_trained_and_failures_are_told(tmp_p
 
 def test_settings_are_shortened_to_what_they_may_cost_and_stay_so_under_another_limit(tmp_path, monkeypatch):
     made, most = Made(monkeypatch), 0.3 * points.passes(BASE)
-    changes = {"axes": ("steps", "length"), "rungs": 1}
+    changes = {"axes": ("steps", "batch_size"), "rungs": 1}
     before = searched(tmp_path, limits={"passes": most}, **changes).found(0)
     passes = [points.passes(config) for config in made.configs]
     assert max(passes) <= most and sum(one > 0.95 * most for one in passes) >= 2

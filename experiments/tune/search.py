@@ -20,6 +20,7 @@ from experiments.tune.plan import REDUCTION, Plan
 from experiments.tune.points import FIGURES, Point
 
 _MOST_REFUSED = 50  # draws in a row
+_LEAST = 0.1  # share of its length that a training is shortened to
 _SHORTENED = "shortened"
 
 
@@ -123,11 +124,15 @@ class Search:
         return settings, dataclasses.replace(self.plan.base, **settings)
 
     def _shortened(self, trial: optuna.Trial) -> ExperimentConfig:
-        """The config of a new trial, as long as --max_passes allows where the length is the search's to choose."""
+        """The config of a new trial, at most as long as --max_passes allows.
+
+        Optuna learns nothing from settings that are dropped, and would draw their like without end.
+        """
         _, config = self._drawn(trial)
         share = self.plan.limits.get("passes", math.inf) / points.passes(config)
-        if share < 1 and "length" in self.plan.axes:
-            trial.set_user_attr(_SHORTENED, {"schedule_scale": math.floor(1e4 * config.schedule_scale * share) / 1e4})
+        if _LEAST <= share < 1:
+            updates = math.floor(config.scaled_updates * share)
+            trial.set_user_attr(_SHORTENED, {"schedule_scale": round(updates / config.updates, 6)})
             _, config = self._drawn(trial)
         return config
 
