@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments import datasets, export, networks, options
-from experiments.options import option
+from experiments.options import beyond, option
 from pineat_tf import schedules
 from pineat_tf.types import Ratio
 
@@ -32,6 +32,9 @@ _NOT_PRIVATE = (
 )
 _COUPLING = {"attack": ("dist", "free"), "objective": ("ikl",), "defence": ("relaxloss",)}
 VARIANTS = ("natural", "original", "advnat", "advran", "advsign", "scaled", "pineat")
+_ATTACKED, _BESIDE = (f"variant={','.join(VARIANTS[first:])}" for first in (1, 2))
+_BOUNDS, _MIXTURE = (f"objective={','.join(OF_BOUNDS[first:])}" for first in (0, 1))
+_SMOOTHED = f"objective= or variant=natural or companion_objective=cross_entropy or objective=ibp and {_BESIDE}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,27 +64,22 @@ class ExperimentConfig:
     )
     train_size: int = option(0, "How many images to train on, the members; 0 for all.", least=0)
     test_size: int = option(0, "How many images to test on, the non-members; 0 for all of the test split.", least=0)
-    canaries: int = option(
-        0, "How many training images get a wrong label: the worst case of leakage.", least=0, paper="default"
-    )
-    half: int = option(
-        -1,
-        "Which random half of the training images to train on, by number (shadow models); -1: all.",
-        least=-1,
-        paper="default",
+    canaries: int = beyond(0, "How many training images get a wrong label: the worst case of leakage.", least=0)
+    half: int = beyond(
+        -1, "Which random half of the training images to train on, by number (shadow models); -1: all.", least=-1
     )
     augment_pad: int = option(0, "Random crops after padding by this many pixels a side; 0 for none.", least=0)
     augment_flip: bool = option(False, "Random horizontal flips.")
-    mixing: str = option(
-        "none", "Mix each image and its label with another of the batch.", datasets.MIXINGS, paper="default"
-    )
+    mixing: str = beyond("none", "Mix each image and its label with another of the batch.", datasets.MIXINGS)
 
     # Network
     network: str = option("fmnist_vgg", "Which classifier to train.", networks.NAMES)
     width: int = option(0, "Its width multiplier; 0 for that of the paper.", least=0)
     activation: str = option("relu", "Its activation (slope 0.1 if leaky).", networks.ACTIVATIONS)
     weight_decay: float = option(0.0, "Adds this times ||w||^2 / 2 to the mean loss.", least=0)
-    decay_all: bool = option(False, "Weight decay on biases and batch normalisation too, not on kernels only.")
+    decay_all: bool = option(
+        False, "Weight decay on biases and batch normalisation too, not on kernels only.", needs="weight_decay"
+    )
     normalization: str = option(
         "batch", "Of networks that normalise: by batches, or each example by itself (group).", networks.NORMALIZATIONS
     )
@@ -99,121 +97,138 @@ class ExperimentConfig:
     step_size: float = option(0.02, "Length of an attack step (pgd, pgd_l2, diff).", paper="attack")
     num_steps: int = option(8, "Attack steps.", least=1, paper="attack")
     random_start: bool = option(True, "Start pgd and pgd_l2 randomly in the ball.", paper="attack")
-    dist_coefficient: float = option(1.0, "Factor on the gradient in dist, for pixels in [0, 1].", paper="attack")
-    wrm_gamma: float = option(0.5 / 1.3, "Price of moving a pixel in wrm_l2.")
-    trades_beta: float = option(1.0, "Weight of the divergence in diff.", paper="attack")
-    trades_detach: bool = option(
-        True, "Keep diff's divergence from changing the natural prediction, as in [20].", paper="attack"
+    dist_coefficient: float = option(
+        1.0, "Factor on the gradient in dist, for pixels in [0, 1].", paper="attack", needs="attack=dist"
     )
-    objective: str = option(
+    wrm_gamma: float = option(0.5 / 1.3, "Price of moving a pixel in wrm_l2.", needs="attack=wrm_l2")
+    trades_beta: float = option(
+        1.0, "Weight of the divergence in diff.", paper="attack", needs="attack=diff and objective="
+    )
+    trades_detach: bool = option(
+        True,
+        "Keep diff's divergence from changing the natural prediction, as in [20].",
+        paper="attack",
+        needs="attack=diff and objective=",
+    )
+    objective: str = beyond(
         "",
         "Loss of an update; empty for that of the attack: TRADES for diff, else cross-entropy.",
         OBJECTIVES,
         needs_attack=True,
-        paper="default",
+        needs=_ATTACKED,
     )
-    objective_beta: float = option(0.0, "Weight of robustness in mart, score, ikl; 0 for that of the authors.", least=0)
-    ikl_period: int = option(400, "Updates between renewals of the class means of ikl.", least=1)
-    defence: str = option(
-        "",
-        "What is added to the loss of an update against membership inference.",
-        DEFENCES,
-        needs_attack=True,
-        paper="default",
+    objective_beta: float = option(
+        0.0,
+        "Weight of robustness in mart, score, ikl; 0 for that of the authors.",
+        least=0,
+        needs="objective=mart,score,ikl",
     )
-    relaxloss_alpha: float = option(1.0, "Level at which relaxloss keeps the mean loss of a batch.")
-    relaxloss_period: int = option(400, "Updates of its descent, then of its flattening, and so on.", least=1)
-    convexconcave_share: float = option(0.5, "Share of the loss itself in convexconcave; above 0.", share=True)
-    entropy_share: float = option(0.95, "Entropy of labels in entropy (HAMP), as a share of the largest.", share=True)
-    entropy_weight: float = option(0.01, "Weight of the entropy of predictions there.", least=0)
-    companion_objective: str = option(
+    ikl_period: int = option(400, "Updates between renewals of the class means of ikl.", least=1, needs="objective=ikl")
+    defence: str = beyond(
+        "", "What is added to the loss of an update against membership inference.", DEFENCES, needs_attack=True
+    )
+    relaxloss_alpha: float = option(
+        1.0, "Level at which relaxloss keeps the mean loss of a batch.", needs="defence=relaxloss"
+    )
+    relaxloss_period: int = option(
+        400, "Updates of its descent, then of its flattening, and so on.", least=1, needs="defence=relaxloss"
+    )
+    convexconcave_share: float = option(
+        0.5, "Share of the loss itself in convexconcave; above 0.", share=True, needs="defence=convexconcave"
+    )
+    entropy_share: float = option(
+        0.95, "Entropy of labels in entropy (HAMP), as a share of the largest.", share=True, needs="defence=entropy"
+    )
+    entropy_weight: float = option(
+        0.01, "Weight of the entropy of predictions there.", least=0, needs="defence=entropy"
+    )
+    companion_objective: str = beyond(
         "",
         "Loss of an update by a companion; empty for that of the others, but cross-entropy with ibp.",
         ("", "cross_entropy"),
         needs_attack=True,
-        paper="default",
+        needs=_BESIDE,
     )
-    awp_gamma: float = option(
+    awp_gamma: float = beyond(
         0.0,
         "Share of their norm by which weights are perturbed in an update (AWP); 0 for none.",
         least=0,
         needs_attack=True,
-        paper="default",
     )
-    awp_begin: float = option(0.0, "Share of the training before AWP begins.", share=True)
-    epsilon_ramp: tuple[float, ...] = option(
+    awp_begin: float = option(0.0, "Share of the training before AWP begins.", share=True, needs="awp_gamma")
+    epsilon_ramp: tuple[float, ...] = beyond(
         (),
         "Shares of the training after which the attack's radius begins to grow and is reached.",
         needs_attack=True,
-        paper="default",
+        needs=_ATTACKED,
+        ramp=True,
     )
-    companion_scale: float = option(
+    companion_scale: float = beyond(
         2.0,
         "By which scaled companions multiply the noise: -1 is what pineat does, advnat is 0.",
         signed=True,
-        paper="default",
+        needs="variant=scaled",
     )
-    companion_labels: str = option(
-        "", "File of a network that labels scaled companions; empty for the true labels.", paper="default"
+    companion_labels: str = beyond(
+        "", "File of a network that labels scaled companions; empty for the true labels.", needs="variant=scaled"
     )
     ibp_natural_weight: float = option(
-        0.5, "Share of the natural cross-entropy after the ramp, with interval bounds.", share=True
+        0.5, "Share of the natural cross-entropy after the ramp, with interval bounds.", share=True, needs=_BOUNDS
     )
     ibp_ramp: tuple[float, ...] = option(
-        (), "Shares of the training after which the radius of interval bounds begins to grow and is reached."
+        (),
+        "Shares of the training after which the radius of interval bounds begins to grow and is reached.",
+        needs=_BOUNDS,
+        ramp=True,
     )
-    ibp_share: float = option(0.5, "Of the bounds in mtl_ibp and cc_ibp, of the radius in sabr; above 0.", share=True)
-    rs_bounds: str = option(
-        "paper",
-        "Keep reverse-symmetry examples in the ball, or in the pixel range too (valid).",
-        ("paper", "valid"),
-        paper="default",
+    ibp_share: float = option(
+        0.5, "Of the bounds in mtl_ibp and cc_ibp, of the radius in sabr; above 0.", share=True, needs=_MIXTURE
     )
-    rs_decomposition: str = option(
-        "random", "How m >= 2 of them share the noise.", ("random", "split"), paper="default"
+    rs_bounds: str = beyond(
+        "paper", "Keep reverse-symmetry examples in the ball, or in the pixel range too (valid).", ("paper", "valid")
     )
-    rs_clip: bool = option(True, "Clip them to the ball at all.", paper="default")
-    generation: str = option(
+    rs_decomposition: str = beyond(
+        "random", "How m >= 2 of them share the noise.", ("random", "split"), needs="variant=pineat"
+    )
+    rs_clip: bool = beyond(True, "Clip them to the ball at all.", needs="variant=pineat")
+    generation: str = beyond(
         "round",
         "Weights that generate: of the round's start or current.",
         ("round", "update"),
         needs_attack=True,
-        paper="default",
+        needs=_ATTACKED,
     )
-    order: str = option(
+    order: str = beyond(
         "adversarial",
         "Which updates of a round come first.",
         ("adversarial", "companions"),
         needs_attack=True,
-        paper="default",
+        needs=_BESIDE,
     )
-    teacher_share: float = option(
-        0.0,
-        "Share of a label that the averaged network predicts; 0 for no teacher.",
-        share=True,
-        needs_attack=True,
-        paper="default",
+    teacher_share: float = beyond(
+        0.0, "Share of a label that the averaged network predicts; 0 for no teacher.", share=True, needs_attack=True
     )
-    teacher_momentum: float = option(0.99, "Momentum of the teacher's weights a round.", share=True)
-    label_smoothing: float = option(
-        0.0, "Share of a label that is spread over all classes.", share=True, paper="default"
+    teacher_momentum: float = option(
+        0.99, "Momentum of the teacher's weights a round.", share=True, needs="teacher_share"
+    )
+    label_smoothing: float = beyond(
+        0.0, "Share of a label that is spread over all classes.", share=True, needs=_SMOOTHED
     )
 
-    dp_noise: float = option(
+    dp_noise: float = beyond(
         0.0,
         "Differential privacy: deviation of the noise over dp_clip; 0 for none. A round is one update then. The "
         "guarantee is against who does not know the seed.",
         least=0,
-        paper="default",
     )
-    dp_clip: float = option(1.0, "Largest norm of the gradient of an example's mean loss.")
-    dp_delta: float = option(1e-5, "Probability with which the guarantee may fail; above 0.", share=True)
+    dp_clip: float = option(1.0, "Largest norm of the gradient of an example's mean loss.", needs="dp_noise")
+    dp_delta: float = option(
+        1e-5, "Probability with which the guarantee may fail; above 0.", share=True, needs="dp_noise"
+    )
 
     # Training
     updates: int = option(80_000, "Updates of the weights; a round of ratio n/m is n + m of them.", least=1)
-    schedule_scale: float = option(
-        1.0, "Factor on updates and boundaries: 0.5 stops training early, at half of it.", paper="default"
-    )
+    schedule_scale: float = beyond(1.0, "Factor on updates and boundaries: 0.5 stops training early, at half of it.")
     batch_size: int = option(
         100, "Images a batch, of all devices together; an incomplete last one is dropped.", least=1
     )
@@ -221,13 +236,10 @@ class ExperimentConfig:
     optimizer: str = option("adam", "Adam, or SGD with momentum.", ("adam", "sgd"))
     learning_rates: tuple[float, ...] = option((1e-4,), "Learning rates, one more than boundaries.")
     boundaries: tuple[int, ...] = option((), "Updates after which the next learning rate holds.")
-    adam_epsilon: float = option(1e-7, "Epsilon of Adam.")
-    momentum: float = option(0.9, "Momentum of SGD.", least=0)
-    ema_momentum: float = option(
-        0.0,
-        "Momentum of the averaged weights that the network has at the end; 0 for none.",
-        share=True,
-        paper="default",
+    adam_epsilon: float = option(1e-7, "Epsilon of Adam.", needs="optimizer=adam")
+    momentum: float = option(0.9, "Momentum of SGD.", least=0, needs="optimizer=sgd")
+    ema_momentum: float = beyond(
+        0.0, "Momentum of the averaged weights that the network has at the end; 0 for none.", share=True
     )
     seed: int = option(
         0, "Of the initial weights, the order of the data, the attack and the companions.", least=0, below=1 << 32
@@ -270,8 +282,6 @@ class ExperimentConfig:
             options.check(field, getattr(self, field.name))
         Ratio.parse(self.ratio)
         self.rounds  # noqa: B018 (raises if there is none)
-        _check_ramp("ibp_ramp", self.ibp_ramp)
-        _check_ramp("epsilon_ramp", self.epsilon_ramp)
         if self.attack == "free" and self.variant != "natural":
             self._check_free()
         if self.dp_noise:
@@ -376,11 +386,3 @@ def names(**says: Any) -> tuple[str, ...]:
     """The names of the fields that say so of themselves, as in `names(scope="run")`."""
     fields = dataclasses.fields(ExperimentConfig)
     return tuple(field.name for field in fields if says.items() <= field.metadata.items())
-
-
-def _check_ramp(name: str, ramp: tuple[float, ...]) -> None:
-    if ramp and not (len(ramp) == 2 and 0.0 <= ramp[0] <= ramp[1] <= 1.0):
-        raise ValueError(
-            f"`{name}` must be two rising shares of the training, or empty. Received: {name}={ramp!r}. Give e.g. "
-            "0.1,0.5."
-        )

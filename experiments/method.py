@@ -289,7 +289,8 @@ _OF_NATURAL = ("squared_distance",)
 
 def _climbed(config: ExperimentConfig) -> str:
     """The loss that PGD climbs."""
-    return "squared_distance" if config.objective == "score" and config.attack == "pgd" else "cross_entropy"
+    of_score = config.objective == "score" and config.attack == "pgd" and config.variant != "natural"
+    return "squared_distance" if of_score else "cross_entropy"
 
 
 def _companion_objective(config: ExperimentConfig) -> Callable | None:

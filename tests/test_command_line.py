@@ -487,10 +487,7 @@ def configs(draw):
     drawn = draw(st.fixed_dictionaries({**counts, **floats, **choices, **bools, "export": export}))
     if drawn["attack"] == "free":  # which these say nothing to
         drawn |= {name: FIELDS[name].default for name in config.names(needs_attack=True)}
-    for (owner, values), owned in options.BELONGS.items():
-        if drawn.get(owner, FIELDS[owner].default) not in values:
-            drawn |= {name: FIELDS[name].default for name in owned}
-    return config.ExperimentConfig(
+    drawn_config = config.ExperimentConfig(
         **drawn,
         seed=draw(st.integers(0, 2**32 - 1)),
         ratio=f"{draw(st.integers(0, 9))}/{draw(st.integers(1, 9))}",
@@ -500,6 +497,7 @@ def configs(draw):
         data_dir=draw(st.just("") | PATHS),
         output_dir=draw(PATHS),
     )
+    return options.settled(drawn_config)
 
 
 @settings(deadline=None, max_examples=60)

@@ -242,29 +242,57 @@ def test_the_record_says_what_a_field_was(run, name):
     assert recorded == (list(value) if isinstance(value, tuple) else value)
 
 
-OF_METHODS = [
-    name
-    for name, row in ROWS.items()
-    if name not in ("companion_objective", "rs_clip")  # which have an effect with others as well
-    and not {owner for owner, _ in options.BELONGS}.isdisjoint(row.needs)
-]
-
-
 def _read(fields):
     return command_line.configs_of_seeds(
         [f"--{name}={command_line.text(value)}" for name, value in fields.items()], [0]
     )
 
 
-@pytest.mark.parametrize("name", OF_METHODS)
-def test_a_field_of_a_method_that_a_run_has_not_is_refused(name):
+NEEDS = {field.name: field.metadata["needs"] for field in dataclasses.fields(ExperimentConfig)}
+IDLE = {
+    **{name: {} for name in NEEDS if any(not ROWS[name].needs.keys().isdisjoint(needs) for needs in NEEDS[name])},
+    "rs_clip": {"variant": "advran", "attack": "dist"},
+    "companion_objective": {"variant": "original", "objective": "mart"},
+    "label_smoothing": {"variant": "original", "objective": "ibp"},
+    "objective": {"variant": "natural"},
+    "epsilon_ramp": {"variant": "natural"},
+    "generation": {"variant": "natural", "ratio": "2/1"},
+    "order": {"variant": "original"},
+    "adam_epsilon": {"optimizer": "sgd"},
+}
+"""What a run has in which a field has no effect."""
+
+
+@pytest.mark.parametrize("name", IDLE)
+def test_a_field_that_has_no_effect_in_a_run_is_refused(name):
     row = ROWS[name]
-    own = {name: row.value}
-    (config,) = _read(row.needs | own)
-    assert getattr(config, name) == row.value
+    (config,) = _read(row.needs | {name: row.value})
+    assert options.settled(config) == config and getattr(config, name) == row.value
     with pytest.raises(ValueError, match=f"`{name}` has no effect with .* Received: {name}=") as error:
-        _read(own)
-    assert any(f"let `{owner}` be" in str(error.value) for owner in row.needs)
+        _read(IDLE[name] | {name: row.value})
+    assert any(f"let `{owner}` be" in str(error.value) for needs in NEEDS[name] for owner in needs)
+
+
+@pytest.mark.parametrize("name", [name for name, around in IDLE.items() if around])
+def test_what_is_refused_has_no_effect_indeed(run, name):
+    value = "score" if name == "objective" else ROWS[name].value  # which has an attack of its own
+    before, after = run(**IDLE[name]), run(**IDLE[name], **{name: value})
+    assert alike(before.weights, after.weights) and before.leaves_what(after, atol=0.0)
+
+
+def test_every_field_belongs_to_fields_and_values_that_there_are():
+    fields = ExperimentConfig.__dataclass_fields__
+    for owner, values in [need for needs in NEEDS.values() for one in needs for need in one.items()]:
+        assert set(values) <= set(fields[owner].metadata["choices"])
+        assert values or isinstance(fields[owner].default, float)
+
+
+def test_the_default_takes_the_place_of_what_has_no_effect_and_of_what_that_was_for():
+    fields = {"objective": "mart", "companion_objective": "cross_entropy", "label_smoothing": 0.1}
+    config = ExperimentConfig(variant="original", objective_beta=3.0, epsilon=0.2, **fields)
+    assert options.settled(config) == ExperimentConfig(
+        variant="original", objective_beta=3.0, epsilon=0.2, objective="mart"
+    )
 
 
 def test_what_is_switched_off_by_name_keeps_its_fields():

@@ -13,7 +13,7 @@ import pytest
 from made_up import record_of
 from test_shadow_study import run_here
 
-from experiments import command_line, cost, datasets, results, session
+from experiments import command_line, cost, datasets, options, results, session
 from experiments.config import ExperimentConfig, names
 from experiments.datasets import loading
 from experiments.signals import InterruptedRun
@@ -32,9 +32,9 @@ BASE = ExperimentConfig(
 # ---------------------------------------------------------------- axes
 
 
-def draws(num):
+def draws(num, base=BASE):
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    return [axes.settings(BASE, tuple(axes.AXES), study.ask()) for _ in range(num)]
+    return [axes.settings(base, tuple(axes.AXES), study.ask()) for _ in range(num)]
 
 
 def test_what_axes_set_trains_and_never_says_which_images_a_run_has():
@@ -48,6 +48,15 @@ def test_what_axes_set_trains_and_never_says_which_images_a_run_has():
         assert config.num_steps * config.step_size == pytest.approx(BASE.num_steps * BASE.step_size, rel=0.01)
         if config.variant == "natural":
             assert not {"objective", "num_steps", "awp_gamma", "ratio"} & settings.keys()
+
+
+def test_what_axes_take_the_effect_from_is_left_out():
+    used = {"label_smoothing": 0.1, "rs_clip": False, "order": "companions", "epsilon_ramp": (0.0, 0.5)}
+    base, beside = dataclasses.replace(BASE, **used), dataclasses.replace(BASE, momentum=0.5)
+    for settings in draws(100, base):
+        options.check_used([dataclasses.replace(base, **settings)], lambda name: True)
+    with pytest.raises(ValueError, match="`momentum` has no effect"):  # by no axis
+        options.check_used([dataclasses.replace(beside, **draws(1, beside)[0])], lambda name: True)
 
 
 def test_stored_trials_give_the_settings_that_were_drawn():

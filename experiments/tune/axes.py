@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from experiments import options
 from experiments.config import OBJECTIVES, OF_BOUNDS, ExperimentConfig
 
 Draw = Callable[[Any, str], Any]
@@ -39,6 +40,7 @@ def settings(base: ExperimentConfig, names: tuple[str, ...], trial: Any) -> Flag
     for name, axis in AXES.items():
         if name in names and axis.applies(config):
             config = dataclasses.replace(config, **axis.flags(config, axis.draw(trial, name)))
+    config = options.settled(config, base)  # e.g. label smoothing, where an objective that was drawn has none
     return {name: value for name, value in config.to_dict().items() if value != getattr(base, name)}
 
 
@@ -69,6 +71,10 @@ def _has_companions(config: ExperimentConfig) -> bool:
 
 def _has_bounds(config: ExperimentConfig) -> bool:
     return _attacked(config) and config.objective in OF_BOUNDS
+
+
+def _mixes_bounds(config: ExperimentConfig) -> bool:
+    return _attacked(config) and config.objective in OF_BOUNDS[1:]
 
 
 def _has_smoothing(config: ExperimentConfig) -> bool:
@@ -117,7 +123,7 @@ AXES = {
     "companions": Axis(_one_of("original", "pineat", "advnat", "advran"), _flag("variant"), _attacked),
     "ratio": Axis(_one_of("1/1", "1/2", "1/4", "2/1", "3/1"), _flag("ratio"), _has_companions),
     "awp": Axis(_one_of(0.0, 0.001, 0.0025, 0.005, 0.01), _flag("awp_gamma"), _attacked),
-    "certified_share": Axis(_between(0.02, 0.6, log=True), _flag("ibp_share"), _has_bounds),
+    "certified_share": Axis(_between(0.02, 0.6, log=True), _flag("ibp_share"), _mixes_bounds),
     "natural_weight": Axis(_between(0.0, 0.8), _flag("ibp_natural_weight"), _has_bounds),
     "pad": Axis(lambda trial, name: trial.suggest_int(name, 0, 2), _flag("augment_pad")),
     "flip": Axis(_one_of(False, True), _flag("augment_flip")),
