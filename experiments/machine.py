@@ -1,13 +1,16 @@
-"""A description of this machine and its libraries, and the precision that it computes fast."""
+"""A description of this machine and its libraries, the precision that it computes fast, and shares of its cores."""
 
+import contextlib
 import os
 import platform
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 import pineat_tf as pt
+from pineat_tf import accelerate
 
 _BFLOAT16_FEATURES = {"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16", "svebf16"}
 
@@ -18,11 +21,10 @@ def description(cpuinfo: str = "/proc/cpuinfo") -> dict[str, object]:
     Args:
         cpuinfo: Linux' description of its processors.
     """
-    affinity = getattr(os, "sched_getaffinity", None)
     threading = tf.config.threading
     return {
         "cpu": _processor(cpuinfo) or platform.processor() or platform.machine(),
-        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "cores": len(accelerate.cores()),
         "threads": [threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads()],
         "gpus": [
             tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
@@ -36,6 +38,17 @@ def versions() -> dict[str, str]:
     """Versions of what a run's figures come from."""
     modules = {"pineat_tf": pt, "tensorflow": tf, "keras": keras, "numpy": np}
     return {name: module.__version__ for name, module in modules.items()} | {"python": platform.python_version()}
+
+
+@contextlib.contextmanager
+def kept_to(cores: Sequence[int]) -> Iterator[None]:
+    """Keeps this thread, and what it begins meanwhile, to these cores, where the system can."""
+    before, keep = accelerate.cores(), getattr(os, "sched_setaffinity", lambda pid, cores: None)
+    keep(0, cores)
+    try:
+        yield
+    finally:
+        keep(0, before)
 
 
 def _processor(cpuinfo: str) -> str:

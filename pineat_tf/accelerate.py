@@ -21,7 +21,7 @@ from pineat_tf import distribution
 from pineat_tf.checks import check_count
 from pineat_tf.serialization import serializable
 
-__all__ = ["ComputeTwin", "ZeroBiasConv2D", "compute_twin", "set_threads"]
+__all__ = ["ComputeTwin", "ZeroBiasConv2D", "compute_twin", "cores", "set_threads"]
 
 _SMALLEST_PART = 8
 _PROGRAMS = (keras.layers.Lambda, keras.layers.TFSMLayer)
@@ -117,6 +117,16 @@ class ZeroBiasConv2D(keras.layers.Conv2D):
         return tf.nn.bias_add(super().convolution_op(inputs, kernel), self._zeros)
 
 
+def cores() -> list[int]:
+    """The numbers of the processor's cores that this thread may use; all of them where the system does not tell.
+
+    Example:
+        >>> len(cores()) >= 1
+        True
+    """
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
 def set_threads(num_parts: int = 0) -> int:
     """Sets TensorFlow's threads so that a batch is computed in parts side by side. Call it before anything else.
 
@@ -137,9 +147,9 @@ def set_threads(num_parts: int = 0) -> int:
     check_count("num_parts", num_parts, 0, "It is how many parts of a batch are computed side by side.")
     if tf.config.list_physical_devices("GPU"):
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    parts = num_parts or min(cores, 4)
-    wanted = (max(1, cores // parts), parts)
+    num_cores = len(cores())
+    parts = num_parts or min(num_cores, 4)
+    wanted = (max(1, num_cores // parts), parts)
     if _threads() != wanted:
         try:
             tf.config.threading.set_intra_op_parallelism_threads(wanted[0])

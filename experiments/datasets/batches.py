@@ -1,12 +1,11 @@
 """The batches of a training run: the same whether it was interrupted or not."""
 
-import os
-
 import keras
 import numpy as np
 import tensorflow as tf
 
 from experiments.datasets.types import Split
+from pineat_tf import accelerate
 from pineat_tf.checks import check_choice, check_count
 from pineat_tf.seeds import as_seed, fold
 
@@ -93,7 +92,7 @@ def training_batches(
     numbers = tf.data.Dataset.range(first_round, num_rounds)
     rows = _rows(len(split.labels), batch_size, base_seed, first_round, num_rounds)
     rounds = tf.data.Dataset.zip(numbers, rows, _everything(split))
-    batches = rounds.map(batch_of, num_parallel_calls=os.cpu_count(), deterministic=True)
+    batches = rounds.map(batch_of, num_parallel_calls=len(accelerate.cores()), deterministic=True)
     counted = batches.apply(tf.data.experimental.assert_cardinality(num_rounds - first_round))
     options = tf.data.Options()  # rewriting the graph of the pipeline would copy the images
     options.experimental_optimization.apply_default_optimizations = False

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 
 from experiments.datasets.reading import check_can_hold, reading
 from experiments.datasets.types import Dataset, Split
+from pineat_tf import accelerate
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
 """Files that are read, upper or lower case: those of `keras.utils.image_dataset_from_directory`."""
@@ -28,7 +29,7 @@ def load_image_folder(root: str) -> Dataset:
     """Reads `train/<class>/*` and `test/<class>/*`; classes are numbered in sorted order."""
     found = image_files(root)
     paths = [path for classes in found for files in classes for path in files]
-    with warnings.catch_warnings(), concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with warnings.catch_warnings(), concurrent.futures.ThreadPoolExecutor(len(accelerate.cores())) as pool:
         warnings.simplefilter("ignore")  # of odd metadata
         shape = _read_image(paths[0], None).shape[:2]
         check_can_hold(repr(root), 3 * len(paths) * math.prod(shape), sum(map(os.path.getsize, paths)))

@@ -19,8 +19,9 @@ import joblib
 import tensorflow as tf
 from tqdm import tqdm
 
-from experiments import child, command_line, cost, files, progress, results, signals
+from experiments import child, command_line, cost, files, machine, progress, results, signals
 from experiments.config import ExperimentConfig
+from pineat_tf import accelerate
 
 EXECUTORS = ("local", "ray", "dask")
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} spent, {remaining} to go"
@@ -215,19 +216,16 @@ def _share_of_the_machine(num: int) -> Iterator[dict[str, str]]:
     Yields:
         The environment of a process, which names the GPU that goes with the cores.
     """
-    before = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    cores = accelerate.cores()
     gpus = len(tf.config.list_physical_devices("GPU"))
     folder = pathlib.Path(tempfile.gettempdir(), f"pineat_tf-{getpass.getuser()}")
     folder.mkdir(mode=0o700, exist_ok=True)
     environment = dict(os.environ)
     with contextlib.ExitStack() as stack:
         for number in range(num):
-            share = before[number % max(1, len(before)) :: num]
             with contextlib.suppress(filelock.Timeout):
                 stack.enter_context(filelock.FileLock(folder / f"share{number}of{num}.lock", timeout=0))
-                if share:
-                    os.sched_setaffinity(0, share)
-                    stack.callback(os.sched_setaffinity, 0, before)
+                stack.enter_context(machine.kept_to(cores[number % len(cores) :: num]))
                 if gpus:
                     environment["CUDA_VISIBLE_DEVICES"] = str(number % gpus)
                 break

@@ -6,7 +6,6 @@ Each engine has a process of its own; they take turns at each task, so that rati
 as well. Engines whose library is not installed are left out.
 """
 
-import contextlib
 import json
 import os
 import pathlib
@@ -15,13 +14,13 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 
 from absl import flags
 
-from experiments import WITHOUT_TENSORFLOW, command_line, files, progress
+from experiments import WITHOUT_TENSORFLOW, command_line, files, machine, progress
 from experiments.study.benchmark import results, work
 from experiments.study.benchmark.work import EVALUATION, MATMUL, METHODS, TRAINING
+from pineat_tf import accelerate
 from pineat_tf.checks import check_choice
 
 _PRECISIONS = ["float32", "bfloat16"]
@@ -36,10 +35,11 @@ class _Process:
         command = [sys.executable, "-m", work.module_of(engine), engine, str(width), precision]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.errors}
         without = {} if engine in work.OURS else {WITHOUT_TENSORFLOW: "1"}
-        shares = [[core] for core in work.cores()] if engine == work.A_CORE_EACH else [work.cores()]
+        cores = accelerate.cores()
+        shares = [[core] for core in cores] if engine == work.A_CORE_EACH else [cores]
         self.processes = []
         for share in shares:
-            with _kept_to(share):
+            with machine.kept_to(share):
                 self.processes.append(subprocess.Popen(command, env=os.environ | without, text=True, **pipes))
 
     def updates_per_second(self, task: str, seconds: float) -> float | None:
@@ -61,19 +61,6 @@ class _Process:
         for process in self.processes:
             process.terminate()
             process.wait()
-
-
-@contextlib.contextmanager
-def _kept_to(cores: list[int]) -> Iterator[None]:
-    """Keeps processes that begin meanwhile to these cores, where the system can."""
-    before = work.cores()
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cores)
-    try:
-        yield
-    finally:
-        if hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, before)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -163,8 +150,8 @@ def _write(values: flags.FlagValues, timings: list[dict], matmul: dict[str, floa
     """Writes what there is so far."""
     rows = results.summarised(timings, matmul)
     if values.json:
-        machine = {"cores": os.cpu_count(), "cpu": _cpu(), "matmul_gflops": matmul}
-        record = {"machine": machine, "versions": results.versions(), "costs": costs, "rows": rows}
+        where = {"cores": len(accelerate.cores()), "cpu": _cpu(), "matmul_gflops": matmul}
+        record = {"machine": where, "versions": results.versions(), "costs": costs, "rows": rows}
         files.write_json(values.json, record | {"timings": timings})
     if values.picture:
         results.write_picture(values.picture, rows)

@@ -7,7 +7,6 @@ segmentation fault.
 import dataclasses
 import importlib.metadata
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -77,11 +76,6 @@ def batch(work: Work) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     images = rng.random((work.batch_size, *SHAPE), dtype=np.float32)
     return images, rng.integers(0, NUM_CLASSES, work.batch_size)
-
-
-def cores() -> list[int]:
-    """The processor's cores that this process may use."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
 def is_installed(engine: str) -> bool:

@@ -154,7 +154,7 @@ _ENGINES = {
     "pineat_tf": PineatTF,
     work.A_CORE_EACH: PineatTF,  # as many processes as cores
     work.INTERLEAVED: lambda *args: Ensemble(
-        *args, make=ensembles.interleaved, num=len(work.cores()), threads_an_operation=1
+        *args, make=ensembles.interleaved, num=len(pt.accelerate.cores()), threads_an_operation=1
     ),
     work.STACKED: lambda *args: Ensemble(*args, make=ensembles.stacked, num=16, threads_an_operation=0),
     "tf.function": lambda *args: PlainTensorFlow(*args, compiled=True),
