@@ -26,8 +26,7 @@ from pineat_tf.membership.audit import audit_predictions
 from pineat_tf.membership.scores import cross_entropy_score
 from pineat_tf.predictions import Predictions, Predictor
 from pineat_tf.seeds import as_seed
-from pineat_tf.training import AdversarialTraining
-from pineat_tf.types import Attack, Seed
+from pineat_tf.types import Attack, Seed, network_of
 
 __all__ = ["LeakageMonitor", "LossTraces", "RobustCheckpoint", "RobustValidation"]
 
@@ -54,7 +53,7 @@ class _Measurement(keras.callbacks.Callback, abc.ABC):
     @property
     def network(self) -> keras.Model:
         """The classifier in training."""
-        return self.model.network if isinstance(self.model, AdversarialTraining) else self.model
+        return network_of(self.model)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Compiles the predictors of a network that was not seen before."""

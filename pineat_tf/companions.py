@@ -27,7 +27,7 @@ from pineat_tf.projections import Norm, clip_to_bounds, in_single, rounded_towar
 from pineat_tf.seeds import fold, uniform_like
 from pineat_tf.serialization import serializable
 from pineat_tf.threat import InBall, InBallAndRange
-from pineat_tf.types import Seed
+from pineat_tf.types import Seed, network_of
 
 __all__ = [
     "NaturalCompanions",
@@ -290,6 +290,7 @@ class ScaledNoise(InBallAndRange):
                 "-1.0 or (-1.0, 2.0)."
             )
         object.__setattr__(self, "scale", tuple(map(float, scales)))
+        object.__setattr__(self, "labels", network_of(self.labels))
         if not isinstance(self.labels, keras.Model):
             check_choice("labels", self.labels, ("true",))
 

@@ -12,6 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from pineat_tf.types import network_of
+
 __all__ = ["T", "class_content", "identity", "network_identity", "serializable"]
 
 T = TypeVar("T")
@@ -107,12 +109,12 @@ def _content(value: Any) -> Any:
 def network_identity(network: keras.Model) -> str:
     """Tells networks apart by architecture, precision and weights; the names of layers do not count.
 
-    A compute twin is told by its network.
+    A trainer or a compute twin is told by its network.
 
     Raises:
         ValueError: if the network cannot say what it consists of.
     """
-    network = network if isinstance(network, keras.Model) else getattr(network, "network", network)
+    network = network_of(network)
     try:
         config = network.get_config()
     except NotImplementedError as error:

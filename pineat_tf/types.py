@@ -1,4 +1,4 @@
-"""The legend of the library: the types that its signatures speak of."""
+"""The legend of the library: the types that its signatures speak of, and the network behind what stands for it."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
@@ -18,6 +18,7 @@ __all__ = [
     "Seed",
     "TrainingLogits",
     "WeightPerturbation",
+    "network_of",
 ]
 
 Bounds: TypeAlias = tuple[float, float]
@@ -164,3 +165,13 @@ class Ratio(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.num_adversarial}/{self.num_companions}"
+
+
+def network_of(network: Any) -> Any:
+    """The network itself, where a trainer or a compute twin, which compute as it does, stands in its place.
+
+    Example:
+        >>> network_of(AdversarialTraining(network, attack=attack)) is network
+        True
+    """
+    return network.network if getattr(type(network), "computes_as_its_network", False) else network

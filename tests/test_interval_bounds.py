@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import pineat_tf as pt
 from pineat_tf.bounds import interval, margins, propagation, rule
+from pineat_tf.serialization import network_identity
 from pineat_tf.statistics import clopper_pearson
 from pineat_tf.verification import verify
 
@@ -188,8 +189,10 @@ def test_arithmetic_in_place_of_layers_is_bounded_by_its_ends(operation):
     "stand_in",
     [pt.accelerate.compute_twin, lambda n: pt.AdversarialTraining(n, attack=pt.attacks.fgsm_rs(epsilon=0.1))],
 )
-def test_what_stands_for_a_network_has_its_bounds(stand_in, network, images, labels):
+def test_what_stands_for_a_network_is_it_to_bounds_labels_and_identities(stand_in, network, images, labels):
     other = stand_in(network)
+    assert pt.companions.ScaledNoise(labels=other).labels is network
+    assert network_identity(other) == network_identity(network)
     for one, same in zip(interval(network, images, 0.01), interval(other, images, 0.01)):
         np.testing.assert_array_equal(one, same)
     np.testing.assert_array_equal(margins(network, images, labels, 0.01), margins(other, images, labels, 0.01))

@@ -9,7 +9,7 @@ from pineat_tf.bounds.box import Box
 from pineat_tf.bounds.rules import find, own_method, rule
 from pineat_tf.checks import briefly, check_bounds, check_image_type, check_images, check_labels, check_network
 from pineat_tf.losses import class_numbers
-from pineat_tf.types import Bounds
+from pineat_tf.types import Bounds, network_of
 
 __all__ = ["interval", "margins"]
 
@@ -50,7 +50,7 @@ def interval(
         Gowal et al., "On the effectiveness of interval bound propagation for training verifiably robust models",
         2018, section 3.
     """
-    network = _itself(network)
+    network = network_of(network)
     x = _checked_images(network, x, bounds)
     box = _through(network, _ball(x, _checked_radius(epsilon, x), bounds))
     return box.lower, box.upper
@@ -83,7 +83,7 @@ def margins(
         >>> margins(network, x, y, 0.1).shape
         TensorShape([8, 5])
     """
-    network = _itself(network)
+    network = network_of(network)
     x = _checked_images(network, x, bounds)
     width = network.output_shape[-1] if len(network.output_shape) == 2 else 1
     y = check_labels(y, max(width, 2) if width else None)
@@ -96,7 +96,7 @@ def least_margins(
     network: keras.Model, x: tf.Tensor, y: tf.Tensor, epsilon: float | tf.Tensor, bounds: Bounds | None
 ) -> tf.Tensor:
     """What `margins` gives, of images, labels and a radius that were checked elsewhere."""
-    network = _itself(network)
+    network = network_of(network)
     classes = tf.cast(class_numbers(y), tf.int32)
     box = _ball(x, epsilon, bounds)
     is_plain = isinstance(network, keras.Sequential) and own_method(network) is None
@@ -111,11 +111,6 @@ def least_margins(
     others = tf.one_hot(classes, box.lower.shape[-1], on_value=0.0, off_value=1.0)
     true = tf.gather(box.lower, classes, batch_dims=1)[:, None]
     return (true - box.upper) * others
-
-
-def _itself(network: Any) -> Any:
-    """The network, where what trains it or computes as it does stands in its place."""
-    return network.network if getattr(type(network), "computes_as_its_network", False) else network
 
 
 def _checked_images(network: Any, x: Any, bounds: Bounds | None) -> tf.Tensor:
