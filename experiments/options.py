@@ -80,8 +80,7 @@ def check(field: dataclasses.Field, value: Any) -> None:
         if not (isinstance(value, numbers.Real) and math.isfinite(value) and value):
             raise ValueError(f"`{name}` must be a number other than 0. Received: {name}={value!r}. {says['help']}")
     elif isinstance(field.default, float):
-        if says["least"] is None or value != says["least"]:
-            check_positive(name, value, says["help"])
+        check_positive(name, value, says["help"], or_0=says["least"] == 0)
     elif says["least"] is not None:
         check_count(name, value, says["least"], says["help"])
         if value >= says["below"]:

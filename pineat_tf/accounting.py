@@ -123,8 +123,7 @@ def check_delta(delta: float) -> None:
 
 def check_noise_multiplier(noise_multiplier: float) -> None:
     """Raises `ValueError` unless it is a number >= 0."""
-    if not (isinstance(noise_multiplier, (int, float)) and noise_multiplier == 0) or noise_multiplier is False:
-        check_positive("noise_multiplier", noise_multiplier, _NOISE)
+    check_positive("noise_multiplier", noise_multiplier, _NOISE, or_0=True)
 
 
 @functools.lru_cache(maxsize=256)

@@ -49,10 +49,11 @@ MIXED_SIZES = f"{_MARK}images of one batch must have one size. Bring them to one
 _ROW_SUM_TOLERANCE, _ROW_SUM_TOLERANCE_HALF = 4e-3, 2e-2  # Keras makes rows of bfloat16, off by 2**-8, float32
 
 
-def check_positive(name: str, value: float, hint: str) -> None:
-    """Raises `ValueError` unless `value` is a finite number above 0."""
-    if not (_is_number(value) and math.isfinite(value) and value > 0):
-        raise ValueError(f"`{name}` must be positive{_plain(value)}. Received: {name}={value!r}. {hint}")
+def check_positive(name: str, value: float, hint: str, *, or_0: bool = False) -> None:
+    """Raises `ValueError` unless `value` is a finite number above 0, or 0 where that will do."""
+    if not (_is_number(value) and math.isfinite(value) and (value > 0 or or_0 and value == 0)):
+        wanted = "positive or 0" if or_0 else "positive"
+        raise ValueError(f"`{name}` must be {wanted}{_plain(value)}. Received: {name}={value!r}. {hint}")
 
 
 def check_share(name: str, value: float, hint: str = "Give e.g. 0.1, or 0 for none.") -> None:
@@ -68,12 +69,12 @@ def check_part(name: str, value: float, hint: str) -> None:
         raise ValueError(f"`{name}` must be at most 1. Received: {name}={value!r}. {hint}")
 
 
-def check_epsilon(epsilon: float) -> None:
-    """Raises `ValueError` unless `epsilon` is a radius above 0."""
+def check_epsilon(epsilon: float, *, or_0: bool = False) -> None:
+    """Raises `ValueError` unless `epsilon` is a radius above 0, or 0 where that will do."""
     hint = "Give the radius on the scale of the pixels, e.g. 8/255 for images in [0, 1]."
     if getattr(epsilon, "shape", ()) != () or isinstance(epsilon, (list, tuple)):
         hint += " It is one number for all images: attack images of several radii in parts, or use `robustness`."
-    check_positive("epsilon", epsilon, hint)
+    check_positive("epsilon", epsilon, hint, or_0=or_0)
 
 
 def check_count(name: str, value: int, minimum: int, hint: str) -> None:

@@ -186,8 +186,7 @@ class EntropyRegularised(_Defence):
         super().__post_init__()
         check_count("num_classes", self.num_classes, 2, "It is how many classes there are.")
         check_share("entropy", self.entropy)
-        if self.weight != 0:
-            check_positive("weight", self.weight, "It weighs the entropy of predictions, e.g. 0.01, or 0 for none.")
+        check_positive("weight", self.weight, "It weighs the entropy of predictions, e.g. 0.01.", or_0=True)
 
     @property
     def confidence(self) -> float:

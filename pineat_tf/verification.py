@@ -97,8 +97,7 @@ def verify(
     """
     check_network(network)
     check_bounds(bounds)
-    if not (isinstance(epsilon, (int, float)) and epsilon == 0):
-        check_epsilon(epsilon)
+    check_epsilon(epsilon, or_0=True)
     steps: dict[tuple, Callable] = {}
     verified: list[np.ndarray] = []
     batches = as_batches(data, batch_size, network=network)

@@ -117,6 +117,12 @@ def test_numbers_of_another_kind_are_told_how_to_become_plain(value):
     assert pt.objectives.MART(beta=np.float32(0.5)).beta == 0.5
 
 
+def test_0_will_do_where_it_stands_for_none():
+    assert pt.defences.EntropyRegularised(num_classes=3, weight=0).weight == 0
+    pt.accounting.check_noise_multiplier(np.float32(0.0))
+    assert pt.verify(network(), (X, Y), 0).verified.shape == Y.shape
+
+
 @pytest.mark.parametrize("rate", ["0.1", None, -0.1, 1.5, float("nan")])
 def test_a_rate_is_a_number(rate):
     with pytest.raises(ValueError, match=r"`fpr` must lie in \[0, 1\]"):

@@ -31,7 +31,7 @@ BAD = [
     ({"wrm_gamma": 0.0}, "must be positive"),
     ({"trades_beta": 0.0}, "must be positive"),
     ({"adam_epsilon": 0.0}, "must be positive"),
-    ({"momentum": -0.9}, "must be positive"),
+    ({"momentum": -0.9}, "must be positive or 0"),
     ({"weight_decay": -1e-4}, "must be positive"),
     ({"weight_decay": NAN}, "weight_decay=nan"),
     ({"eval_epsilon": -0.1}, "must be positive"),

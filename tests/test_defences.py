@@ -161,7 +161,7 @@ def test_bounds_without_an_attack_can_be_defended(images, labels):
         (lambda: ConvexConcave(share=0), "`share` must be positive"),
         (lambda: EntropyRegularised(num_classes=1), "`num_classes` must be a whole number >= 2"),
         (lambda: EntropyRegularised(num_classes=3, entropy=1.0), "`entropy` must be in"),
-        (lambda: EntropyRegularised(num_classes=3, weight=-1), "`weight` must be positive"),
+        (lambda: EntropyRegularised(num_classes=3, weight=-1), "`weight` must be positive or 0"),
         (lambda: RelaxLoss(objective="ce"), "`objective` must be called as .*'ce'"),
         (lambda: ConvexConcave(objective=pt.objectives.CrossEntropy), "`objective` must be called as"),
         (lambda: EntropyRegularised(num_classes=3, objective=None), "`objective` must be called as"),

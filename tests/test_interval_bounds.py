@@ -364,7 +364,8 @@ def test_verified_accuracy_counts_and_has_an_interval():
     "change, message",
     [
         ({"epsilon": -0.1}, "epsilon"),
-        ({"epsilon": np.float32(-0.1)}, "`epsilon` must be positive"),
+        ({"epsilon": np.float32(-0.1)}, "`epsilon` must be positive or 0"),
+        ({"epsilon": False}, "`epsilon` must be positive or 0, a plain number"),
         ({"epsilon": np.full((2, 1), 0.1)}, "one number for all images"),
         ({"bounds": (1, 0)}, "bounds"),
         ({"data": (np.zeros((0, *SHAPE)), [])}, "0 images"),

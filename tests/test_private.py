@@ -320,5 +320,5 @@ def test_a_search_of_noise_never_accounts_for_far_less(monkeypatch):
 
 @pytest.mark.parametrize("noise", [None, "1.0", False, np.ones(2), -1.0])
 def test_noise_is_a_number(noise):
-    with pytest.raises(ValueError, match="`noise_multiplier` must be positive"):
+    with pytest.raises(ValueError, match="`noise_multiplier` must be positive or 0"):
         accounting.epsilon(noise_multiplier=noise, sampling_rate=0.1, num_rounds=1, delta=1e-5)
