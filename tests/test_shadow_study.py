@@ -186,13 +186,16 @@ def test_models_that_were_not_asked_are_laid_out_by_their_own_figures(tmp_path):
     text = (tmp_path / "shadow.md").read_text()
     assert "Trained, and not yet attacked: PINEAT-1/1." in text and text.count("PINEAT-1/1") == 2
     assert outputs.read(tmp_path / "shadow.json")["PINEAT-1/1"].leakage == []
-    alone = outputs.markdown("Shadows", [not_asked], [])
+    alone = outputs.markdown("Shadows", [not_asked], [], outputs.frame([not_asked]))
     assert "| PINEAT-1/1 |" in alone and "Attackers" not in alone
 
 
 def test_canaries_have_tables_of_their_own():
-    assert "## Canaries" not in outputs.markdown("Shadows", [study("Original", 1.5)], [])
-    text = outputs.markdown("Shadows", [study("Original", 1.0, canaries=20)], [])
+    without, text = (
+        outputs.markdown("Shadows", [one], [], outputs.frame([one]))
+        for one in (study("Original", 1.5), study("Original", 1.0, canaries=20))
+    )
+    assert "## Canaries" not in without
     assert "the 20 images with wrong labels alone" in text[text.index("## Canaries") :]
 
 

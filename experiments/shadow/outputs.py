@@ -105,12 +105,10 @@ def write(base: pathlib.Path, title: str, studies: Sequence[Study], references: 
     grid = [round(rate, 8) for rate in GRID.tolist()]
     record = {"schema_version": SCHEMA_VERSION, "title": title, "fpr_grid": grid, "methods": methods}
     files.write_text(f"{base}.json", json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n")
-    lines = frame(studies).drop(columns="values")
-    csv = lines.assign(method=lines["method"].map(csv_cell)).to_csv(
-        index=False, float_format="%.6f", lineterminator="\n"
-    )
-    files.write_text(f"{base}.csv", csv)
-    files.write_text(f"{base}.md", markdown(title, studies, references))
+    lines = frame(studies)
+    named = lines.drop(columns="values").assign(method=lines["method"].map(csv_cell))
+    files.write_text(f"{base}.csv", named.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+    files.write_text(f"{base}.md", markdown(title, studies, references, lines))
     _curves(pathlib.Path(f"{base}.png"), title, studies)
 
 
@@ -145,13 +143,21 @@ def _estimated(values: list[float] | None) -> tuple:
     return (*_ends(statistics.estimate(values) if values else None), values)
 
 
-def markdown(title: str, studies: Sequence[Study], references: Sequence[str]) -> str:
-    """The tables: what the models are worth, attackers by natural queries, queries by one attacker, differences."""
+def markdown(title: str, studies: Sequence[Study], references: Sequence[str], lines: pd.DataFrame) -> str:
+    """The tables: what the models are worth, attackers by natural queries, queries by one attacker, differences.
+
+    Args:
+        title: headline.
+        studies: one or more.
+        references: endings of the titles that others are compared with.
+        lines: the `frame` of the studies.
+    """
     asked = [study for study in studies if study.leakage]
     parts = [f"# {quoted(title)}"]
     if not asked:
         return "\n\n".join([*parts, "## The models", _utility(studies), *_not_asked(studies)]) + "\n"
-    first, values = asked[0], frame(asked).set_index(_ABOUT)["values"]
+    first, lines = asked[0], lines.set_index(_ABOUT)
+    values = lines["values"]
     parts += [
         f"{len(first.runs)} shadow models a method, each trained on a random half of {first.num_members * 2:,} images. "
         "Each in turn is the network under audit and the others are its shadows: means over the models with their "
@@ -171,7 +177,7 @@ def markdown(title: str, studies: Sequence[Study], references: Sequence[str]) ->
         f"{floor.mean:.4f} (95 %: below {floor.upper_95:.4f}). Without leakage the AUC is .5, and the TPR is the FPR. "
         "n/a: a rate that the non-members of some model are too few, or too often alike, to show."
     )
-    parts += _decided(asked, values)
+    parts += _decided(asked, lines)
     if all(any(one.examples == "canaries" for one in study.leakage) for study in asked):
         figures = ["tpr_0.01", "auc", *(name for name in DECISIONS if name in values.index.unique("figure"))]
         shown = (_table(values, f, "attacker", queries="natural", examples="canaries") for f in figures)
@@ -198,13 +204,12 @@ def _not_asked(studies: Sequence[Study]) -> list[str]:
     return [f"Trained, and not yet attacked: {titles}."] if titles else []
 
 
-def _decided(studies: Sequence[Study], values: pd.Series) -> list[str]:
+def _decided(studies: Sequence[Study], lines: pd.DataFrame) -> list[str]:
     """What is decided by thresholds from the shadows, how precisely, and whether for the same members each time."""
     studies = [study for study in studies if any(one.decided for one in study.leakage)]
     if not studies:
         return []
     rows = [("PPV: attacker, queries, FPR, prior", *(study.title for study in studies))]
-    lines = frame(studies).set_index([*_ABOUT])
     for queries in DECIDED:
         for fpr in decisions.FPRS:
             for prior in decisions.PRIORS:
@@ -220,8 +225,8 @@ def _decided(studies: Sequence[Study], values: pd.Series) -> list[str]:
         "flagged where a share (prior) of those who are judged are members. The Jaccard index says how far the sets "
         "flagged in two networks agree, among the members of both, beside what independent draws of these sizes would "
         "give. Audits share their shadows, so sets agree more than that even where nothing leaks.",
-        *(_table(values, figure, "attacker", queries="natural") for figure in DECISIONS),
-        *(_table(values, figure, "queries", attacker=_DECIDES) for figure in DECISIONS),
+        *(_table(lines["values"], figure, "attacker", queries="natural") for figure in DECISIONS),
+        *(_table(lines["values"], figure, "queries", attacker=_DECIDES) for figure in DECISIONS),
         markdown_table(rows),
     ]
 
