@@ -230,7 +230,7 @@ class LossTraces(_Measurement):
     """Keeps the loss of each training example over the epochs, which tells who is at risk without shadow models.
 
     An example whose loss falls far while the network trains is one that it memorises. The logs get `example_risk`, the
-    mean of `risk()`.
+    mean of `risk()`; NaN after the first epoch, when there is no range yet.
 
     Args:
         members: images and labels that are trained on, in the same order at each pass.
@@ -274,10 +274,14 @@ class LossTraces(_Measurement):
         """The inter-quartile range of each example's losses, shape `(num,)`; larger = more at risk.
 
         Raises:
-            ValueError: before the first epoch.
+            ValueError: before losses of two epochs.
         """
-        if not self.losses:
-            raise ValueError("There are no losses yet. Received: 0 epochs. Give the callback to `fit` first.")
+        if len(self.losses) < 2:
+            raise ValueError(
+                "The range of an example's losses needs two epochs or more. Received: losses of "
+                f"{len(self.losses)}, with every={self.every}. Give the callback to `fit` for more epochs, or let "
+                "`every` be smaller."
+            )
         low, high = np.quantile(np.stack(self.losses), (0.25, 0.75), axis=0)
         return high - low
 
@@ -292,7 +296,7 @@ class LossTraces(_Measurement):
         if not _is_finite(predictions):
             return {"example_risk": math.nan}
         self.losses.append(-cross_entropy_score(predictions.labels, predictions.logits))
-        return {"example_risk": float(self.risk().mean())}
+        return {"example_risk": float(self.risk().mean()) if len(self.losses) > 1 else math.nan}
 
 
 def _is_finite(predictions: Predictions) -> bool:

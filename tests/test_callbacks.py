@@ -215,13 +215,16 @@ def test_loss_traces_are_the_losses_after_each_epoch(network, images, labels):
         )
     )
     traces = LossTraces((images, labels))
-    with pytest.raises(ValueError, match="no losses yet"):
-        traces.risk()
-    history = fit(model, images, labels, traces, direct, epochs=4)
+    risks = []
+    for num in range(2):
+        with pytest.raises(ValueError, match=f"two epochs or more. Received: losses of {num}, with every=1"):
+            traces.risk()
+        risks += fit(model, images, labels, traces, direct, epochs=1 + 2 * num)["example_risk"]
+    assert np.isnan(risks).tolist() == [True, False, False, False]
     np.testing.assert_allclose(traces.losses, seen, atol=1e-5)
     spread = np.subtract(*np.quantile(np.stack(seen), (0.75, 0.25), axis=0))
     np.testing.assert_allclose(traces.risk(), spread, atol=1e-5)
-    assert history["example_risk"][-1] == pytest.approx(spread.mean(), abs=1e-5)
+    assert risks[-1] == pytest.approx(spread.mean(), abs=1e-5)
 
 
 def test_traces_are_of_examples_in_one_order_and_of_one_network(images, labels):
