@@ -23,6 +23,8 @@ from experiments.signals import InterruptedRun
 from pineat_tf.checks import data_errors_as_value_errors
 
 FLAGFILES = pathlib.Path(__file__).parent / "flagfiles"
+MAY_DIFFER = frozenset(names(scope="run")) - {"data_dir"}
+"""Flags in which a run that goes on may differ. Data of a public name are ordered as their source has them."""
 _LONGEST_FLAGFILE = 1 << 16  # bytes
 _DEEPEST_FLAGFILE = 8  # a file that names two, each of which names two, ... has no end
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 from absl import flags
 
 from experiments import command_line, distribution, export, files, method, paper, pipeline, session
-from experiments.config import ExperimentConfig, names
+from experiments.config import ExperimentConfig
 from pineat_tf import accelerate
 
 _SEVERAL = "variant"
@@ -86,7 +86,7 @@ def _lead(ready: session.Session) -> dict:
         config.run_dir,
         flags=command_line.recorded_flags(config),
         data=method.data_fingerprint(config),
-        may_differ=_may_differ(),
+        may_differ=command_line.MAY_DIFFER,
         overwrite=config.overwrite,
         resume=config.resume,
     )
@@ -106,7 +106,7 @@ def _finished(config: ExperimentConfig) -> dict | None:
     is_finished = (path / pipeline.METRICS).exists() and not files.unfinished(path).exists()
     if not is_finished or not config.resume or config.overwrite:
         return None
-    files.check_same_flags(path, command_line.recorded_flags(config), may_differ=_may_differ())
+    files.check_same_flags(path, command_line.recorded_flags(config), may_differ=command_line.MAY_DIFFER)
     files.check_same_data(path, method.data_fingerprint(config))
     print(f"{path} is finished already.")
     try:
@@ -115,11 +115,6 @@ def _finished(config: ExperimentConfig) -> dict | None:
         raise ValueError(
             f"{str(path / pipeline.METRICS)!r} is damaged: {error}. Give --overwrite to begin again."
         ) from error
-
-
-def _may_differ() -> set[str]:
-    """Flags that change nothing of a run. Data of a public name are ordered as their source has them."""
-    return {*names(scope="run")} - {"data_dir"}
 
 
 if __name__ == "__main__":

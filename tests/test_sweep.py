@@ -304,6 +304,22 @@ def test_places_that_cannot_be_written_are_noticed_before_a_run(tmp_path, capsys
     assert not list(tmp_path.rglob("*.log"))
 
 
+@pytest.mark.parametrize("ending", ["", ".unfinished"])
+def test_what_changes_nothing_of_a_run_may_differ_when_a_sweep_goes_on(tmp_path, ending):
+    def check(**changes):
+        run = dataclasses.replace(config, **changes)
+        executors._check_directories([executors.Job("run", run, "", "run")])
+
+    config = ExperimentConfig(output_dir=str(tmp_path / "run"), export=())
+    (tmp_path / f"run{ending}").mkdir()
+    (tmp_path / f"run{ending}" / "run.flags").write_text(command_line.recorded_flags(config))
+    check(checkpoint_seconds=7, paper_dataset="fmnist")
+    with pytest.raises(ValueError, match="other flags: --seed differ. Name another --output_dir"):
+        check(checkpoint_seconds=7, seed=1)
+    with pytest.raises(ValueError, match="--export differ") if not ending else contextlib.nullcontext():
+        check(export=("keras",))
+
+
 # ---------------------------------------------------------------- the command
 
 # 200 training images, 50 at once; a row's own flags come after the overlay. Enough rounds to be interrupted among.

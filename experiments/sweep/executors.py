@@ -237,8 +237,9 @@ def _check_directories(jobs: Sequence[Job]) -> None:
     for job in jobs:
         files.check_committable(job.config.run_dir)
         path, flags = pathlib.Path(job.config.run_dir), command_line.recorded_flags(job.config)
-        for directory in (path, files.unfinished(path)):
-            files.check_same_flags(directory, flags, hint=_HINT)
+        may_differ = command_line.MAY_DIFFER
+        files.check_same_flags(files.unfinished(path), flags, may_differ=may_differ, hint=_HINT)
+        files.check_same_flags(path, flags, may_differ=may_differ - {"export"}, hint=_HINT)  # it is not exported again
 
 
 @contextlib.contextmanager
