@@ -48,7 +48,7 @@ TEST = [
     "dp-accounting>=0.4",
     "pytest>=7.4",
     "pytest-cov>=4.1",
-    "pytest-xdist>=3.5",
+    "pytest-xdist>=3.8",  # --no-loadscope-reorder
     "hypothesis>=6.100",
     "jsonschema>=4.18",
 ]

@@ -274,7 +274,9 @@ class PrivateAdversarialTraining(AdversarialTraining):
             weights = tf.cast(rows < count, tf.float32)
             return tf.gather(images, filled), tf.gather(labels, filled), weights
 
-        return tf.data.Dataset.counter(start=first).map(batch, num_parallel_calls=1).prefetch(2)
+        options = tf.data.Options()
+        options.autotune.enabled = False  # nothing here to tune, and its thread can hold up the end of `fit`
+        return tf.data.Dataset.counter(start=first).map(batch, num_parallel_calls=1).prefetch(2).with_options(options)
 
     def _clipped_sum(
         self, x: tf.Tensor, labels: Sequence[tf.Tensor], weights: tf.Tensor, examples: Sequence[tf.Tensor]

@@ -5,6 +5,7 @@ import os
 import signal
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+gc.disable()  # nothing of what is imported is garbage
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
@@ -13,9 +14,14 @@ import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from keras.src.saving import object_registration  # noqa: E402
+from tensorflow.python.framework import config  # noqa: E402
+from tensorflow.python.util import tf_stack  # noqa: E402
 from threadpoolctl import threadpool_limits  # noqa: E402
 
 from pineat_tf import membership  # noqa: E402
+
+gc.freeze()
+gc.enable()
 
 # Tests make thousands of graphs that are small and run a few times. Several threads wait for one another longer than
 # they compute, the more so as each worker of xdist would have one a core; and Grappler takes longer than what it saves.
@@ -23,6 +29,11 @@ from pineat_tf import membership  # noqa: E402
 tf.config.threading.set_intra_op_parallelism_threads(1)
 tf.config.threading.set_inter_op_parallelism_threads(1)
 tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+# TensorFlow keeps the stack of each operation of a graph, to say in errors where it was made. With pytest and xdist
+# below, it is a hundred frames deep, and reading it takes longer than anything else about an operation.
+_STACK = tf_stack.extract_stack()
+tf_stack.extract_stack = lambda stacklevel=1: _STACK
 
 settings.register_profile("long", max_examples=10_000)  # looked for by test_fuzz_readers.py, which counts its own
 
@@ -34,13 +45,29 @@ for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.S
 
 SHAPE, NUM_CLASSES = (4, 4, 1), 3
 
+# Begun late, one of them would keep a worker of xdist at work when all others are done.
+LONGEST = {
+    f"test_{name}.py"
+    for name in (
+        "accelerate", "benchmark", "distribution", "examples", "flags", "heads", "keras_citizen", "page",
+        "perturbations", "pipeline", "private", "resume", "shadow_study", "sweep", "training", "tune", "zoo",
+    )
+}  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """Puts the longest files first: workers take files in this order, as `--no-loadscope-reorder` has it."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
 
 @pytest.fixture(scope="module", autouse=True)
-def no_garbage_of_others():
-    """Garbage is looked for among what a file's own tests make.
+def nothing_of_other_files():
+    """Garbage is looked for among what a file's own tests make, and no run of another file has made them deterministic.
 
-    Among all that is imported and all that TensorFlow keeps of earlier tests, a collection takes up to a second.
+    Among all that is imported and all that TensorFlow keeps of earlier tests, a collection takes up to a second; with
+    determinism cross-entropies are several operations, and their gradients many.
     """
+    config.disable_op_determinism()
     gc.collect()
     gc.freeze()
 

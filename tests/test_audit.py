@@ -2,7 +2,7 @@
 
 import json
 import os
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from absl import flags
 
 from experiments import audit
 from experiments.audit.__main__ import main
-from pineat_tf import membership
+from pineat_tf import accelerate, membership
 
 ROOT = Path(__file__).resolve().parents[1]
 YALE = ROOT.parent / "shared" / "truth" / "yale"
@@ -234,14 +234,16 @@ def test_main_uses_sys_argv_and_leaves_global_flags_alone(tmp_path, capsys, monk
     assert set(flags.FLAGS) == before
 
 
-def test_as_a_module(tmp_path):
-    command = [sys.executable, "-m", "experiments.audit", str(tmp_path / "absent.npz")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1200)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert (
-        done.stderr.startswith(f"error: {str(tmp_path / 'absent.npz')!r} could not be read")
-        and done.stderr.count("\n") == 1
-    )
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")  # as other tests have imported it
+def test_as_a_module(tmp_path, capsys, monkeypatch):
+    absent, threads = str(tmp_path / "absent.npz"), []
+    monkeypatch.setattr(accelerate, "set_threads", lambda: threads.append("set"))  # of this process they are by now
+    monkeypatch.setattr(sys, "argv", ["audit", absent])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("experiments.audit", run_name="__main__", alter_sys=True)
+    out, err = capsys.readouterr()
+    assert (ended.value.code, out, threads) == (2, "", ["set"])
+    assert err.startswith(f"error: {absent!r} could not be read") and err.count("\n") == 1
 
 
 # ---------------------------------------------------------------- bad input

@@ -72,25 +72,28 @@ def folder(tmp_path, monkeypatch):
 
 
 def namespace(source):
-    """What the reader of an example is taken to have; predictions only where it names them."""
+    """What the reader of an example is taken to have; of what takes time to make, only what it names."""
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
 
     def split(num):
         return rng.uniform(size=(num, *SHAPE)).astype(np.float32), np.arange(num) % NUM_CLASSES
 
-    network = dense_network(num_classes=NUM_CLASSES)
     attack = pt.attacks.pgd(epsilon=0.1, step_size=0.05, num_steps=2)
-    model = pt.AdversarialTraining(network, attack=attack, ratio="1/0", seed=0)
-    model.compile(optimizer=keras.optimizers.Adam(1e-3), metrics=["accuracy"])
     splits = {name: split(num) for name, num in (("train", 100), ("test", 8), ("validation", 8), ("public", 60))}
     arrays = {f"{letter}_{name}": part for name, pair in splits.items() for letter, part in zip("xy", pair)}
     groups = {name: split(30) for name in ("members", "non_members", "shadow_members", "shadow_non_members")}
-    predicted = {name: pt.predict_logits(network, group) for name, group in groups.items() if name in source}
+    made = {}
+    if any(name in source for name in ("network", "model", *groups)):
+        made["network"] = network = dense_network(num_classes=NUM_CLASSES)
+        made |= {name: pt.predict_logits(network, group) for name, group in groups.items() if name in source}
+    if "model" in source:
+        made["model"] = model = pt.AdversarialTraining(network, attack=attack, ratio="1/0", seed=0)
+        model.compile(optimizer=keras.optimizers.Adam(1e-3), metrics=["accuracy"])
     x, y = map(tf.constant, splits["test"])
     return {
-        **{"keras": keras, "np": np, "pt": pt, "tf": tf, "network": network, "attack": attack, "model": model},
-        **{**arrays, **splits, **predicted, "held_out": splits["validation"], "x": x, "y": y, "x_adv": x + 0.05},
+        **{"keras": keras, "np": np, "pt": pt, "tf": tf, "attack": attack, **made},
+        **{**arrays, **splits, "held_out": splits["validation"], "x": x, "y": y, "x_adv": x + 0.05},
     }
 
 
