@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import errno
+import functools
 import os
 import pathlib
 import re
@@ -160,6 +161,11 @@ def arguments(values: flags.FlagValues, argv: Sequence[str], intro: str) -> list
         print(usage(intro, values))
         return None
     return rest
+
+
+def program(command: Callable[[list[str]], None]) -> Callable[[list[str] | None], int]:
+    """Makes a command the `main` of a module: it takes `sys.argv` unless told otherwise, and gives the exit code."""
+    return functools.wraps(command)(lambda argv=None: guarded(command, argv))
 
 
 def guarded(command: Callable[[list[str]], None], argv: list[str] | None) -> int:

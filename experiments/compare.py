@@ -24,12 +24,7 @@ from experiments.figures import pareto
 from experiments.sweep import grid, outputs, tables
 from pineat_tf.report import markdown_table, quoted
 
-_METRICS, _AUDIT = "metrics.json", "audit.json"
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; gives its exit code."""
-    return command_line.guarded(_run, argv)
+_AUDIT = "audit.json"
 
 
 def read(path: pathlib.Path) -> list[dict]:
@@ -42,9 +37,11 @@ def read(path: pathlib.Path) -> list[dict]:
         ValueError: if there is none, or the file there is none of runs.
     """
     if path.is_dir():
-        if not (path / _METRICS).is_file():
-            raise ValueError(f"{str(path)!r} holds no finished run: no {_METRICS}. A sweep's runs are in its runs.csv.")
-        path = path / _METRICS
+        if not (path / results.METRICS).is_file():
+            raise ValueError(
+                f"{str(path)!r} holds no finished run: no {results.METRICS}. A sweep's runs are in its runs.csv."
+            )
+        path = path / results.METRICS
     if path.suffix == ".csv":
         runs = [run | {"robustness": None} for run in results.read_csv(path)]
     else:
@@ -101,18 +98,16 @@ def ranking(runs: pd.DataFrame) -> str:
     return markdown_table(lines)
 
 
-def _run(argv: list[str]) -> None:
+@command_line.program
+def main(argv: list[str]) -> None:
+    """Does what a command line says."""
     values = flags.FlagValues()
     flags.DEFINE_string("output_dir", "runs/compare", "Where tables, picture and report go.", flag_values=values)
     flags.DEFINE_string("name", "compare", "What the files are called.", flag_values=values)
     flags.DEFINE_string("title", "Comparison", "Headline.", flag_values=values)
     flags.DEFINE_list("reference", [], "Labels of the methods to test the others against.", flag_values=values)
-    for name in ("help", "helpshort"):
-        flags.DEFINE_bool(name, False, "Print this text.", flag_values=values)
-    values.set_gnu_getopt(True)
-    paths = values(argv)[1:]
-    if values.help or values.helpshort:
-        print(__doc__.strip(), *(f"\n  --{name}: {values[name].help}" for name in values), sep="")
+    paths = command_line.arguments(values, argv, __doc__)
+    if paths is None:
         return
     if not paths:
         raise ValueError("name at least one run: its directory, its metrics.json, or a sweep's runs.csv. See --help.")

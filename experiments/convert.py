@@ -16,12 +16,9 @@ from experiments.datasets import SOURCES, load_source
 from pineat_tf.checks import check_choice
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; gives its exit code."""
-    return command_line.guarded(_run, argv)
-
-
-def _run(argv: list[str]) -> None:
+@command_line.program
+def main(argv: list[str]) -> None:
+    """Does what a command line says."""
     values = flags.FlagValues()
     own = {"flag_values": values}
     flags.DEFINE_list("formats", [], f"Out of {', '.join(export.FORMATS)}.", **own)

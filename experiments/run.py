@@ -18,18 +18,6 @@ from pineat_tf import accelerate
 _SEVERAL = "variant"
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command line.
-
-    Args:
-        argv: program name and arguments; `sys.argv` if None.
-
-    Returns:
-        The exit code: 0, 2 for bad input after one line on stderr, 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
-    """
-    return command_line.guarded(run, argv)
-
-
 def run(argv: list[str]) -> None:
     """Does what a command line says, without care for what goes wrong."""
     values = flags.FlagValues()
@@ -47,6 +35,9 @@ def run(argv: list[str]) -> None:
     results = [(config, metrics) for config in configs if (metrics := experiment(config))]
     if results:  # a worker that only helps has none
         print(paper.results_table(results))
+
+
+main = command_line.program(run)
 
 
 def experiment(config: ExperimentConfig) -> dict | None:

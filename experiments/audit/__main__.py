@@ -69,23 +69,9 @@ _OF_NETWORKS = (  # name, default, help and, for lists, the type of an item
 _DEFAULT_SHARE = 0.1  # of the range, as the radius of label-only attackers without --epsilon
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command line.
-
-    Args:
-        argv: program name and arguments; `sys.argv` if None.
-
-    Returns:
-        The exit code: 0, or 2 after one line on stderr that begins `error: `.
-
-    Example:
-        >>> main(["audit", "no_such_file.npz"])
-        2
-    """
-    return command_line.guarded(_run, argv)
-
-
-def _run(argv: list[str]) -> None:
+@command_line.program
+def main(argv: list[str]) -> None:
+    """Does what a command line says."""
     values = flags.FlagValues()
     flags.DEFINE_string("json", None, "Write every figure to this file.", flag_values=values)
     for definition in _OF_NETWORKS:

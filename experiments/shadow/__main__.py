@@ -28,12 +28,9 @@ from pineat_tf.checks import check_count
 _LEAST = 3  # models; in an audit of one the others are two
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; gives its exit code."""
-    return command_line.guarded(_run, argv)
-
-
-def _run(argv: list[str]) -> None:
+@command_line.program
+def main(argv: list[str]) -> None:
+    """Does what a command line says."""
     values = flags.FlagValues()
     plan.define_flags(values)
     flags.DEFINE_integer("num_models", 16, "How many shadow models each row has.", flag_values=values)

@@ -16,12 +16,9 @@ from pineat_tf import accelerate
 from pineat_tf.report import markdown_table, quoted
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; gives its exit code."""
-    return command_line.guarded(_run, argv)
-
-
-def _run(argv: list[str]) -> None:
+@command_line.program
+def main(argv: list[str]) -> None:
+    """Does what a command line says."""
     sweep = plan.read(argv, __doc__)
     if sweep is None:
         return

@@ -27,11 +27,6 @@ _BATCH_SIZE = 250
 _IMAGE_SHAPE = (28, 28, 1)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; gives its exit code."""
-    return command_line.guarded(_run, argv)
-
-
 def torch_twin(network: keras.Model) -> Any:
     """A PyTorch network of the same weights, from images `(batch, 1, 28, 28)` to logits.
 
@@ -125,7 +120,9 @@ def measure(network: keras.Model, data: Split, epsilon: float, state_path: str |
     }
 
 
-def _run(argv: list[str]) -> None:
+@command_line.program
+def main(argv: list[str]) -> None:
+    """Does what a command line says."""
     values = flags.FlagValues()
     own = {"flag_values": values}
     flags.DEFINE_string("images", "fmnist:test:1000", "Images and labels, as experiments.audit takes them.", **own)

@@ -110,12 +110,9 @@ def final_state(run_dir: pathlib.Path) -> dict[str, bytes]:
     return {name: reader.get_tensor(name).tobytes() for name in sorted(names)}
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; gives its exit code."""
-    return command_line.guarded(_run, argv)
-
-
-def _run(argv: list[str]) -> None:
+@command_line.program
+def main(argv: list[str]) -> None:
+    """Does what a command line says."""
     values = flags.FlagValues()
     own = {"flag_values": values}
     flags.DEFINE_integer("kills", 30, "How many in all, at most four a run.", **own)

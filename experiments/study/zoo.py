@@ -55,11 +55,6 @@ _LIMITS = (
 )
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; gives its exit code."""
-    return command_line.guarded(_run, argv)
-
-
 def make(
     run: pathlib.Path,
     path: pathlib.Path,
@@ -250,7 +245,9 @@ def _trained_with(record: dict[str, Any]) -> dict[str, str]:
     return {name.removeprefix("versions."): record[name] for name in record if name.startswith("versions.")}
 
 
-def _run(argv: list[str]) -> None:
+@command_line.program
+def main(argv: list[str]) -> None:
+    """Does what a command line says."""
     values = flags.FlagValues()
     own = {"flag_values": values}
     flags.DEFINE_string("name", "", "Of the entry, as fmnist/pineat-1-1-w1.", **own)

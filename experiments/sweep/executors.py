@@ -140,7 +140,7 @@ def run(job: Job, num_shares: int) -> Outcome:
     if code:
         return Outcome(job, None, child.why_it_failed(code, errors))
     try:
-        return Outcome(job, results.read_metrics(pathlib.Path(job.config.run_dir, "metrics.json")), "")
+        return Outcome(job, results.read_metrics(pathlib.Path(job.config.run_dir, results.METRICS)), "")
     except (OSError, ValueError) as error:
         return Outcome(job, None, str(error))
 

@@ -51,12 +51,9 @@ _COUNTS = {
 _AXES = ("steps", "companions", "ratio", "pad", "batch_size", "learning_rate", "length", "label_smoothing")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; gives its exit code."""
-    return command_line.guarded(_run, argv)
-
-
-def _run(argv: list[str]) -> None:
+@command_line.program
+def main(argv: list[str]) -> None:
+    """Does what a command line says."""
     values = flags.FlagValues()
     _define_flags(values)
     command_line.define_flags(values)

@@ -63,12 +63,9 @@ class _Process:
             process.wait()
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; gives the exit code."""
-    return command_line.guarded(_run, argv)
-
-
-def _run(argv: list[str]) -> None:
+@command_line.program
+def main(argv: list[str]) -> None:
+    """Does what a command line says."""
     values = _flags()
     if not command_line.parsed(values, argv, __doc__):
         return
