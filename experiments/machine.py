@@ -23,7 +23,7 @@ def description(cpuinfo: str = "/proc/cpuinfo") -> dict[str, object]:
     """
     threading = tf.config.threading
     return {
-        "cpu": _processor(cpuinfo) or platform.processor() or platform.machine(),
+        "cpu": _told(cpuinfo, "model name") or platform.processor() or platform.machine(),
         "cores": len(accelerate.cores()),
         "threads": [threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads()],
         "gpus": [
@@ -51,31 +51,33 @@ def kept_to(cores: Sequence[int]) -> Iterator[None]:
         keep(0, before)
 
 
-def _processor(cpuinfo: str) -> str:
-    """The model's name; empty where the system does not tell."""
-    try:
-        with open(cpuinfo, encoding="utf-8", errors="replace") as file:
-            lines = (line.partition(":") for line in file)
-            return next((value.strip() for name, _, value in lines if name.strip() == "model name"), "")
-    except OSError:
-        return ""
+def features(cpuinfo: str = "/proc/cpuinfo") -> set[str]:
+    """The names of what this machine's processors can do; none where the system does not tell.
+
+    Args:
+        cpuinfo: Linux' description of its processors.
+    """
+    return {*_told(cpuinfo, "flags", "features").split()}
 
 
 def emulates_bfloat16(cpuinfo: str = "/proc/cpuinfo") -> bool:
     """Tells if this machine would compute bfloat16 without instructions for it, which is slower than float32.
 
     Args:
-        cpuinfo: Linux' description of its processors.
+        cpuinfo: as for `features`.
 
     Returns:
         False with a GPU, and where the description is not there or names no features.
     """
-    if tf.config.list_physical_devices("GPU"):
-        return False
+    found = features(cpuinfo) if not tf.config.list_physical_devices("GPU") else set()
+    return bool(found) and not _BFLOAT16_FEATURES & found
+
+
+def _told(cpuinfo: str, *names: str) -> str:
+    """What is told of the first processor under one of these names; empty where nothing is."""
     try:
         with open(cpuinfo, encoding="utf-8", errors="replace") as file:
-            lines = [line.partition(":") for line in file]
+            lines = (line.partition(":") for line in file)
+            return next((value.strip() for name, _, value in lines if name.strip().lower() in names), "")
     except OSError:
-        return False
-    features = next((values.split() for name, _, values in lines if name.strip().lower() in ("flags", "features")), ())
-    return bool(features) and not _BFLOAT16_FEATURES.intersection(features)
+        return ""

@@ -147,21 +147,13 @@ def _write(values: flags.FlagValues, timings: list[dict], matmul: dict[str, floa
     """Writes what there is so far."""
     rows = results.summarised(timings, matmul)
     if values.json:
-        where = {"cores": len(accelerate.cores()), "cpu": _cpu(), "matmul_gflops": matmul}
+        kinds = [kind for kind in ("avx2", "avx512f", "amx_bf16") if kind in machine.features()]
+        cpu = " ".join([platform.machine(), *kinds])
+        where = {"cores": len(accelerate.cores()), "cpu": cpu, "matmul_gflops": matmul}
         record = {"machine": where, "versions": results.versions(), "costs": costs, "rows": rows}
         files.write_json(values.json, record | {"timings": timings})
     if values.picture:
         results.write_picture(values.picture, rows)
-
-
-def _cpu() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            flags_line = next((line for line in file if line.startswith("flags")), "")
-    except OSError:
-        return platform.machine()
-    kinds = [kind for kind in ("avx2", "avx512f", "amx_bf16") if kind in flags_line.split()]
-    return f"{platform.machine()} {' '.join(kinds)}"
 
 
 if __name__ == "__main__":
