@@ -20,16 +20,8 @@ OF_BOUNDS = ("ibp", "mtl_ibp", "cc_ibp", "sabr")
 OBJECTIVES = ("", "mart", "score", "ikl", *OF_BOUNDS)
 PAPER_DATASETS = ("", "fmnist", "cifar10")
 STRATEGIES = ("none", "mirrored", "multi_worker")
-_NOT_PRIVATE = (
-    "augment_pad",
-    "augment_flip",
-    "mixing",
-    "awp_gamma",
-    "generation",
-    "order",
-    "teacher_share",
-    "strategy",
-)
+_NOT_PRIVATE = ("augment_pad", "augment_flip", "mixing", "awp_gamma", "generation", "order", "teacher_share",
+                "strategy")  # fmt: skip
 _COUPLING = {"attack": ("dist", "free"), "objective": ("ikl",), "defence": ("relaxloss",)}
 VARIANTS = ("natural", "original", "advnat", "advran", "advsign", "scaled", "pineat")
 _ATTACKED, _BESIDE = (f"variant={','.join(VARIANTS[first:])}" for first in (1, 2))

@@ -1,4 +1,4 @@
-"""The stages of a run, each a function of values: load, build (`session.build`), train, evaluate, write."""
+"""The stages of a run, each a function of values: `method.data`, `session.build`, then train, evaluate, write."""
 
 import contextlib
 import pathlib
@@ -45,15 +45,6 @@ class Evaluation(NamedTuple):
     predictions: dict[str, dict[str, pt.Predictions]]
     report: pt.Report
     seconds: float
-
-
-def load(config: ExperimentConfig) -> datasets.Dataset:
-    """The members and non-members of a run.
-
-    Raises:
-        ValueError: if they cannot be read, or are not what the flags say.
-    """
-    return method.data(config)
 
 
 def train(session: Session, directory: pathlib.Path) -> float:
@@ -104,7 +95,7 @@ def watch(
     Returns:
         The trained model.
     """
-    session = sessions.build(config, load(config))
+    session = sessions.build(config, method.data(config))
     print(cost.estimate(session), flush=True)
     bar = session.bar()
     with contextlib.closing(bar):

@@ -61,7 +61,7 @@ def experiment(config: ExperimentConfig) -> dict | None:
             return metrics
         if config.deterministic:
             tf.config.experimental.enable_op_determinism()
-        data = pipeline.load(config)
+        data = method.data(config)
         distribution.check_batch_size(config.batch_size, strategy)
         with strategy.scope():
             ready = session.build(config, data)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from absl import flags
 
-from experiments import audit
+from experiments.audit import predictions as audited
 from experiments.audit.__main__ import main
 from pineat_tf import accelerate, membership
 
@@ -21,6 +21,11 @@ KEYS = [
     "schema_version", "a_train", "a_test", "r_train", "r_test", "v_test", "p_e_nat", "p_e_adv", "p_max",
     "gap_nat", "gap_adv", "noise_floor", "membership", "verification", "robustness", "cost", "scored_from",
 ]  # fmt: skip
+
+
+def audit_file(path):
+    report, scored_from = audited.audit(str(path))
+    return report.to_dict() | {"scored_from": scored_from}
 
 
 def softmax(logits):
@@ -68,7 +73,7 @@ def test_yale_figures_are_those_of_reference_20(name, capsys):
     path = YALE / f"{name}.npz"
     if not path.exists():
         pytest.skip(f"the Yale predictions of reference [20] are not at ../shared/truth/yale: {name}")
-    figures = audit.audit_file(str(path))
+    figures = audit_file(str(path))
     *accuracies, natural, adversarial = PUBLISHED[name]
     found = [figures[key] for key in ("a_train", "a_test", "r_train", "r_test")]
     np.testing.assert_allclose(found, accuracies, atol=5e-7)
@@ -87,7 +92,7 @@ def test_yale_figures_are_those_of_reference_20(name, capsys):
 
 def test_figures_are_those_of_the_library(tmp_path):
     arrays = predictions()
-    figures = audit.audit_file(save(tmp_path, arrays))
+    figures = audit_file(save(tmp_path, arrays))
     assert list(figures) == KEYS
     assert figures["schema_version"] == 2
     for kind, queries, short, letter in (
@@ -118,8 +123,8 @@ def test_figures_are_those_of_the_library(tmp_path):
 
 @pytest.mark.parametrize("form", ["logits_", "logits_output_"])
 def test_logits_give_the_figures_of_their_probabilities(tmp_path, form):
-    from_logits = audit.audit_file(save(tmp_path, predictions(form)))
-    from_probs = audit.audit_file(save(tmp_path, predictions("output_")))
+    from_logits = audit_file(save(tmp_path, predictions(form)))
+    from_probs = audit_file(save(tmp_path, predictions("output_")))
     assert from_logits["scored_from"]["natural"] == "logits"
     for key in ("a_train", "a_test", "r_train", "r_test", "v_test", "p_e_nat", "p_e_adv", "p_max"):
         assert from_logits[key] == from_probs[key]
@@ -127,25 +132,25 @@ def test_logits_give_the_figures_of_their_probabilities(tmp_path, form):
 
 def test_logits_are_preferred_to_probabilities_but_never_mixed(tmp_path):
     both = predictions("output_") | predictions("logits_")
-    assert audit.audit_file(save(tmp_path, both))["scored_from"]["natural"] == "logits"
+    assert audit_file(save(tmp_path, both))["scored_from"]["natural"] == "logits"
     # Half a pair of logits is of no use: scores of members and non-members must be alike.
     del both["logits_test_benign"]
-    scored_from = audit.audit_file(save(tmp_path, both))["scored_from"]
+    scored_from = audit_file(save(tmp_path, both))["scored_from"]
     assert scored_from == {"natural": "probabilities", "adversarial": "logits"}
     del both["output_test_benign"]
     with pytest.raises(ValueError, match="lacks logits_test_benign"):
-        audit.audit_file(save(tmp_path, both))
+        audit_file(save(tmp_path, both))
 
 
 def test_saturated_probabilities_tie_where_their_logits_do_not(tmp_path):
     arrays = predictions("logits_", kinds=["benign"])
     arrays = {n: 40 * a if "logits" in n else a for n, a in arrays.items()}
-    from_logits = audit.audit_file(save(tmp_path, arrays))["membership"][0]
+    from_logits = audit_file(save(tmp_path, arrays))["membership"][0]
     saturated = {
         name.replace("logits_", "output_"): softmax(a).astype(np.float32) if a.ndim == 2 else a
         for name, a in arrays.items()
     }
-    from_probs = audit.audit_file(save(tmp_path, saturated))["membership"][0]
+    from_probs = audit_file(save(tmp_path, saturated))["membership"][0]
     assert from_logits["tie_share"] == 0 and from_probs["tie_share"] > 0.5
     finest = 1 / from_logits["num_non_members"]
     assert from_logits["tpr_at_fpr"][0]["smallest_attainable_fpr"] == finest
@@ -155,7 +160,7 @@ def test_saturated_probabilities_tie_where_their_logits_do_not(tmp_path):
 
 def test_without_adversarial_arrays_only_natural_figures(tmp_path, capsys):
     path = save(tmp_path, predictions(kinds=["benign"]))
-    figures = audit.audit_file(path)
+    figures = audit_file(path)
     assert [key for key in KEYS if figures[key] is None] == [
         "r_train", "r_test", "v_test", "p_e_adv", "gap_adv", "verification", "robustness",
     ]  # fmt: skip
@@ -168,7 +173,7 @@ def test_without_adversarial_arrays_only_natural_figures(tmp_path, capsys):
 
 def test_arrays_of_no_use_are_left_alone(tmp_path):
     arrays = predictions() | {"notes": np.array([{"not": "read"}], dtype=object)}
-    audit.audit_file(save(tmp_path, arrays))
+    audit_file(save(tmp_path, arrays))
 
 
 # ---------------------------------------------------------------- command line
@@ -176,7 +181,7 @@ def test_arrays_of_no_use_are_left_alone(tmp_path):
 
 def test_table_shows_every_figure_in_columns(tmp_path, capsys):
     path = save(tmp_path, predictions())
-    figures = audit.audit_file(path)
+    figures = audit_file(path)
     assert main(["audit", path]) == 0
     out, err = capsys.readouterr()
     assert err == "" and out.startswith("Membership audit of 60 members and 40 non-members")
@@ -203,7 +208,7 @@ def test_json_holds_every_figure_and_is_strict(tmp_path, capsys):
         raise AssertionError(f"{constant} is not JSON")
 
     figures = json.loads(target.read_text(), parse_constant=refuse)
-    assert figures == audit.audit_file(path) and list(figures) == KEYS
+    assert figures == audit_file(path) and list(figures) == KEYS
     assert sorted(os.listdir(tmp_path)) == ["audit.json", "predictions.npz"]
 
 
@@ -380,7 +385,7 @@ def test_infinite_logits_are_refused(tmp_path, capsys):
 
 def test_an_unwritable_json_path_is_refused_before_the_work(tmp_path, capsys, monkeypatch):
     path = save(tmp_path, predictions())
-    monkeypatch.setattr(audit, "audit_file", lambda path: pytest.fail("the work was done"))
+    monkeypatch.setattr(audited, "audit", lambda path: pytest.fail("the work was done"))
     for target in (tmp_path / "no" / "such" / "folder.json", tmp_path):
         assert str(target) in refusal(capsys, path, f"--json={target}")
     assert "cannot write" in refusal(capsys, path, "--json=")
@@ -418,8 +423,8 @@ def binary(form, shape, kind=np.int64):
 @pytest.mark.parametrize("shape, kind", [((-1,), np.int64), ((-1, 1), np.uint8), ((-1, 1), np.float32)])
 def test_one_column_is_two_classes(tmp_path, form, shape, kind):
     one, two = binary(form, shape, kind)
-    figures = audit.audit_file(save(tmp_path, one))
-    assert figures == audit.audit_file(save(tmp_path, two)) and figures["a_train"] > 0.9
+    figures = audit_file(save(tmp_path, one))
+    assert figures == audit_file(save(tmp_path, two)) and figures["a_train"] > 0.9
 
 
 @pytest.mark.parametrize(

@@ -411,7 +411,7 @@ def test_a_run_that_ended_before_its_first_checkpoint_starts_over_on_resume(fini
 
 def test_a_network_that_is_not_trained_is_evaluated_by_the_stage_alone():
     config = ExperimentConfig(dataset="digits", train_size=20, test_size=10, network="mlp", batch_size=10, eval_steps=1)
-    ready = session.build(config, pipeline.load(config))
+    ready = session.build(config, method.data(config))
     assert (ready.plan.rounds_per_pass, ready.rounds_done) == (2, 0)
     evaluation = pipeline.evaluate(ready)
     images, labels = ready.data.test
@@ -425,7 +425,7 @@ def test_training_alone_goes_on_from_its_checkpoint_and_writes_no_metrics(tmp_pa
     config = ExperimentConfig(
         dataset="digits", train_size=20, test_size=10, network="mlp", batch_size=10, updates=4, num_steps=1
     )
-    data = pipeline.load(config)
+    data = method.data(config)
     ready = session.build(config, data)
     assert pipeline.train(ready, tmp_path) > 0 and ready.rounds_done == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "history.csv", "tensorboard"]
@@ -440,7 +440,7 @@ def test_private_training_that_is_broken_off_within_a_pass_ends_in_the_same_weig
         dataset="digits", train_size=30, test_size=10, network="mlp", batch_size=10, updates=8, num_steps=1,
         dp_noise=1.0, learning_rates=(1e-2,),
     )  # fmt: skip
-    data = pipeline.load(config)
+    data = method.data(config)
     whole, first, second = (session.build(config, data) for _ in range(3))
     assert (whole.plan.rounds, whole.plan.updates) == (8, 8)  # of 1/1: a round is one update
     pipeline.train(whole, tmp_path / "whole")

@@ -1,5 +1,5 @@
 """Audits of what was trained elsewhere: predictions in a file, or a network with its data."""
 
-from experiments.audit.predictions import QUERIES, audit_file
+from experiments.audit.predictions import QUERIES
 
-__all__ = ["QUERIES", "audit_file"]
+__all__ = ["QUERIES"]

@@ -23,32 +23,18 @@ _NAMES = {
 }
 
 
-def audit_file(path: str) -> dict:
+def audit(path: str) -> tuple[Report, dict[str, str | None]]:
     """Audits the predictions in one npz file.
 
     Args:
         path: the file; the help of `experiments.audit` says which arrays it holds.
 
     Returns:
-        Plain values for strict JSON: `schema_version`; accuracies `a_train`, `a_test`, `r_train`,
-        `r_test`; `p_e_nat`, `p_e_adv`, `p_max` (balanced accuracy of the in-sample cross-entropy
-        threshold, and the larger of the two); `gap_nat`, `gap_adv`; `noise_floor`; `membership`, a
-        list of `MembershipResult.to_dict()`; `scored_from` ("logits" or "probabilities" for each
-        kind of input). What adversarial arrays would give is None without them.
+        The report, and what each kind of input was scored from: "logits", "probabilities", or None without it.
 
     Raises:
         ValueError: if the file cannot be read, is no npz file, lacks arrays, or they do not fit.
-
-    Example:
-        >>> audit_file("predictions.npz")["p_max"]  # doctest: +SKIP
-        0.6882561949621135
     """
-    report, scored_from = audit(path)
-    return report.to_dict() | {"scored_from": scored_from}
-
-
-def audit(path: str) -> tuple[Report, dict[str, str | None]]:
-    """The report, and what each kind of input was scored from."""
     arrays = read_arrays(path, _NAMES)
     chosen = {queries: _choose(arrays, queries) for queries in QUERIES}
     for form, names in chosen.values():
