@@ -186,6 +186,16 @@ OVERLAYS = {
         "variant": "original", "num_steps": 4, "step_size": 0.04, "batch_size": 50, "augment_pad": 1,
         "augment_flip": True, "schedule_scale": 1.72,
     },
+    "fmnist_best.flags": {
+        "variant": "original", "objective": "ibp", "ibp_ramp": (0.1, 0.475), "ibp_natural_weight": 0.8,
+        "network": "small_cnn", "batch_size": 25, "augment_pad": 1, "augment_flip": True, "schedule_scale": 4.0,
+        "verify": True,
+    },
+    "scarce_cifar10.flags": {
+        "network": "small_cnn", "width": 2, "train_size": 2500, "test_size": 2500, "activation": "relu",
+        "weight_decay": 2e-6, "optimizer": "adam", "adam_epsilon": 1e-10, "updates": 1000,
+        "learning_rates": (2e-3, 2e-4, 2e-5), "boundaries": (800, 925),
+    },
     "smoke.flags": {
         "width": 1, "train_size": 200, "test_size": 100, "batch_size": 50, "updates": 8, "num_steps": 2,
         "eval_steps": 2, "optimizer": "adam", "learning_rates": (1e-3,), "boundaries": (),

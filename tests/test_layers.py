@@ -33,7 +33,7 @@ LAYERS = [
     ["data", "ensembles", "evaluation_state"],
     ["wrapped"],
     ["training", "predictions", "verification"],
-    ["distilled", "free", "private", "queries"],
+    ["distilled", "free", "private", "queries", "recipes"],
     ["membership.scores"],
     ["membership.thresholds", "membership.bounds"],
     ["membership.shadow", "membership.label_only", "membership.learned", "membership.quantile"],

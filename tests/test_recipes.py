@@ -1,0 +1,111 @@
+"""Recipes: the trainings of the study's flag files, scaled to the images that they are given."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl import flags
+
+import pineat_tf as pt
+from experiments import command_line, method
+from pineat_tf import recipes
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.uniform(size=(40, 6, 6, 1)).astype(np.float32), np.arange(40) % 3
+MAKERS = {"certified": recipes.certified, "light": recipes.light, "pineat": recipes.pineat}
+
+
+def network():
+    layers = [keras.Input((6, 6, 1)), keras.layers.Conv2D(4, 3, activation="relu"), keras.layers.Flatten()]
+    return keras.Sequential([*layers, keras.layers.Dense(3)])
+
+
+def config_of(*files):
+    values = flags.FlagValues()
+    command_line.define_flags(values)
+    arguments = [f"--flagfile={name}.flags" for name in files]
+    command_line.parsed(values, command_line.expand_flagfiles(["x", *arguments]), "")
+    return command_line.config_from(values)
+
+
+@pytest.mark.parametrize(
+    "name, files",
+    [
+        ("certified", ("fmnist_ibp", "study", "scarce", "fmnist_best")),
+        ("light", ("fmnist_pgd", "study", "scarce", "fmnist_light")),
+        ("pineat", ("fmnist_pgd", "study", "scarce")),
+    ],
+)
+def test_a_recipe_is_the_training_of_its_flag_files(name, files):
+    config = config_of(*files)
+    recipe = MAKERS[name](config.train_size, epsilon=config.epsilon)
+    assert abs(recipe.updates / config.scaled_updates - 1) < 0.02  # whole passes
+    assert (recipe.batch_size, recipe.ratio) == (config.batch_size, str(config.round_ratio))
+    assert (recipe.max_shift, recipe.flip) == (config.augment_pad, config.augment_flip)
+    trainer = recipe.trainer(network())
+    theirs = method.trainer(config, network())
+    assert trainer.companions == theirs.companions and trainer.companion_objective == theirs.companion_objective
+    if recipe.attack:
+        for one in ("epsilon", "num_steps", "bounds"):
+            assert getattr(trainer.attack, one) == getattr(theirs.attack, one)
+        assert trainer.attack.step.step_size == pytest.approx(theirs.attack.step.step_size)
+    else:
+        assert theirs.attack is None
+        for one in ("epsilon", "natural_weight", "ramp", "mixture"):
+            assert getattr(trainer.objective, one) == getattr(theirs.objective, one)
+    schedule = trainer.optimizer._learning_rate
+    assert schedule.values == pytest.approx(config.learning_rates)
+    assert np.divide(schedule.boundaries, recipe.updates) == pytest.approx([0.8, 0.925], abs=1e-3)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_recipe_trains_as_long_as_its_schedule_says(name):
+    recipe = MAKERS[name](40, epsilon=0.05, epochs=2)
+    trainer = recipe.trainer(network(), seed=3)
+    history = trainer.fit(recipe.batches(X, Y), epochs=recipe.epochs, verbose=0).history
+    assert int(trainer.optimizer.iterations) == recipe.updates and np.isfinite(history["loss"]).all()
+
+
+def test_batches_are_all_images_shifted_and_mirrored_in_another_way_each_pass():
+    recipe = recipes.light(40, epsilon=0.05, bounds=(-1.0, 1.0))
+    steps = np.linspace(-1, 1, 41)[1:]
+    images = np.full((40, 6, 6, 1), 0.0, np.float32) + steps[:, None, None, None].astype(np.float32)
+    passes = []
+    dataset = recipe.batches(images, np.arange(40), seed=1)
+    for _ in range(2):
+        given, labels = (np.concatenate(parts) for parts in zip(*dataset.as_numpy_iterator()))
+        assert sorted(labels) == list(range(40))
+        for image, label in zip(given, labels):
+            assert set(np.unique(image)) <= {np.float32(-1), np.float32(steps[label])}  # shifts bring in the lower end
+            assert (image == np.float32(steps[label])).sum() in (25, 30, 36)
+        passes.append(given)
+    assert not np.array_equal(*passes)
+    again = np.concatenate([batch for batch, _ in recipe.batches(images, np.arange(40), seed=1).as_numpy_iterator()])
+    assert np.array_equal(again, passes[0])
+
+
+def test_half_of_the_images_are_mirrored():
+    recipe = recipes.certified(40, epsilon=0.05, max_shift=0)
+    given, labels = (np.concatenate(parts) for parts in zip(*recipe.batches(X, Y + 0).as_numpy_iterator()))
+    same = sum(any(np.array_equal(image, one) for one in X) for image in given)
+    mirrored = sum(any(np.array_equal(image[:, ::-1], one) for one in X) for image in given)
+    assert same + mirrored == 40 and 10 <= mirrored <= 30
+
+
+def test_what_a_recipe_refuses():
+    with pytest.raises(ValueError, match="`images` must be those .* Received: 40 for num_images=50"):
+        recipes.light(50, epsilon=0.1).batches(X, Y)
+    with pytest.raises(ValueError, match="`labels` must be those .* Received: 3 "):
+        recipes.light(40, epsilon=0.1).batches(X, Y[:3])
+    with pytest.raises(ValueError, match=r"shifts and flips are of images .* Give max_shift=0 and flip=False"):
+        recipes.certified(40, epsilon=0.1).batches(X.reshape(40, 36), Y)
+    vectors = recipes.certified(40, epsilon=0.1, max_shift=0, flip=False).batches(X.reshape(40, 36), Y)
+    assert next(iter(vectors))[0].shape == (25, 36)
+    for name, value in (("epochs", 0), ("max_shift", -1), ("epochs", 1.5)):
+        with pytest.raises(ValueError, match=f"`{name}`"):
+            recipes.certified(40, epsilon=0.1, **{name: value})
+
+
+def test_recipes_are_part_of_the_library():
+    assert pt.recipes.__all__ == ["Recipe", "certified", "light", "pineat"]
+    assert tf.is_tensor(next(iter(pt.recipes.pineat(40, epsilon=0.1).batches(X, Y)))[0])
