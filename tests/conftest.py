@@ -14,7 +14,7 @@ import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from keras.src.saving import object_registration  # noqa: E402
-from tensorflow.python.framework import config  # noqa: E402
+from tensorflow.python.framework import config, ops  # noqa: E402
 from tensorflow.python.util import tf_stack  # noqa: E402
 from threadpoolctl import threadpool_limits  # noqa: E402
 
@@ -64,12 +64,17 @@ def pytest_collection_modifyitems(items):
 def nothing_of_other_files():
     """Garbage is looked for among what a file's own tests make, and no run of another file has made them deterministic.
 
-    Among all that is imported and all that TensorFlow keeps of earlier tests, a collection takes up to a second; with
-    determinism cross-entropies are several operations, and their gradients many.
+    Among all that is imported, and all graphs that trained, a collection takes up to a second; with determinism
+    cross-entropies are several operations, and their gradients many.
     """
     config.disable_op_determinism()
     gc.collect()
     gc.freeze()
+    gradients = ops.gradient_registry._registry
+    before = set(gradients)
+    yield
+    for name in gradients.keys() - before:  # one a graph with an optimizer, which would keep the graph for good
+        del gradients[name]
 
 
 @pytest.fixture(autouse=True)

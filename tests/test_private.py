@@ -102,7 +102,7 @@ def test_the_accountant_has_the_published_figures(noise, expected):
 
 
 def test_the_multiplier_for_a_budget_keeps_it():
-    budget = {"sampling_rate": 0.02, "num_rounds": 300, "delta": 1e-5}
+    budget = {"sampling_rate": 0.2, "num_rounds": 300, "delta": 1e-5}
     assert accounting.epsilon(noise_multiplier=0, **budget) == np.inf
     noise = accounting.noise_multiplier_for(epsilon=3.0, **budget)
     assert 2.9 < accounting.epsilon(noise_multiplier=noise, **budget) <= 3.0
