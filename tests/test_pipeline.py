@@ -14,8 +14,9 @@ import matplotlib.image
 import numpy as np
 import pytest
 import tensorflow as tf
+from test_audit import audit_file
 
-from experiments import audit, cost, datasets, examples, method, networks, paper, pipeline, run, session, tracking
+from experiments import cost, datasets, examples, method, networks, paper, pipeline, run, session, tracking
 from experiments.audit import __main__ as audit_command
 from experiments.config import ATTACKS, ExperimentConfig
 
@@ -147,7 +148,7 @@ def test_the_flags_of_a_run_are_a_flag_file_that_repeats_it(finished, tmp_path):
 
 def test_the_audit_of_the_predictions_gives_the_figures_of_the_metrics(finished):
     for folder in finished[0].iterdir():
-        metrics, audited = metrics_of(folder), audit.audit_file(str(folder / "predictions.npz"))
+        metrics, audited = metrics_of(folder), audit_file(folder / "predictions.npz")
         assert audited.pop("scored_from") == {"natural": "logits", "adversarial": "logits"}
         assert audited.pop("cost") == {} and metrics["cost"]["updates"] > 0  # predictions do not tell what they cost
         assert {name: metrics[name] for name in audited} == audited
