@@ -25,8 +25,9 @@ from dataset_files import bare_machine, bmp, idx, labels, pixels, write_fmnist  
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from memory import peak_below
+from test_audit import audit_file
 
-from experiments import audit, datasets
+from experiments import datasets
 from experiments.command_line import expand_flagfiles
 from experiments.datasets import image_folder, published
 
@@ -241,7 +242,7 @@ def test_prediction_files(content):
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "p.npz")
         path.write_bytes(content)
-        keeps_or_refuses(audit.audit_file, is_audit, path, ("the file lacks", *LOGITS, *PROBS))
+        keeps_or_refuses(audit_file, is_audit, path, ("the file lacks", *LOGITS, *PROBS))
 
 
 def before_the_file(content):
@@ -273,7 +274,7 @@ def test_what_fuzzing_found_in_npz_files(tmp_path, error, kind):
     else:
         path.write_bytes(archive(members | {next(iter(members)): seed}))
     with pytest.raises(ValueError, match=str(path)):
-        datasets.load("npz", data_dir=str(path)) if kind == "npz" else audit.audit_file(str(path))
+        datasets.load("npz", data_dir=str(path)) if kind == "npz" else audit_file(str(path))
 
 
 # ---------------------------------------------------------------- image folders

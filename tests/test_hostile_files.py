@@ -19,8 +19,9 @@ import tensorflow as tf
 from absl import flags
 from dataset_files import Bomb, bare_machine, idx, labels, pixels, write_cifar10, write_fmnist  # noqa: F401 (a fixture)
 from memory import peak_below
+from test_audit import audit_file
 
-from experiments import audit, command_line, datasets
+from experiments import command_line, datasets
 
 ROOT = pathlib.Path(__file__).parents[1]
 SOURCES = [path for folder in ("pineat_tf", "experiments") for path in sorted((ROOT / folder).rglob("*.py"))]
@@ -74,7 +75,7 @@ def predictions(**changed):
 
 READERS = {
     "npz": (lambda path: datasets.load("npz", data_dir=str(path)), npz_sets, "x_train"),
-    "audit": (lambda path: audit.audit_file(str(path)), predictions, "logits_train_benign"),
+    "audit": (audit_file, predictions, "logits_train_benign"),
 }
 
 
