@@ -25,21 +25,20 @@ def _end_in_one_line_while_importing(stderr: int) -> None:
 def _import_tensorflow_quietly() -> None:
     """TensorFlow writes remarks to stderr while it is imported, among which one line of ours would be lost.
 
-    Nothing of it is garbage: to look for some again and again would be a quarter of the time.
+    In a command nothing of it is garbage: to look for some again and again would be a quarter of the time.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    kept, nothing, collects = os.dup(2), os.open(os.devnull, os.O_WRONLY), gc.isenabled()
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     is_command = sys.argv[:1] == ["-m"]  # python -m experiments.COMMAND, and not an import of somebody else's program
     if is_command:
         _end_in_one_line_while_importing(os.dup(kept))
-    gc.disable()
+        gc.disable()
     try:
         os.dup2(nothing, 2)
         import tensorflow  # noqa: F401
     finally:
         if is_command:
             gc.freeze()
-        if collects:
             gc.enable()
         os.dup2(kept, 2)
         os.close(kept)

@@ -149,6 +149,10 @@ def certified(
         max_shift: largest shift in pixels.
         flip: whether mirror images are of the same class; not so for digits.
         epochs: passes over the images.
+
+    Example:
+        >>> certified(60_000, epsilon=0.1).updates
+        96000
     """
     recipe = _recipe(num_images, bounds, batch_size=25, epochs=epochs, max_shift=max_shift, flip=flip)
     begin, end = (round(share * recipe.updates) for share in _RAMP)
@@ -174,6 +178,10 @@ def light(
         max_shift: largest shift in pixels.
         flip: whether mirror images are of the same class; not so for digits.
         epochs: passes over the images.
+
+    Example:
+        >>> light(50_000, epsilon=8 / 255).attack.num_steps
+        4
     """
     recipe = _recipe(num_images, bounds, batch_size=50, epochs=epochs, max_shift=max_shift, flip=flip)
     return dataclasses.replace(recipe, attack=pgd(epsilon=epsilon, step_size=0.4 * epsilon, num_steps=4, bounds=bounds))
@@ -187,6 +195,10 @@ def pineat(num_images: int, *, epsilon: float, bounds: tuple[float, float] = (0.
         epsilon: L-inf radius on the scale of the pixels.
         bounds: pixel range.
         epochs: passes over the images, each batch of which makes two updates.
+
+    Example:
+        >>> pineat(50_000, epsilon=8 / 255).updates
+        20000
     """
     recipe = _recipe(num_images, bounds, batch_size=100, epochs=epochs, max_shift=0, flip=False)
     attack = pgd(epsilon=epsilon, step_size=0.2 * epsilon, num_steps=8, bounds=bounds)
