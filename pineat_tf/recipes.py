@@ -9,11 +9,11 @@ import tensorflow as tf
 
 from pineat_tf import schedules
 from pineat_tf.attacks import pgd
-from pineat_tf.checks import check_count
+from pineat_tf.checks import check_bounds, check_count, check_epsilon, check_positive
 from pineat_tf.companions import NoCompanions, ReverseSymmetry
 from pineat_tf.objectives import CrossEntropy, IntervalBounds
 from pineat_tf.training import AdversarialTraining
-from pineat_tf.types import Attack, Companions, Objective, Ratio
+from pineat_tf.types import Attack, Bounds, Companions, Objective, Ratio
 
 __all__ = ["Recipe", "certified", "light", "pineat"]
 
@@ -34,7 +34,10 @@ class Recipe:
         learning_rate: of Adam at the beginning; a tenth after 80 % of the updates, a hundredth after 92.5 %.
         max_shift: largest shift of a training image in pixels, along each side.
         flip: whether half of the training images are mirrored left to right.
-        bounds: pixel range; shifts move in its lower end.
+        bounds: pixel range; shifts move in its lower end. None for no limits, without shifts.
+
+    Raises:
+        ValueError: if a count, the rate, the ratio or the range is none.
 
     Example:
         >>> recipe = pt.recipes.certified(len(x_train), epsilon=0.1)
@@ -52,7 +55,19 @@ class Recipe:
     learning_rate: float
     max_shift: int
     flip: bool
-    bounds: tuple[float, float]
+    bounds: Bounds | None
+
+    def __post_init__(self) -> None:
+        for name, least in (("num_images", 1), ("batch_size", 1), ("epochs", 1), ("max_shift", 0)):
+            check_count(name, getattr(self, name), least, "Give a whole number.")
+        check_positive("learning_rate", self.learning_rate, "Give e.g. 2e-3.")
+        check_bounds(self.bounds)
+        if self.max_shift and self.bounds is None:
+            raise ValueError(
+                "`bounds` must say what shifts move in: its lower end. Received: bounds=None with "
+                f"max_shift={self.max_shift}. Give the pixel range, or max_shift=0."
+            )
+        Ratio.parse(self.ratio)
 
     @property
     def updates(self) -> int:
@@ -87,12 +102,13 @@ class Recipe:
         Args:
             images: shape `(num_images, height, width, channels)`; without shifts and flips of any shape.
             labels: shape `(num_images, ...)`.
-            seed: of order, shifts and flips.
+            seed: of order, shifts and flips, a whole number >= 0.
 
         Raises:
             ValueError: if there are other than `num_images` images or labels, or shifts and flips of what has no
-                height and width.
+                height, width and channels.
         """
+        check_count("seed", seed, 0, "Give a whole number.")
         for name, given in (("images", images), ("labels", labels)):
             if len(given) != self.num_images:
                 raise ValueError(
@@ -104,7 +120,8 @@ class Recipe:
         if moves and images.ndim != 4:
             raise ValueError(
                 "shifts and flips are of images of shape (height, width, channels). Received: "
-                f"{images.shape[1:]}. Give max_shift=0 and flip=False to the recipe."
+                f"{images.shape[1:]}. Give images without channels one, as in `images[..., None]`; for anything else "
+                "make the recipe with max_shift=0 and flip=False."
             )
         batches = tf.data.Dataset.from_tensor_slices((images, labels))
         batches = batches.shuffle(self.num_images, seed=seed, reshuffle_each_iteration=True)
@@ -129,7 +146,7 @@ def certified(
     num_images: int,
     *,
     epsilon: float,
-    bounds: tuple[float, float] = (0.0, 1.0),
+    bounds: Bounds | None = (0.0, 1.0),
     natural_weight: float = 0.8,
     max_shift: int = 1,
     flip: bool = True,
@@ -144,7 +161,7 @@ def certified(
     Args:
         num_images: number of training images.
         epsilon: L-inf radius on the scale of the pixels.
-        bounds: pixel range.
+        bounds: pixel range; None for no limits, without shifts.
         natural_weight: share of the natural cross-entropy after the ramp: more for accuracy, less for robustness.
         max_shift: largest shift in pixels.
         flip: whether mirror images are of the same class; not so for digits.
@@ -154,7 +171,7 @@ def certified(
         >>> certified(60_000, epsilon=0.1).updates
         96000
     """
-    recipe = _recipe(num_images, bounds, batch_size=25, epochs=epochs, max_shift=max_shift, flip=flip)
+    recipe = _recipe(num_images, epsilon, bounds, batch_size=25, epochs=epochs, max_shift=max_shift, flip=flip)
     begin, end = (round(share * recipe.updates) for share in _RAMP)
     objective = IntervalBounds(epsilon=epsilon, bounds=bounds, natural_weight=natural_weight, ramp=(begin, end))
     return dataclasses.replace(recipe, objective=objective)
@@ -164,7 +181,7 @@ def light(
     num_images: int,
     *,
     epsilon: float,
-    bounds: tuple[float, float] = (0.0, 1.0),
+    bounds: Bounds | None = (0.0, 1.0),
     max_shift: int = 1,
     flip: bool = True,
     epochs: int = 34,
@@ -174,7 +191,7 @@ def light(
     Args:
         num_images: number of training images.
         epsilon: L-inf radius on the scale of the pixels.
-        bounds: pixel range.
+        bounds: pixel range; None for no limits, without shifts.
         max_shift: largest shift in pixels.
         flip: whether mirror images are of the same class; not so for digits.
         epochs: passes over the images.
@@ -183,36 +200,31 @@ def light(
         >>> light(50_000, epsilon=8 / 255).attack.num_steps
         4
     """
-    recipe = _recipe(num_images, bounds, batch_size=50, epochs=epochs, max_shift=max_shift, flip=flip)
+    recipe = _recipe(num_images, epsilon, bounds, batch_size=50, epochs=epochs, max_shift=max_shift, flip=flip)
     return dataclasses.replace(recipe, attack=pgd(epsilon=epsilon, step_size=0.4 * epsilon, num_steps=4, bounds=bounds))
 
 
-def pineat(num_images: int, *, epsilon: float, bounds: tuple[float, float] = (0.0, 1.0), epochs: int = 20) -> Recipe:
+def pineat(num_images: int, *, epsilon: float, bounds: Bounds | None = (0.0, 1.0), epochs: int = 20) -> Recipe:
     """Makes the paper's method at 1/1 with PGD of eight steps.
 
     Args:
         num_images: number of training images.
         epsilon: L-inf radius on the scale of the pixels.
-        bounds: pixel range.
+        bounds: pixel range; None for no limits.
         epochs: passes over the images, each batch of which makes two updates.
 
     Example:
         >>> pineat(50_000, epsilon=8 / 255).updates
         20000
     """
-    recipe = _recipe(num_images, bounds, batch_size=100, epochs=epochs, max_shift=0, flip=False)
+    recipe = _recipe(num_images, epsilon, bounds, batch_size=100, epochs=epochs, max_shift=0, flip=False)
     attack = pgd(epsilon=epsilon, step_size=0.2 * epsilon, num_steps=8, bounds=bounds)
     return dataclasses.replace(recipe, attack=attack, companions=ReverseSymmetry(), ratio="1/1")
 
 
-def _recipe(num_images: int, bounds: tuple[float, float], **settings: Any) -> Recipe:
+def _recipe(num_images: int, epsilon: float, bounds: Bounds | None, **settings: Any) -> Recipe:
     """Cross-entropy without an attack, at the study's learning rate."""
-    for name, value, least in (
-        ("num_images", num_images, 1),
-        ("epochs", settings["epochs"], 1),
-        ("max_shift", settings["max_shift"], 0),
-    ):
-        check_count(name, value, least, "Give a whole number.")
+    check_epsilon(epsilon)
     return Recipe(
         num_images=num_images,
         attack=None,

@@ -1,5 +1,7 @@
 """Recipes: the trainings of the study's flag files, scaled to the images that they are given."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -97,13 +99,32 @@ def test_what_a_recipe_refuses():
         recipes.light(50, epsilon=0.1).batches(X, Y)
     with pytest.raises(ValueError, match="`labels` must be those .* Received: 3 "):
         recipes.light(40, epsilon=0.1).batches(X, Y[:3])
-    with pytest.raises(ValueError, match=r"shifts and flips are of images .* Give max_shift=0 and flip=False"):
+    with pytest.raises(ValueError, match=r"shifts and flips are of images .* with max_shift=0 and flip=False"):
         recipes.certified(40, epsilon=0.1).batches(X.reshape(40, 36), Y)
     vectors = recipes.certified(40, epsilon=0.1, max_shift=0, flip=False).batches(X.reshape(40, 36), Y)
     assert next(iter(vectors))[0].shape == (25, 36)
     for name, value in (("epochs", 0), ("max_shift", -1), ("epochs", 1.5)):
         with pytest.raises(ValueError, match=f"`{name}`"):
             recipes.certified(40, epsilon=0.1, **{name: value})
+    with pytest.raises(ValueError, match="`seed` must be a whole number >= 0"):
+        recipes.light(40, epsilon=0.1).batches(X, Y, seed=None)
+    with pytest.raises(ValueError, match=r"images\[\.\.\., None\]"):
+        recipes.light(40, epsilon=0.1).batches(X[..., 0], Y)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_no_recipe_of_a_radius_or_a_range_that_is_none(name):
+    for epsilon in (None, "0.1", 0, np.nan):
+        with pytest.raises(ValueError, match="`epsilon`"):
+            MAKERS[name](40, epsilon=epsilon)
+    recipe = MAKERS[name](40, epsilon=0.1)
+    wrong = {"bounds": (1, 0), "batch_size": 0, "learning_rate": np.nan, "ratio": "x"}
+    for field, value in wrong.items():
+        with pytest.raises(ValueError, match=f"`{field}`"):
+            dataclasses.replace(recipe, **{field: value})
+    with pytest.raises(ValueError, match="`bounds` must say what shifts move in"):
+        dataclasses.replace(recipe, bounds=None, max_shift=1)
+    assert dataclasses.replace(recipe, bounds=None, max_shift=0, flip=False).bounds is None
 
 
 def test_recipes_are_part_of_the_library():
