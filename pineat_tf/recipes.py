@@ -133,7 +133,7 @@ class Recipe:
     @tf.autograph.experimental.do_not_convert
     def _moved(self, example: tuple[tf.Tensor, tf.Tensor], draw: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         image, label = example
-        if self.max_shift:
+        if self.max_shift and self.bounds:
             around = [[self.max_shift] * 2] * 2 + [[0, 0]]
             padded = tf.pad(image, around, constant_values=tf.cast(self.bounds[0], image.dtype))
             image = tf.image.stateless_random_crop(padded, image.shape, draw)
