@@ -54,6 +54,41 @@ def factorial() -> pd.DataFrame:
 
 
 @functools.cache
+def best() -> pd.DataFrame:
+    files = ("--flagfile=best_fmnist.flags", "--overlay=study.flags,scarce.flags")
+    return _finished(*files, folder="best_fmnist")
+
+
+@functools.cache
+def candidates(data: str) -> pd.DataFrame:
+    overlays = {"fmnist": "study.flags,scarce.flags", "cifar10": "study_cifar10.flags,scarce_cifar10.flags"}
+    files = (f"--flagfile=candidates_{data}.flags", f"--overlay={overlays[data]}")
+    return _finished(*files, folder=f"candidates_{data}")
+
+
+@functools.cache
+def transfer() -> pd.DataFrame:
+    files = ("--flagfile=transfer_digits.flags", "--overlay=study.flags,scarce.flags")
+    return _finished(*files, folder="transfer_digits")
+
+
+@functools.cache
+def on_test_split() -> pd.DataFrame:
+    """Accuracy and robust accuracy of the networks of `best` on the official test split."""
+    return pd.read_csv(RESULTS / "best_fmnist" / "test_split.csv")
+
+
+@functools.cache
+def shadow_best() -> dict[str, outputs.Study]:
+    return outputs.read(RESULTS / "shadow_best_fmnist" / "shadow_best.json")
+
+
+@functools.cache
+def scale() -> pd.DataFrame:
+    return _finished("--flagfile=scale_fmnist.flags", "--overlay=study.flags", folder="scale_fmnist")
+
+
+@functools.cache
 def shadow() -> dict[str, outputs.Study]:
     return outputs.read(RESULTS / "shadow_fmnist" / "shadow.json")
 

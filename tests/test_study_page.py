@@ -48,7 +48,7 @@ def test_questions_stand_in_their_order():
         "Does the gain survive",
         "What carries",
         "Is there a better",
-        "What carries Light",
+        "Is there a recipe that wins",
         "Can robustness",
         "Does PINEAT serve",
     )
