@@ -78,7 +78,9 @@ def check(field: dataclasses.Field, value: Any) -> None:
         check_share(name, value)
     elif says["signed"]:
         if not (isinstance(value, numbers.Real) and math.isfinite(value) and value):
-            raise ValueError(f"`{name}` must be a number other than 0. Received: {name}={value!r}. {says['help']}")
+            raise ValueError(
+                f"`{name}` must be a finite number other than 0. Received: {name}={value!r}. {says['help']}"
+            )
     elif isinstance(field.default, float):
         check_positive(name, value, says["help"], or_0=says["least"] == 0)
     elif says["least"] is not None:

@@ -74,7 +74,7 @@ BAD = [
     ({"label_smoothing": 1.0}, "`label_smoothing` must be in [0, 1)"),
     ({"ema_momentum": 1.0}, "`ema_momentum` must be in [0, 1)"),
     ({"schedule_scale": 0.0}, "`schedule_scale` must be positive"),
-    *[({"companion_scale": value}, "must be a number other than 0. Received") for value in (0.0, NAN, INF)],
+    *[({"companion_scale": value}, "must be a finite number other than 0. Received") for value in (0.0, NAN, INF)],
     ({"schedule_scale": 1e-6}, "`updates` must be a whole number >= 2. Received: updates=0"),
     ({"export": ("keras", "pickle")}, "export='pickle'"),
     ({"ibp_ramp": (0.5,)}, "`ibp_ramp` must be two rising shares"),

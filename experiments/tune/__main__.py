@@ -25,7 +25,7 @@ from experiments.tune.axes import AXES
 from experiments.tune.plan import REDUCTION, Plan
 from experiments.tune.points import FIGURES
 from pineat_tf import accelerate
-from pineat_tf.checks import check_choice, check_count
+from pineat_tf.checks import check_choice, check_count, check_part, check_positive
 
 _LIMITS = {
     "min_robust": "Least robust accuracy.",
@@ -112,11 +112,8 @@ def _plan(values: flags.FlagValues) -> Plan:
     limits = {name: getattr(values, figure.limit) for name, figure in FIGURES.items()}
     limits = {name: limit for name, limit in limits.items() if limit}
     for name, limit in limits.items():
-        most = math.inf if name == "passes" else 1.0
-        if not 0 < limit <= most:
-            raise ValueError(
-                f"`{FIGURES[name].limit}` must be above 0 and at most {most:g}; 0 is no limit. Received: {limit!r}."
-            )
+        check = check_positive if name == "passes" else check_part
+        check(FIGURES[name].limit, limit, "0 is no limit.")
     if "verified" in limits and not base.verify:
         raise ValueError("`min_verified` needs proofs. Received: --noverify. Give --verify as well.")
     return Plan(
