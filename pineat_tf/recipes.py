@@ -152,7 +152,7 @@ def certified(
     flip: bool = True,
     epochs: int = 40,
 ) -> Recipe:
-    """Makes the recipe that won the study: interval bounds with a large natural share, small batches, shifts and flips.
+    """Makes the best recipe that the study found: interval bounds, small batches, shifts and flips.
 
     No attack takes part, and robustness can be proved (`pt.verify`). It is for networks of few layers, all of which
     bounds have rules for, and was found on grey images of 28 x 28 pixels at a radius of .1; docs/study.md says how far
