@@ -18,7 +18,17 @@ from study_records import (
     side,
     words,
 )
-from test_study_recipes import LIGHT, OF_LIGHT, ON_TEST_SPLIT, PINEAT, SHADOWS, of_rmia, of_test_split
+from test_study_recipes import (
+    LIGHT,
+    OF_LIGHT,
+    ON_TEST_SPLIT,
+    OTHERS,
+    PINEAT,
+    SHADOWS,
+    of_rmia,
+    of_scale,
+    of_test_split,
+)
 
 from experiments.statistics import Difference, difference, paired_difference
 
@@ -135,7 +145,7 @@ def test_every_interval_in_the_prose_is_claimed(rows):
     checked |= {interval(found) for _, found, _ in of_shadow_models()}
     checked |= {interval(difference(factorial(), LIGHT, PINEAT, figure)) for _, figure, _ in OF_LIGHT}
     checked |= {interval(of_test_split(other, figure)) for _, other, figure, _ in ON_TEST_SPLIT}
-    checked |= {interval(of_rmia(other)) for other in SHADOWS}
+    checked |= {interval(of_rmia(other)) for other in SHADOWS} | {interval(of_scale(other)) for other in OTHERS}
     assert len(said) >= 15 and said <= checked
 
 
