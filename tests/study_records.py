@@ -4,6 +4,7 @@ import functools
 import pathlib
 import re
 
+import numpy as np
 import pandas as pd
 
 from experiments.shadow import outputs
@@ -37,65 +38,46 @@ def cifar10() -> pd.DataFrame:
 
 
 @functools.cache
-def certified() -> pd.DataFrame:
-    return _finished("--flagfile=certified_fmnist.flags", folder="certified_fmnist")
+def sweep(name: str, *overlays: str) -> pd.DataFrame:
+    """All runs of a sweep whose flag file and folder of records have the same name."""
+    return _finished(f"--flagfile={name}.flags", f"--overlay={','.join(overlays)}", folder=name)
 
 
-@functools.cache
-def universal() -> pd.DataFrame:
-    files = ("--flagfile=universal_fmnist.flags", "--overlay=study.flags,scarce.flags")
-    return _finished(*files, folder="universal_fmnist")
+SCARCE = "study.flags", "scarce.flags"
+certified = functools.partial(sweep, "certified_fmnist")
+universal = functools.partial(sweep, "universal_fmnist", *SCARCE)
+factorial = functools.partial(sweep, "factorial_fmnist", *SCARCE)
+candidates = functools.partial(sweep, "candidates_fmnist", *SCARCE)
+candidates_cifar10 = functools.partial(sweep, "candidates_cifar10", "study_cifar10.flags", "scarce_cifar10.flags")
+best = functools.partial(sweep, "best_fmnist", *SCARCE)
+scale = functools.partial(sweep, "scale_fmnist", "study.flags")
+transfer = functools.partial(sweep, "transfer_digits", *SCARCE)
 
 
-@functools.cache
-def factorial() -> pd.DataFrame:
-    files = ("--flagfile=factorial_fmnist.flags", "--overlay=study.flags,scarce.flags")
-    return _finished(*files, folder="factorial_fmnist")
-
-
-@functools.cache
-def best() -> pd.DataFrame:
-    files = ("--flagfile=best_fmnist.flags", "--overlay=study.flags,scarce.flags")
-    return _finished(*files, folder="best_fmnist")
-
-
-@functools.cache
-def candidates(data: str) -> pd.DataFrame:
-    overlays = {"fmnist": "study.flags,scarce.flags", "cifar10": "study_cifar10.flags,scarce_cifar10.flags"}
-    files = (f"--flagfile=candidates_{data}.flags", f"--overlay={overlays[data]}")
-    return _finished(*files, folder=f"candidates_{data}")
-
-
-@functools.cache
-def transfer() -> pd.DataFrame:
-    files = ("--flagfile=transfer_digits.flags", "--overlay=study.flags,scarce.flags")
-    return _finished(*files, folder="transfer_digits")
-
-
-@functools.cache
 def on_test_split() -> pd.DataFrame:
     """Accuracy and robust accuracy of the networks of `best` on the official test split."""
     return pd.read_csv(RESULTS / "best_fmnist" / "test_split.csv")
 
 
 @functools.cache
-def shadow_best() -> dict[str, outputs.Study]:
-    return outputs.read(RESULTS / "shadow_best_fmnist" / "shadow_best.json")
+def shadows(name: str) -> dict[str, outputs.Study]:
+    """What a study of shadow models has of each method."""
+    return outputs.read(RESULTS / f"{name}_fmnist" / f"{name}.json")
 
 
-@functools.cache
-def scale() -> pd.DataFrame:
-    return _finished("--flagfile=scale_fmnist.flags", "--overlay=study.flags", folder="scale_fmnist")
+shadow, defences, shadow_best = (
+    functools.partial(shadows, name) for name in ("shadow", "shadow_defences", "shadow_best")
+)
 
 
-@functools.cache
-def shadow() -> dict[str, outputs.Study]:
-    return outputs.read(RESULTS / "shadow_fmnist" / "shadow.json")
+def worst(study: outputs.Study) -> str:
+    """The query, natural or adversarial, by which RMIA finds more in a method's networks."""
+    return max(("natural", "adversarial"), key=lambda queries: np.mean(study.of("RMIA online", queries).values("auc")))
 
 
-@functools.cache
-def defences() -> dict[str, outputs.Study]:
-    return outputs.read(RESULTS / "shadow_defences_fmnist" / "shadow_defences.json")
+def rmia(study: outputs.Study, figure: str) -> list[float]:
+    """What RMIA reaches against each network of a method, by the worse query."""
+    return study.of("RMIA online", worst(study)).values(figure)
 
 
 def _finished(*arguments: str, folder: str) -> pd.DataFrame:

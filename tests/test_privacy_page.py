@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from study_records import INTERVAL, RESULTS, defences, interval, interval_of_less, read, short, side
+from study_records import INTERVAL, RESULTS, defences, interval, interval_of_less, read, rmia, short, side, worst
 
 from experiments import cost
 from experiments.statistics import Difference, paired_difference
@@ -17,14 +17,8 @@ HALF, ORIGINAL, PINEAT, IBP = "PGD Original (half schedule)", "PGD Original", "P
 LIGHT, RELAXLOSS, HAMP, DP = "PGD Light", "RelaxLoss alpha .7", "HAMP entropy", ("DP noise .5", "DP noise 1")
 
 
-def worst(title: str) -> str:
-    """The query, natural or adversarial, by which RMIA finds more in a method's networks."""
-    study = defences()[title]
-    return max(("natural", "adversarial"), key=lambda queries: np.mean(study.of("RMIA online", queries).values("auc")))
-
-
 def auc(title: str) -> list[float]:
-    return defences()[title].of("RMIA online", worst(title)).values("auc")
+    return rmia(defences()[title], "auc")
 
 
 def difference(title: str, other: str, figure: str = "auc") -> Difference:
@@ -35,7 +29,8 @@ def difference(title: str, other: str, figure: str = "auc") -> Difference:
 
 def row(title: str) -> str:
     """The line of the table for a method."""
-    study, queries = defences()[title], worst(title)
+    study = defences()[title]
+    queries = worst(study)
     means = [short(np.mean([run[name] for run in study.runs]), 3, "") for name in ("a_test", "r_test", "p_max")]
     found = study.of("RMIA online", queries)
     against = "" if title == HALF else interval(difference(title, HALF))
