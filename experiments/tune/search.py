@@ -165,8 +165,10 @@ class Search:
 
     def _new(self) -> Job | None:
         """The first run of settings that are drawn; None if settings or time are used up."""
+        if self._exhausted:
+            return None
         why = ""
-        for _ in range(0 if self._exhausted else _MOST_REFUSED):
+        for _ in range(_MOST_REFUSED):
             if self._tried() >= self.plan.trials or not self._affords(self.plan.trial(self.plan.base, 0), is_new=True):
                 return None
             trial = self._study.ask()
@@ -183,12 +185,11 @@ class Search:
                     return self._job(trial.number, first, 0)
                 why = "there is no time for it"
             self._study.tell(trial, state=TrialState.FAIL)
-        if not self._exhausted:
-            self._exhausted = True
-            text = f"{_MOST_REFUSED} settings in a row are no runs to train, the last one as: {why}"
-            if not self.found(0):
-                raise ValueError(text)
-            print(text, flush=True)
+        self._exhausted = True
+        text = f"{_MOST_REFUSED} settings in a row are no runs to train, the last one as: {why}"
+        if not self.found(0):
+            raise ValueError(text)
+        print(text, flush=True)
         return None
 
     def _tried(self) -> int:
