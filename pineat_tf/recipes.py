@@ -35,9 +35,10 @@ class Recipe:
         max_shift: largest shift of a training image in pixels, along each side.
         flip: whether half of the training images are mirrored left to right.
         bounds: pixel range; shifts move in its lower end. None for no limits, without shifts.
+        ramp: shares of the updates between which `IntervalBounds` ramp up; None leaves the objective as it is.
 
     Raises:
-        ValueError: if a count, the rate, the ratio or the range is none.
+        ValueError: if a count, the rate, the ratio, the range or the ramp is none.
 
     Example:
         >>> recipe = pt.recipes.certified(len(x_train), epsilon=0.1)
@@ -56,6 +57,7 @@ class Recipe:
     max_shift: int
     flip: bool
     bounds: Bounds | None
+    ramp: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("num_images", 1), ("batch_size", 1), ("epochs", 1), ("max_shift", 0)):
@@ -68,6 +70,14 @@ class Recipe:
                 f"max_shift={self.max_shift}. Give the pixel range, or max_shift=0."
             )
         Ratio.parse(self.ratio)
+        if self.ramp is None:
+            return
+        ends = tuple(self.ramp)
+        if not (isinstance(self.objective, IntervalBounds) and len(ends) == 2 and 0 <= ends[0] <= ends[1] <= 1):
+            raise ValueError(
+                "`ramp` must be two rising shares of the training, of an `IntervalBounds`. Received: "
+                f"ramp={ends} with objective={self.objective!r}. Give e.g. (0.1, 0.5), or None with any objective."
+            )
 
     @property
     def updates(self) -> int:
@@ -82,10 +92,14 @@ class Recipe:
             network: as in `AdversarialTraining`; for `certified` all its layers need rules for bounds.
             seed: of the attack and the companions.
         """
+        objective = self.objective
+        if self.ramp is not None and isinstance(objective, IntervalBounds):  # as `__post_init__` has made sure
+            begin, end = (round(share * self.updates) for share in self.ramp)
+            objective = dataclasses.replace(objective, ramp=(begin, end))
         model = AdversarialTraining(
             network,
             attack=self.attack,
-            objective=self.objective,
+            objective=objective,
             companions=self.companions,
             ratio=self.ratio,
             seed=seed,
@@ -172,9 +186,8 @@ def certified(
         96000
     """
     recipe = _recipe(num_images, epsilon, bounds, batch_size=25, epochs=epochs, max_shift=max_shift, flip=flip)
-    begin, end = (round(share * recipe.updates) for share in _RAMP)
-    objective = IntervalBounds(epsilon=epsilon, bounds=bounds, natural_weight=natural_weight, ramp=(begin, end))
-    return dataclasses.replace(recipe, objective=objective)
+    objective = IntervalBounds(epsilon=epsilon, bounds=bounds, natural_weight=natural_weight)
+    return dataclasses.replace(recipe, objective=objective, ramp=_RAMP)
 
 
 def light(

@@ -9,10 +9,9 @@ import pandas as pd
 
 from experiments.shadow import outputs
 from experiments.statistics import Difference
-from experiments.sweep import plan
+from experiments.study.records import RESULTS, SCARCE, finished, sweep
 
 ROOT = pathlib.Path(__file__).parents[1]
-RESULTS = ROOT / "experiments" / "study" / "results"
 RATIOS = ("4/1", "3/1", "2/1", "3/2", "1/1", "2/2", "2/3", "1/2", "1/3", "1/4")
 INTERVAL = r"[+-]?\.\d{4} \[[+-]?\.\d{4}, [+-]?\.\d{4}\]"
 
@@ -29,21 +28,14 @@ def words(name: str) -> str:
 def fmnist() -> pd.DataFrame:
     """All runs of the study on Fashion-MNIST, under the titles of their rows."""
     files = [f"--flagfile={name}_fmnist.flags" for name in ("table1", "ratios", "ablations", "recipes")]
-    return _finished(*files, "--overlay=study.flags", "--seeds=0-4", folder="study_fmnist")
+    return finished(*files, "--overlay=study.flags", "--seeds=0-4", folder="study_fmnist")
 
 
 @functools.cache
 def cifar10() -> pd.DataFrame:
-    return _finished("--flagfile=table1_cifar10.flags", "--overlay=study_cifar10.flags", folder="study_cifar10")
+    return finished("--flagfile=table1_cifar10.flags", "--overlay=study_cifar10.flags", folder="study_cifar10")
 
 
-@functools.cache
-def sweep(name: str, *overlays: str) -> pd.DataFrame:
-    """All runs of a sweep whose flag file and folder of records have the same name."""
-    return _finished(f"--flagfile={name}.flags", f"--overlay={','.join(overlays)}", folder=name)
-
-
-SCARCE = "study.flags", "scarce.flags"
 certified = functools.partial(sweep, "certified_fmnist")
 universal = functools.partial(sweep, "universal_fmnist", *SCARCE)
 factorial = functools.partial(sweep, "factorial_fmnist", *SCARCE)
@@ -78,10 +70,6 @@ def worst(study: outputs.Study) -> str:
 def rmia(study: outputs.Study, figure: str) -> list[float]:
     """What RMIA reaches against each network of a method, by the worse query."""
     return study.of("RMIA online", worst(study)).values(figure)
-
-
-def _finished(*arguments: str, folder: str) -> pd.DataFrame:
-    return plan.read(["x", *arguments, f"--runs_file={RESULTS}/{folder}/runs.csv"], "").finished()
 
 
 def short(value: float, digits: int = 4, sign: str = "+") -> str:

@@ -5,13 +5,14 @@ import json
 import keras
 import matplotlib.image
 import numpy as np
+import pandas as pd
 import pytest
 from made_up import tidy
 
-from experiments import method
+from experiments import method, statistics
 from experiments.config import ExperimentConfig
-from experiments.figures import pareto, ratios, style
-from experiments.study import clusters
+from experiments.figures import pareto, ratios, style, trends
+from experiments.study import clusters, records, scales
 from experiments.study.figure1 import main
 from experiments.sweep import plan
 
@@ -185,3 +186,30 @@ def test_the_picture_of_ratios_leaves_out_what_differs_in_more():
     assert list(alike["label"]) == ["PINEAT-1/1", "PINEAT-1/2", "PINEAT-2/1"]
     originals = rows[(rows["variant"] == "original") & (rows["settings"] == alike["settings"].iloc[0])]
     assert list(originals["label"]) == ["Original"]
+
+
+def test_pictures_against_a_scale_have_the_figures_of_the_records(tmp_path):
+    runs = records.sweep("scaled_fmnist", *records.SCARCE)
+    by_method = {panel.title: panel for panel in scales.companions(runs)}
+    leaving, staying, random = by_method["PGD"].lines
+    for line, suffix in ((leaving, ""), (staying, " in the range")):
+        assert list(line.points) == [-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0]
+        expected = statistics.difference(runs, f"PGD mirrored h = -1{suffix}", "PGD Original", "p_max")
+        assert line.points[-1.0]["p_max"] == pytest.approx(expected)
+    assert leaving.points[0.0]["r_test"] == statistics.difference(runs, "PGD natural h = 0", "PGD Original", "r_test")
+    assert random.points[None]["a_test"] == statistics.difference(runs, "PGD random", "PGD Original", "a_test")
+    trends.write(tmp_path / "scales.png", list(by_method.values()), title="Companions")
+    assert is_drawn(tmp_path / "scales.png")
+
+
+def test_pictures_of_sizes_change_one_thing_at_a_time():
+    def runs_of(train_size, width):
+        configs = [ExperimentConfig(train_size=train_size, width=width, seed=seed) for seed in range(2)]
+        return ("", "PINEAT-1/1", [(one, {"a_test": train_size / 1e5, "r_test": width / 10}) for one in configs])
+
+    runs = pd.concat([tidy(runs_of(*size)) for size in ((2500, 2), (10_000, 2), (2500, 1), (10_000, 4))])
+    images, widths = scales.sizes(runs)
+    assert images.ticks == [2500, 10_000] and widths.ticks == [1, 2]  # not 4, which only the larger set has
+    (line,) = images.lines
+    assert [point["a_test"].mean for point in line.points.values()] == pytest.approx([0.025, 0.1])
+    assert [point["r_test"].mean for point in widths.lines[0].points.values()] == pytest.approx([0.1, 0.2])

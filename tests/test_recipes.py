@@ -60,6 +60,16 @@ def test_a_recipe_is_the_training_of_its_flag_files(name, files):
     assert np.divide(schedule.boundaries, recipe.updates) == pytest.approx([0.8, 0.925], abs=1e-3)
 
 
+def test_the_ramp_is_of_the_length_that_the_recipe_has():
+    recipe = recipes.certified(1000, epsilon=0.1, epochs=10)
+    for one, updates in ((recipe, 400), (dataclasses.replace(recipe, epochs=30, batch_size=50), 600)):
+        trainer = one.trainer(network())
+        assert one.updates == updates and trainer.objective.ramp == (0.1 * updates, 0.475 * updates)
+    for wrong in ({"ramp": (0.5, 0.1)}, {"ramp": (0.1,)}, {"objective": pt.objectives.CrossEntropy()}):
+        with pytest.raises(ValueError, match="two rising shares"):
+            dataclasses.replace(recipe, **wrong)
+
+
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_recipe_trains_as_long_as_its_schedule_says(name):
     recipe = MAKERS[name](40, epsilon=0.05, epochs=2)

@@ -9,8 +9,6 @@ from matplotlib.figure import Figure
 from experiments import results, statistics
 from experiments.figures import style
 
-_FIGURES = {"a_test": "accuracy A_test", "r_test": "robust accuracy R_test", "p_max": "leakage P_MAX\n(less is better)"}
-
 
 def has_ratios(runs: pd.DataFrame) -> bool:
     """Whether there is something to draw: PINEAT with at least three ratios, alike in all else."""
@@ -28,14 +26,14 @@ def write(path: str | os.PathLike, runs: pd.DataFrame, *, title: str) -> None:
     rows = _rows(runs)
     pineat = _alike(rows)
     colours = style.colours(list(pineat["group"]))
-    estimates = statistics.summary(runs, [*_FIGURES, "forwards"])
+    estimates = statistics.summary(runs, [*style.FIGURES, "forwards"])
     groups = [group for group in colours if (pineat["group"] == group).any()]
     figure = Figure(figsize=(1.2 + 4.2 * len(groups), 8.5), dpi=120, layout="constrained")
-    panels = figure.subplots(len(_FIGURES), len(groups), sharey="row", sharex="col", squeeze=False)
+    panels = figure.subplots(len(style.FIGURES), len(groups), sharey="row", sharex="col", squeeze=False)
     for column, group in zip(panels.T, groups):
         of_group = pineat[pineat["group"] == group]
         original = rows[(rows["variant"] == "original") & (rows["settings"] == of_group["settings"].iloc[0])]
-        for axes, name in zip(column, _FIGURES):
+        for axes, name in zip(column, style.FIGURES):
             style.clean(axes)
             _draw(axes, estimates.loc[of_group["title"]], list(of_group["ratio"]), name, colours[group])
             if len(original):
@@ -43,7 +41,7 @@ def write(path: str | os.PathLike, runs: pd.DataFrame, *, title: str) -> None:
             axes.margins(0.08, 0.12)
         column[0].set_title(group or "PINEAT", loc="left", color=colours[group])
         column[-1].set_xlabel("forward passes of 100 images")
-    for axes, label in zip(panels[:, 0], _FIGURES.values()):
+    for axes, label in zip(panels[:, 0], style.FIGURES.values()):
         axes.set_ylabel(label)
     figure.suptitle(f"{title}: n/m is adversarial / reverse-symmetry examples; 95 % intervals", x=0.01, ha="left")
     style.save(figure, path)

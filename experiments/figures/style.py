@@ -18,6 +18,9 @@ SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross
 
 GREY = "#666666"
 
+FIGURES = {"a_test": "accuracy A_test", "r_test": "robust accuracy R_test", "p_max": "leakage P_MAX\n(less is better)"}
+"""What pictures of several figures show, a panel each."""
+
 
 class Look(NamedTuple):
     """Colour and mark of a row, with the group and the label that they may stand for."""

@@ -1,0 +1,103 @@
+"""The study's pictures of figures against a scale, from its records.
+
+    python -m experiments.study.scales
+
+Trains nothing. Draws `scaled_fmnist/scaled_scales.png`, the scale h of a companion's noise, and
+`scale_fmnist/scale_scales.png`, the number of training images and the width of the network, into the folder of results.
+"""
+
+import sys
+
+import pandas as pd
+from absl import flags
+
+from experiments import command_line, statistics
+from experiments.figures import style, trends
+from experiments.study import records
+
+_BOUNDS = {"paper": "companion that may leave the pixel range", "valid": "companion that stays in it"}
+_FEW_IMAGES, _WIDTH = 2500, 2  # what stays as it is where the other changes
+
+
+def companions(runs: pd.DataFrame) -> list[trends.Panel]:
+    """A panel a method: what companions at h times the noise change, which may leave the pixel range or may not."""
+    panels = []
+    for group, of_group in _configured(runs).groupby("group", sort=False):
+        original, natural, random = (
+            of_group[of_group["variant"] == variant] for variant in ("original", "advnat", "advran")
+        )
+        scaled = of_group[of_group["variant"] == "scaled"]
+        within = scaled["companion_scale"].between(0, 1)  # between the image and the adversarial example
+        lines = []
+        for look, (bounds, label) in enumerate(_BOUNDS.items()):
+            some = scaled[(scaled["rs_bounds"] == bounds) | within]
+            points = {scale: _differences(alike, original) for scale, alike in some.groupby("companion_scale")}
+            points[0.0] = _differences(natural, original)
+            lines.append(trends.Line(label, style.COLOURS[look], style.MARKS[look], dict(sorted(points.items()))))
+        lines.append(trends.Line("random companion", style.GREY, "_", {None: _differences(random, original)}))
+        panels.append(trends.Panel(f"{group}", "scale h of the noise (-1: reverse symmetry, 0: the image)", lines))
+    return panels
+
+
+def sizes(runs: pd.DataFrame) -> list[trends.Panel]:
+    """The main rows by the number of training images, and by the width of the network."""
+    runs, panels = _configured(runs), []
+    for title, label, scale, fixed, value in (
+        (f"width {_WIDTH}", "training images", "train_size", "width", _WIDTH),
+        (f"{_FEW_IMAGES:,} training images", "width of the network", "width", "train_size", _FEW_IMAGES),
+    ):
+        alike = runs[runs[fixed] == value]
+        lines = [
+            trends.Line(
+                method, style.COLOURS[look], style.MARKS[look],
+                {size: _point(some) for size, some in alike[alike["label"] == method].groupby(scale)},
+            )
+            for look, method in enumerate(dict.fromkeys(alike["label"]))
+        ]  # fmt: skip
+        panels.append(trends.Panel(title, label, lines, ticks=sorted(set(alike[scale]))))
+    return panels
+
+
+def _configured(runs: pd.DataFrame) -> pd.DataFrame:
+    """Runs with what pictures sort them by."""
+    names = ("variant", "rs_bounds", "companion_scale", "train_size", "width")
+    return runs.assign(**{name: [getattr(config, name) for config in runs["config"]] for name in names})
+
+
+def _differences(runs: pd.DataFrame, others: pd.DataFrame) -> pd.Series:
+    """Of the figures, paired by seed."""
+    runs, others = (rows.set_index("seed").sort_index() for rows in (runs, others))
+    both = runs.index.intersection(others.index)
+    return pd.Series(
+        {name: statistics.paired_difference(runs.loc[both, name], others.loc[both, name]) for name in style.FIGURES}
+    )
+
+
+def _point(runs: pd.DataFrame) -> pd.Series:
+    return pd.Series({name: statistics.estimate(runs[name]) for name in style.FIGURES})
+
+
+@command_line.program
+def main(argv: list[str]) -> None:
+    """Draws both pictures."""
+    values = flags.FlagValues()
+    if command_line.parsed(values, argv, __doc__):
+        scaled, best, scale, widths = (
+            records.sweep(*names)
+            for names in (
+                ("scaled_fmnist", *records.SCARCE),
+                ("best_fmnist", *records.SCARCE),
+                ("scale_fmnist", "study.flags"),
+                ("widths_fmnist", *records.SCARCE),
+            )
+        )
+        for name, panels, title in (
+            ("scaled", companions(scaled), "Companions by their noise, less Original"),
+            ("scale", sizes(pd.concat([best, scale, widths])), "More images, other widths"),
+        ):
+            path = records.RESULTS / f"{name}_fmnist" / f"{name}_scales.png"
+            trends.write(path, panels, title=f"{title}: Fashion-MNIST")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
