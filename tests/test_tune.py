@@ -59,6 +59,14 @@ def test_what_axes_take_the_effect_from_is_left_out():
         options.check_used([dataclasses.replace(beside, **draws(1, beside)[0])], lambda name: True)
 
 
+@pytest.mark.parametrize("factor, size", [(0.25, 25), (2.0, 200)])
+def test_other_batches_see_as_many_images(factor, size):
+    base = dataclasses.replace(BASE, batch_size=100, updates=90)
+    settings = axes.settings(base, ("batch_size",), optuna.trial.FixedTrial({"batch_size": factor}))
+    config = dataclasses.replace(base, **settings)
+    assert config.batch_size == size and config.scaled_updates * size == base.updates * base.batch_size
+
+
 def test_stored_trials_give_the_settings_that_were_drawn():
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
     for _ in range(20):

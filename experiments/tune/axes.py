@@ -108,7 +108,9 @@ def _learning_rate(config: ExperimentConfig, factor: float) -> Flags:
 
 
 def _batch_size(config: ExperimentConfig, factor: float) -> Flags:
-    return {"batch_size": max(1, round(factor * config.batch_size))}
+    """As many images are seen as before, by other numbers of updates."""
+    size = max(1, round(factor * config.batch_size))
+    return {"batch_size": size, "schedule_scale": _short(config.schedule_scale * config.batch_size / size)}
 
 
 def _length(config: ExperimentConfig, share: float) -> Flags:
@@ -124,10 +126,10 @@ AXES = {
     "ratio": Axis(_one_of("1/1", "1/2", "1/4", "2/1", "3/1"), _flag("ratio"), _has_companions),
     "awp": Axis(_one_of(0.0, 0.001, 0.0025, 0.005, 0.01), _flag("awp_gamma"), _attacked),
     "certified_share": Axis(_between(0.02, 0.6, log=True), _flag("ibp_share"), _mixes_bounds),
-    "natural_weight": Axis(_between(0.0, 0.8), _flag("ibp_natural_weight"), _has_bounds),
+    "natural_weight": Axis(_between(0.0, 0.95), _flag("ibp_natural_weight"), _has_bounds),
     "pad": Axis(lambda trial, name: trial.suggest_int(name, 0, 2), _flag("augment_pad")),
     "flip": Axis(_one_of(False, True), _flag("augment_flip")),
-    "batch_size": Axis(_one_of(0.5, 1.0, 2.0), _batch_size),
+    "batch_size": Axis(_one_of(0.25, 0.5, 1.0, 2.0), _batch_size),
     "learning_rate": Axis(_between(0.3, 3.0, log=True), _learning_rate),
     "length": Axis(_between(0.25, 1.0, log=True), _length),
     "label_smoothing": Axis(_between(0.0, 0.3), _flag("label_smoothing"), _has_smoothing),
