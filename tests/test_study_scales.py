@@ -1,7 +1,6 @@
 """What docs/study.md says of scales: of companions' noise, of images and of networks."""
 
-import pytest
-from study_records import interval, scaled, short, side, words
+from study_records import scaled, side, words
 from test_study_page import table
 
 from experiments.statistics import difference
@@ -25,3 +24,25 @@ def of_part(name, figure, method="PGD"):
 
 def test_the_parts_of_the_gain():
     assert table("by PGD") == [[name, *(signed_interval(of_part(name, one)) for one in FIGURES)] for name in PARTS]
+
+
+def test_what_is_said_of_the_parts_of_the_gain():
+    text = words("docs/study.md")
+    natural, mirrored, leaving, all_three, twice, again, onward = PARTS
+    assert "two thirds come when its companions may leave the range, and with them the robustness that" in text
+    share = of_part(leaving, "p_max").mean / of_part(all_three, "p_max").mean
+    assert 0.6 < share < 0.7 and side(of_part(all_three, "p_max")) == side(of_part(leaving, "p_max")) == "less"
+    assert side(of_part(leaving, "r_test")) == "more" and side(of_part(all_three, "r_test")) == "open"
+    assert (
+        "robustness that companions in the range cost; mirroring is the rest, and more data is nothing of it.**" in text
+    )
+    assert side(of_part(natural, "r_test")) == "less" and side(of_part(mirrored, "r_test")) == "open"
+    assert side(of_part(mirrored, "p_max")) == "less" and side(of_part(natural, "p_max")) == "open"
+    assert "Training twice on each example, at the same cost, is not told apart from PINEAT-1/1 in P_MAX and is" in text
+    assert side(of_part(again, "p_max")) == "open" and side(of_part(again, "r_test")) == "more"
+    assert "how far it is mirrored shows no difference" in text
+    assert {side(of_part(twice, figure)) for figure in FIGURES} == {"open"}
+    assert "onward by twice the noise leaks less, at a price in accuracy" in text
+    assert side(of_part(onward, "p_max")) == side(of_part(onward, "a_test")) == "less"
+    passes = scaled().groupby("title")["forwards"].mean()
+    assert passes["PGD onward h = 1"] == passes["PGD mirrored h = -1"]
