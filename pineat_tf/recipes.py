@@ -9,13 +9,13 @@ import tensorflow as tf
 
 from pineat_tf import schedules
 from pineat_tf.attacks import pgd
-from pineat_tf.checks import check_bounds, check_count, check_epsilon, check_positive
+from pineat_tf.checks import check_bounds, check_count, check_epsilon, check_positive, check_share
 from pineat_tf.companions import NoCompanions, ReverseSymmetry
 from pineat_tf.objectives import CrossEntropy, IntervalBounds
 from pineat_tf.training import AdversarialTraining
 from pineat_tf.types import Attack, Bounds, Companions, Objective, Ratio
 
-__all__ = ["Recipe", "certified", "light", "pineat"]
+__all__ = ["Recipe", "balanced", "certified", "light", "pineat"]
 
 _RATES = (1.0, 0.1, 0.01)
 _DROPS = (0.8, 0.925)  # shares of the updates after which the next rate holds
@@ -36,6 +36,8 @@ class Recipe:
         flip: whether half of the training images are mirrored left to right.
         bounds: pixel range; shifts move in its lower end. None for no limits, without shifts.
         ramp: shares of the updates between which `IntervalBounds` ramp up; None leaves the objective as it is.
+        ema_momentum: of the average of the weights over the updates, which `fit` puts in their place at its end; 0 for
+            the weights themselves.
 
     Raises:
         ValueError: if a count, the rate, the ratio, the range or the ramp is none.
@@ -58,6 +60,7 @@ class Recipe:
     flip: bool
     bounds: Bounds | None
     ramp: tuple[float, float] | None = None
+    ema_momentum: float = 0.0
 
     def __post_init__(self) -> None:
         for name, least in (("num_images", 1), ("batch_size", 1), ("epochs", 1), ("max_shift", 0)):
@@ -70,6 +73,7 @@ class Recipe:
                 f"max_shift={self.max_shift}. Give the pixel range, or max_shift=0."
             )
         Ratio.parse(self.ratio)
+        check_share("ema_momentum", self.ema_momentum)
         if self.ramp is None:
             return
         ends = tuple(self.ramp)
@@ -107,7 +111,9 @@ class Recipe:
         first, second = (round(share * self.updates) for share in _DROPS)
         boundaries = first, max(second, first + 1)
         rates = [share * self.learning_rate for share in _RATES]
-        model.compile(keras.optimizers.Adam(schedules.piecewise_learning_rate(boundaries, rates)), metrics=["accuracy"])
+        schedule = schedules.piecewise_learning_rate(boundaries, rates)
+        average = {"use_ema": True, "ema_momentum": self.ema_momentum} if self.ema_momentum else {}
+        model.compile(keras.optimizers.Adam(schedule, **average), metrics=["accuracy"])
         return model
 
     def batches(self, images: np.ndarray, labels: np.ndarray, *, seed: int = 0) -> tf.data.Dataset:
@@ -188,6 +194,37 @@ def certified(
     recipe = _recipe(num_images, epsilon, bounds, batch_size=25, epochs=epochs, max_shift=max_shift, flip=flip)
     objective = IntervalBounds(epsilon=epsilon, bounds=bounds, natural_weight=natural_weight)
     return dataclasses.replace(recipe, objective=objective, ramp=_RAMP)
+
+
+def balanced(
+    num_images: int,
+    *,
+    epsilon: float,
+    bounds: Bounds | None = (0.0, 1.0),
+    max_shift: int = 1,
+    flip: bool = True,
+    epochs: int = 42,
+) -> Recipe:
+    """Makes `certified` with more weight on accuracy, smaller batches and averaged weights.
+
+    Less is proved, and more leaks. It takes twice as long at the same passes, as its batches have 12 images.
+
+    Args:
+        num_images: number of training images.
+        epsilon: L-inf radius on the scale of the pixels.
+        bounds: pixel range; None for no limits, without shifts.
+        max_shift: largest shift in pixels.
+        flip: whether mirror images are of the same class; not so for digits.
+        epochs: passes over the images.
+
+    Example:
+        >>> balanced(60_000, epsilon=0.1).batch_size
+        12
+    """
+    recipe = certified(
+        num_images, epsilon=epsilon, bounds=bounds, natural_weight=0.87, max_shift=max_shift, flip=flip, epochs=epochs
+    )
+    return dataclasses.replace(recipe, batch_size=12, ema_momentum=0.998)
 
 
 def light(

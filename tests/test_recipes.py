@@ -14,7 +14,12 @@ from pineat_tf import recipes
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.uniform(size=(40, 6, 6, 1)).astype(np.float32), np.arange(40) % 3
-MAKERS = {"certified": recipes.certified, "light": recipes.light, "pineat": recipes.pineat}
+MAKERS = {
+    "balanced": recipes.balanced,
+    "certified": recipes.certified,
+    "light": recipes.light,
+    "pineat": recipes.pineat,
+}
 
 
 def network():
@@ -34,6 +39,7 @@ def config_of(*files):
     "name, files",
     [
         ("certified", ("fmnist_ibp", "study", "scarce", "fmnist_best")),
+        ("balanced", ("fmnist_ibp", "study", "scarce", "fmnist_balanced")),
         ("light", ("fmnist_pgd", "study", "scarce", "fmnist_light")),
         ("pineat", ("fmnist_pgd", "study", "scarce")),
     ],
@@ -53,8 +59,13 @@ def test_a_recipe_is_the_training_of_its_flag_files(name, files):
         assert trainer.attack.step.step_size == pytest.approx(theirs.attack.step.step_size)
     else:
         assert theirs.attack is None
-        for one in ("epsilon", "natural_weight", "ramp", "mixture"):
+        for one in ("epsilon", "natural_weight", "mixture"):
             assert getattr(trainer.objective, one) == getattr(theirs.objective, one)
+        shares = (
+            np.divide(one.objective.ramp, n) for one, n in ((trainer, recipe.updates), (theirs, config.scaled_updates))
+        )
+        np.testing.assert_allclose(*shares, atol=1e-3)
+    assert (recipe.ema_momentum, trainer.optimizer.use_ema) == (config.ema_momentum, config.ema_momentum > 0)
     schedule = trainer.optimizer._learning_rate
     assert schedule.values == pytest.approx(config.learning_rates)
     assert np.divide(schedule.boundaries, recipe.updates) == pytest.approx([0.8, 0.925], abs=1e-3)
@@ -138,5 +149,5 @@ def test_no_recipe_of_a_radius_or_a_range_that_is_none(name):
 
 
 def test_recipes_are_part_of_the_library():
-    assert pt.recipes.__all__ == ["Recipe", "certified", "light", "pineat"]
+    assert pt.recipes.__all__ == ["Recipe", "balanced", "certified", "light", "pineat"]
     assert tf.is_tensor(next(iter(pt.recipes.pineat(40, epsilon=0.1).batches(X, Y)))[0])

@@ -129,6 +129,12 @@ def _rows(values: flags.FlagValues, run_dir: str) -> list[grid.Row]:
     by_slug: dict[str, grid.Row] = {}
     for text in values.row:
         row = grid.parse_row(text, overlays=overlays, seeds=seeds, output_dir=run_dir)
-        if by_slug.setdefault(row.slug, row) != row:
+        other = by_slug.setdefault(row.slug, row)
+        if other.title != row.title:
+            raise ValueError(
+                f"rows need titles that differ in letters or digits, as their runs are called by them; {other.title!r} and "
+                f"{row.title!r} would both be {row.slug!r}"
+            )
+        if other != row:
             raise ValueError(f"rows need titles of their own; there are two of {row.title!r} with other flags")
     return list(by_slug.values())
