@@ -43,6 +43,7 @@ candidates = functools.partial(sweep, "candidates_fmnist", *SCARCE)
 candidates_cifar10 = functools.partial(sweep, "candidates_cifar10", "study_cifar10.flags", "scarce_cifar10.flags")
 best = functools.partial(sweep, "best_fmnist", *SCARCE)
 scale = functools.partial(sweep, "scale_fmnist", "study.flags")
+companions_on_top = functools.partial(sweep, "companions_fmnist", *SCARCE)
 scaled = functools.partial(sweep, "scaled_fmnist", *SCARCE)
 transfer = functools.partial(sweep, "transfer_digits", *SCARCE)
 

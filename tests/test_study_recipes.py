@@ -6,6 +6,7 @@ from study_records import (
     best,
     candidates,
     candidates_cifar10,
+    companions_on_top,
     factorial,
     interval,
     on_test_split,
@@ -200,6 +201,34 @@ def test_what_is_said_of_cifar10():
     assert (
         f"(A_train {a_train}, P_MAX {p_max}, R_test {r_test}; Original {of_original[0]} and {of_original[1]})" in text
     )
+
+
+ON_TOP = [
+    ("of two steps leak less ({}) but", "PINEAT-1/1 of 2 steps", "p_max", "less"),
+    ("but cost accuracy ({})", "PINEAT-1/1 of 2 steps", "a_test", "less"),
+    ("and robustness ({}); natural images", "PINEAT-1/1 of 2 steps", "r_test", "less"),
+    ("trade robustness ({}) for", "AdvNat-1/1", "r_test", "less"),
+    ("for accuracy ({}), as a larger natural weight does", "AdvNat-1/1", "a_test", "more"),
+]
+
+
+def on_top(companions: str, figure: str) -> Difference:
+    return difference(companions_on_top(), f"{BEST} with {companions}", BEST, figure)
+
+
+@pytest.mark.parametrize("said, companions, figure, expected", ON_TOP)
+def test_companions_on_top_of_the_best_recipe(said, companions, figure, expected):
+    found = on_top(companions, figure)
+    assert found.num == 5 and said.format(interval(found)) in words("docs/study.md") and side(found) == expected
+
+
+def test_companions_on_top_cost_what_the_recipe_costs_and_robustness():
+    runs = companions_on_top()
+    passes = runs.groupby("title")["forwards"].mean()
+    assert (passes / passes[BEST]).between(0.99, 1.01).all() and len(passes) == 5
+    assert "do not pay, each at its cost: all cost robustness;" in words("docs/study.md")
+    others = set(passes.index) - {BEST}
+    assert {side(difference(runs, title, BEST, "r_test")) for title in others} == {"less"}
 
 
 def test_readme_says_of_the_recipe_what_the_records_say():

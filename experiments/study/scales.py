@@ -41,21 +41,21 @@ def companions(runs: pd.DataFrame) -> list[trends.Panel]:
 
 def sizes(runs: pd.DataFrame) -> list[trends.Panel]:
     """The main rows by the number of training images, and by the width of the network."""
-    runs, panels = _configured(runs), []
-    for title, label, scale, fixed, value in (
-        (f"width {_WIDTH}", "training images", "train_size", "width", _WIDTH),
-        (f"{_FEW_IMAGES:,} training images", "width of the network", "width", "train_size", _FEW_IMAGES),
-    ):
-        alike = runs[runs[fixed] == value]
-        lines = [
-            trends.Line(
-                method, style.COLOURS[look], style.MARKS[look],
-                {size: _point(some) for size, some in alike[alike["label"] == method].groupby(scale)},
-            )
-            for look, method in enumerate(dict.fromkeys(alike["label"]))
-        ]  # fmt: skip
-        panels.append(trends.Panel(title, label, lines, ticks=sorted(set(alike[scale]))))
-    return panels
+    runs = _configured(runs)
+    wide, few = runs[runs["width"] == _WIDTH], runs[runs["train_size"] == _FEW_IMAGES]
+    return [
+        _by(wide, "train_size", f"width {_WIDTH}", "training images"),
+        _by(few, "width", f"{_FEW_IMAGES:,} training images", "width of the network"),
+    ]
+
+
+def _by(runs: pd.DataFrame, scale: str, title: str, label: str) -> trends.Panel:
+    """A line a row, against what `scale` names."""
+    lines = []
+    for look, (row, of_row) in enumerate(runs.groupby("label", sort=False)):
+        points = {size: _point(some) for size, some in of_row.groupby(scale)}
+        lines.append(trends.Line(str(row), style.COLOURS[look], style.MARKS[look], points))
+    return trends.Panel(title, label, lines, ticks=sorted(set(runs[scale])))
 
 
 def _configured(runs: pd.DataFrame) -> pd.DataFrame:
@@ -80,23 +80,16 @@ def _point(runs: pd.DataFrame) -> pd.Series:
 @command_line.program
 def main(argv: list[str]) -> None:
     """Draws both pictures."""
-    values = flags.FlagValues()
-    if command_line.parsed(values, argv, __doc__):
-        scaled, best, scale, widths = (
-            records.sweep(*names)
-            for names in (
-                ("scaled_fmnist", *records.SCARCE),
-                ("best_fmnist", *records.SCARCE),
-                ("scale_fmnist", "study.flags"),
-                ("widths_fmnist", *records.SCARCE),
-            )
-        )
-        for name, panels, title in (
-            ("scaled", companions(scaled), "Companions by their noise, less Original"),
-            ("scale", sizes(pd.concat([best, scale, widths])), "More images, other widths"),
-        ):
-            path = records.RESULTS / f"{name}_fmnist" / f"{name}_scales.png"
-            trends.write(path, panels, title=f"{title}: Fashion-MNIST")
+    if not command_line.parsed(flags.FlagValues(), argv, __doc__):
+        return
+    scaled, best, widths = (records.sweep(f"{name}_fmnist", *records.SCARCE) for name in ("scaled", "best", "widths"))
+    scale = records.sweep("scale_fmnist", "study.flags")
+    for name, panels, title in (
+        ("scaled", companions(scaled), "Companions at h times the noise, difference from Original"),
+        ("scale", sizes(pd.concat([best, scale, widths])), "More images, other widths"),
+    ):
+        path = records.RESULTS / f"{name}_fmnist" / f"{name}_scales.png"
+        trends.write(path, panels, title=f"{title}: Fashion-MNIST")
 
 
 if __name__ == "__main__":

@@ -132,8 +132,8 @@ def _rows(values: flags.FlagValues, run_dir: str) -> list[grid.Row]:
         other = by_slug.setdefault(row.slug, row)
         if other.title != row.title:
             raise ValueError(
-                f"rows need titles that differ in letters or digits, as their runs are called by them; {other.title!r} and "
-                f"{row.title!r} would both be {row.slug!r}"
+                "rows need titles that differ in letters or digits, as their runs are called by them; "
+                f"{other.title!r} and {row.title!r} would both be {row.slug!r}"
             )
         if other != row:
             raise ValueError(f"rows need titles of their own; there are two of {row.title!r} with other flags")
