@@ -1,15 +1,24 @@
 """Recipes: whole trainings that the project's study chose, scaled to one's own data."""
 
 import dataclasses
+import numbers
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from pineat_tf import schedules
+from pineat_tf import schedules, threat
 from pineat_tf.attacks import pgd
-from pineat_tf.checks import check_bounds, check_count, check_epsilon, check_positive, check_share
+from pineat_tf.checks import (
+    check_bounds,
+    check_choice,
+    check_count,
+    check_epsilon,
+    check_image_type,
+    check_positive,
+    check_share,
+)
 from pineat_tf.companions import NoCompanions, ReverseSymmetry
 from pineat_tf.objectives import CrossEntropy, IntervalBounds
 from pineat_tf.training import AdversarialTraining
@@ -20,6 +29,7 @@ __all__ = ["Recipe", "balanced", "certified", "light", "pineat"]
 _RATES = (1.0, 0.1, 0.01)
 _DROPS = (0.8, 0.925)  # shares of the updates after which the next rate holds
 _RAMP = (0.1, 0.475)  # of interval bounds
+_AVERAGED = 0.1  # share of the updates that an average of the weights reaches back at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,13 +44,16 @@ class Recipe:
         learning_rate: of Adam at the beginning; a tenth after 80 % of the updates, a hundredth after 92.5 %.
         max_shift: largest shift of a training image in pixels, along each side.
         flip: whether half of the training images are mirrored left to right.
-        bounds: pixel range; shifts move in its lower end. None for no limits, without shifts.
+        bounds: pixel range, that of attack and objective; shifts move in its lower end. None for no limits, without
+            shifts.
         ramp: shares of the updates between which `IntervalBounds` ramp up; None leaves the objective as it is.
-        ema_momentum: of the average of the weights over the updates, which `fit` puts in their place at its end; 0 for
-            the weights themselves.
+        ema_momentum: of the average of the weights over the updates, which `fit` puts in their place at its end (until
+            then validation and checkpoints are of the weights themselves); 0 for these. It is less in a training so
+            short that the average would reach back over more than a tenth of it, to weights that had learned nothing.
 
     Raises:
-        ValueError: if a count, the rate, the ratio, the range or the ramp is none.
+        ValueError: if a count, the rate, the ratio, the range, the ramp or the momentum is none, or attack or objective
+            have another range.
 
     Example:
         >>> recipe = pt.recipes.certified(len(x_train), epsilon=0.1)
@@ -67,21 +80,35 @@ class Recipe:
             check_count(name, getattr(self, name), least, "Give a whole number.")
         check_positive("learning_rate", self.learning_rate, "Give e.g. 2e-3.")
         check_bounds(self.bounds)
+        object.__setattr__(self, "bounds", self.bounds and tuple(self.bounds))
         if self.max_shift and self.bounds is None:
             raise ValueError(
                 "`bounds` must say what shifts move in: its lower end. Received: bounds=None with "
                 f"max_shift={self.max_shift}. Give the pixel range, or max_shift=0."
             )
+        check_choice("flip", self.flip, (False, True))
         Ratio.parse(self.ratio)
-        check_share("ema_momentum", self.ema_momentum)
-        if self.ramp is None:
-            return
-        ends = tuple(self.ramp)
-        if not (isinstance(self.objective, IntervalBounds) and len(ends) == 2 and 0 <= ends[0] <= ends[1] <= 1):
+        check_share("ema_momentum", self.ema_momentum, "Give e.g. 0.998, or 0 for the weights themselves.")
+        for name in ("attack", "objective"):
+            theirs = getattr(getattr(self, name), "bounds", None)
+            if isinstance(theirs, (tuple, list)) and self.bounds is not None and tuple(theirs) != self.bounds:
+                raise ValueError(
+                    f"`bounds` must be those of the {name}. Received: bounds={self.bounds!r}, and {theirs!r} there. "
+                    "Make the recipe anew with its range, or replace both."
+                )
+        if self.ramp is not None:
+            object.__setattr__(self, "ramp", self._checked_ramp())
+
+    def _checked_ramp(self) -> tuple[float, float]:
+        ends = tuple(self.ramp) if isinstance(self.ramp, (tuple, list, np.ndarray)) else ()
+        is_pair = len(ends) == 2 and all(isinstance(end, numbers.Real) for end in ends) and 0 <= ends[0] <= ends[1] <= 1
+        if not (is_pair and isinstance(self.objective, IntervalBounds)):
             raise ValueError(
                 "`ramp` must be two rising shares of the training, of an `IntervalBounds`. Received: "
-                f"ramp={ends} with objective={self.objective!r}. Give e.g. (0.1, 0.5), or None with any objective."
+                f"ramp={self.ramp!r} with objective={self.objective!r}. Give e.g. (0.1, 0.5), or None with any "
+                "objective."
             )
+        return float(ends[0]), float(ends[1])
 
     @property
     def updates(self) -> int:
@@ -112,7 +139,8 @@ class Recipe:
         boundaries = first, max(second, first + 1)
         rates = [share * self.learning_rate for share in _RATES]
         schedule = schedules.piecewise_learning_rate(boundaries, rates)
-        average = {"use_ema": True, "ema_momentum": self.ema_momentum} if self.ema_momentum else {}
+        momentum = min(self.ema_momentum, 1 - 1 / (_AVERAGED * self.updates))
+        average = {"use_ema": True, "ema_momentum": momentum} if momentum > 0 else {}
         model.compile(keras.optimizers.Adam(schedule, **average), metrics=["accuracy"])
         return model
 
@@ -125,23 +153,34 @@ class Recipe:
             seed: of order, shifts and flips, a whole number >= 0.
 
         Raises:
-            ValueError: if there are other than `num_images` images or labels, or shifts and flips of what has no
-                height, width and channels.
+            ValueError: if there are other than `num_images` images or labels, images that are none, or shifts and flips
+                of what has no height, width and channels, or of images that a shift may move out of sight.
         """
         check_count("seed", seed, 0, "Give a whole number.")
         for name, given in (("images", images), ("labels", labels)):
+            if isinstance(given, tf.data.Dataset) or not np.ndim(given):
+                raise ValueError(
+                    f"`{name}` must be an array. Received: {type(given).__name__}. A dataset of images and labels, in "
+                    "batches of the recipe's `batch_size`, is for `fit` as it is."
+                )
             if len(given) != self.num_images:
                 raise ValueError(
                     f"`{name}` must be those that the recipe was made for: its schedule counts them. Received: "
                     f"{len(given):,} for num_images={self.num_images:,}. Make the recipe with their number."
                 )
         images = np.asarray(images)
+        check_image_type(tf.as_dtype(images.dtype), tf.TensorShape(images.shape), self.bounds)
         moves = self.max_shift or self.flip
         if moves and images.ndim != 4:
             raise ValueError(
                 "shifts and flips are of images of shape (height, width, channels). Received: "
                 f"{images.shape[1:]}. Give images without channels one, as in `images[..., None]`; for anything else "
                 "make the recipe with max_shift=0 and flip=False."
+            )
+        if self.max_shift and self.max_shift >= min(images.shape[1:3]):
+            raise ValueError(
+                "`max_shift` must be less than height and width, as it would move images out of sight. Received: "
+                f"max_shift={self.max_shift} of images of {images.shape[1:]}. Give a pixel or two, or 0."
             )
         batches = tf.data.Dataset.from_tensor_slices((images, labels))
         batches = batches.shuffle(self.num_images, seed=seed, reshuffle_each_iteration=True)
@@ -193,6 +232,7 @@ def certified(
     """
     recipe = _recipe(num_images, epsilon, bounds, batch_size=25, epochs=epochs, max_shift=max_shift, flip=flip)
     objective = IntervalBounds(epsilon=epsilon, bounds=bounds, natural_weight=natural_weight)
+    threat.check_scale(epsilon, bounds)
     return dataclasses.replace(recipe, objective=objective, ramp=_RAMP)
 
 
@@ -275,6 +315,7 @@ def pineat(num_images: int, *, epsilon: float, bounds: Bounds | None = (0.0, 1.0
 def _recipe(num_images: int, epsilon: float, bounds: Bounds | None, **settings: Any) -> Recipe:
     """Cross-entropy without an attack, at the study's learning rate."""
     check_epsilon(epsilon)
+    check_bounds(bounds)
     return Recipe(
         num_images=num_images,
         attack=None,

@@ -76,9 +76,48 @@ def test_the_ramp_is_of_the_length_that_the_recipe_has():
     for one, updates in ((recipe, 400), (dataclasses.replace(recipe, epochs=30, batch_size=50), 600)):
         trainer = one.trainer(network())
         assert one.updates == updates and trainer.objective.ramp == (0.1 * updates, 0.475 * updates)
-    for wrong in ({"ramp": (0.5, 0.1)}, {"ramp": (0.1,)}, {"objective": pt.objectives.CrossEntropy()}):
+    ramps = ((0.5, 0.1), (0.1,), (500, 2000), 0.5, "ab", ("0", "1"), (None, None), {0.1, 0.5}, True)
+    for wrong in (*({"ramp": ramp} for ramp in ramps), {"objective": pt.objectives.CrossEntropy()}):
         with pytest.raises(ValueError, match="two rising shares"):
             dataclasses.replace(recipe, **wrong)
+    for pair in ([0.1, 0.475], np.array([0.1, 0.475])):
+        assert dataclasses.replace(recipe, ramp=pair, bounds=[0, 1]) == recipe and hash(recipe)
+
+
+class Weights(keras.callbacks.Callback):
+    """Keeps the weights after each update."""
+
+    def on_train_begin(self, logs=None):
+        self.seen = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen.append([variable.numpy() for variable in self.model.network.trainable_variables])
+
+
+def test_the_network_has_the_averages_of_its_weights_after_fit(tmp_path):
+    recipe, kept = dataclasses.replace(recipes.balanced(40, epsilon=0.05, epochs=5), ema_momentum=0.3), Weights()
+    trainer = recipe.trainer(network())
+    trainer.fit(recipe.batches(X, Y), epochs=recipe.epochs, verbose=0, callbacks=[kept])
+    average = kept.seen[0]
+    for weights in kept.seen:
+        average = [0.3 * before + 0.7 * now for before, now in zip(average, weights)]
+    found = trainer.network.get_weights()
+    assert all(np.allclose(*pair, atol=1e-6) for pair in zip(found, average))
+    assert not all(np.allclose(*pair, atol=1e-6) for pair in zip(found, kept.seen[-1]))
+    trainer.save(tmp_path / "trainer.keras")
+    loaded = keras.models.load_model(tmp_path / "trainer.keras")
+    assert all(map(np.array_equal, loaded.network.get_weights(), found))
+
+
+def test_averages_of_a_short_training_reach_back_over_a_tenth_of_it():
+    def momentum(num_images, **changes):
+        recipe = dataclasses.replace(recipes.balanced(num_images, epsilon=0.1), **changes)
+        optimizer = recipe.trainer(network()).optimizer
+        return optimizer.ema_momentum if optimizer.use_ema else 0
+
+    assert momentum(2500) == 0.998
+    assert momentum(120) == pytest.approx(1 - 10 / 420)
+    assert momentum(120, epochs=1) == momentum(2500, ema_momentum=0.0) == 0
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -131,6 +170,16 @@ def test_what_a_recipe_refuses():
         recipes.light(40, epsilon=0.1).batches(X, Y, seed=None)
     with pytest.raises(ValueError, match=r"images\[\.\.\., None\]"):
         recipes.light(40, epsilon=0.1).batches(X[..., 0], Y)
+    recipe, dataset = recipes.light(40, epsilon=0.1), tf.data.Dataset.from_tensor_slices((X, Y))
+    for images, labels in ((dataset, Y), (X, None), (iter(X), Y)):
+        with pytest.raises(ValueError, match="must be an array.* is for `fit` as it is"):
+            recipe.batches(images, labels)
+    with pytest.raises(ValueError, match="must be floating point for bounds"):
+        recipe.batches((255 * X).astype(np.uint8), Y)
+    with pytest.raises(ValueError, match="Images must be numbers"):
+        recipe.batches(X.astype(str), Y)
+    with pytest.raises(ValueError, match="`max_shift` must be less than height and width"):
+        recipes.light(40, epsilon=0.1, max_shift=6).batches(X, Y)
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -139,13 +188,17 @@ def test_no_recipe_of_a_radius_or_a_range_that_is_none(name):
         with pytest.raises(ValueError, match="`epsilon`"):
             MAKERS[name](40, epsilon=epsilon)
     recipe = MAKERS[name](40, epsilon=0.1)
-    wrong = {"bounds": (1, 0), "batch_size": 0, "learning_rate": np.nan, "ratio": "x"}
+    wrong = {"bounds": (1, 0), "batch_size": 0, "learning_rate": np.nan, "ratio": "x", "flip": "no", "ema_momentum": 1}
     for field, value in wrong.items():
         with pytest.raises(ValueError, match=f"`{field}`"):
             dataclasses.replace(recipe, **{field: value})
     with pytest.raises(ValueError, match="`bounds` must say what shifts move in"):
         dataclasses.replace(recipe, bounds=None, max_shift=1)
     assert dataclasses.replace(recipe, bounds=None, max_shift=0, flip=False).bounds is None
+    with pytest.raises(ValueError, match="`bounds` must be those of the (attack|objective)"):
+        dataclasses.replace(recipe, bounds=(0, 255))
+    with pytest.warns(UserWarning, match="epsilon=8 is more than the whole range"):
+        MAKERS[name](40, epsilon=8)
 
 
 def test_recipes_are_part_of_the_library():

@@ -122,6 +122,8 @@ def test_a_row_that_comes_twice_counts_once_if_its_flags_are_the_same():
     assert read.title == "PGD Original"
     with pytest.raises(ValueError, match="two of 'PGD Original' with other flags"):
         plan.read(["sweep", row, f"{row} --width=1"], "")
+    with pytest.raises(ValueError, match="two of 'PGD Original' with other flags or groups"):
+        plan.read(["sweep", row, "--row= | PGD Original | fmnist_pgd.flags --variant=original"], "")
     signs = [f"--row=PGD | h = {sign}1 | fmnist_pgd.flags --epsilon=0.{number}" for number, sign in enumerate("- ", 1)]
     with pytest.raises(ValueError, match="'PGD h = -1' and 'PGD h =  1' would both be 'pgd-h-1'"):
         plan.read(["sweep", *signs], "")

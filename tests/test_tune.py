@@ -67,6 +67,12 @@ def test_other_batches_see_as_many_images(factor, size):
     assert config.batch_size == size and config.scaled_updates * size == base.updates * base.batch_size
 
 
+@pytest.mark.parametrize("factor, size", [(1.0, 100), (0.25, 1)])
+def test_batches_that_stay_as_they_are_leave_the_schedule_alone(factor, size):
+    base = dataclasses.replace(BASE, batch_size=size, schedule_scale=1.2345)  # more digits than axes give
+    assert axes.settings(base, ("batch_size",), optuna.trial.FixedTrial({"batch_size": factor})) == {}
+
+
 def test_stored_trials_give_the_settings_that_were_drawn():
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
     for _ in range(20):

@@ -132,9 +132,11 @@ def _rows(values: flags.FlagValues, run_dir: str) -> list[grid.Row]:
         other = by_slug.setdefault(row.slug, row)
         if other.title != row.title:
             raise ValueError(
-                "rows need titles that differ in letters or digits, as their runs are called by them; "
+                "rows need titles that differ in letters a to z, digits or dots, as their runs are called by them; "
                 f"{other.title!r} and {row.title!r} would both be {row.slug!r}"
             )
         if other != row:
-            raise ValueError(f"rows need titles of their own; there are two of {row.title!r} with other flags")
+            raise ValueError(
+                f"rows need titles of their own; there are two of {row.title!r} with other flags or groups"
+            )
     return list(by_slug.values())

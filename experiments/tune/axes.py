@@ -110,6 +110,8 @@ def _learning_rate(config: ExperimentConfig, factor: float) -> Flags:
 def _batch_size(config: ExperimentConfig, factor: float) -> Flags:
     """As many images are seen as before, by other numbers of updates."""
     size = max(1, round(factor * config.batch_size))
+    if size == config.batch_size:
+        return {}
     return {"batch_size": size, "schedule_scale": _short(config.schedule_scale * config.batch_size / size)}
 
 
