@@ -1,6 +1,7 @@
 """Figure 1's numbers in closed form, what its recorder records, and pictures of sweeps that are whole and not blank."""
 
 import json
+import warnings
 
 import keras
 import matplotlib.image
@@ -200,6 +201,14 @@ def test_pictures_against_a_scale_have_the_figures_of_the_records(tmp_path):
     assert random.points[None]["a_test"] == statistics.difference(runs, "PGD random", "PGD Original", "a_test")
     trends.write(tmp_path / "scales.png", list(by_method.values()), title="Companions")
     assert is_drawn(tmp_path / "scales.png")
+
+
+def test_records_of_several_sweeps_make_one_picture_without_a_warning():
+    runs = [records.sweep("best_fmnist", *records.SCARCE), records.sweep("scale_fmnist", "study.flags")]
+    with warnings.catch_warnings(action="error"):
+        images, _ = scales.sizes(pd.concat(runs))
+    best = {line.label: line.points for line in images.lines}["IBP Best"]
+    assert best[2500]["p_max"].mean == runs[0].query("title == 'IBP Best'")["p_max"].mean()
 
 
 def test_pictures_of_sizes_change_one_thing_at_a_time():

@@ -61,7 +61,8 @@ def _by(runs: pd.DataFrame, scale: str, title: str, label: str) -> trends.Panel:
 def _configured(runs: pd.DataFrame) -> pd.DataFrame:
     """Runs with what pictures sort them by."""
     names = ("variant", "rs_bounds", "companion_scale", "train_size", "width")
-    return runs.assign(**{name: [getattr(config, name) for config in runs["config"]] for name in names})
+    whole = runs.copy()  # of sweeps put together: pandas warns of their many pieces when a column is added
+    return whole.assign(**{name: [getattr(config, name) for config in runs["config"]] for name in names})
 
 
 def _differences(runs: pd.DataFrame, others: pd.DataFrame) -> pd.Series:
