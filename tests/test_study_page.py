@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from study_records import RESULTS, certified, cifar10, fmnist, read, shadow, short, side, universal
+from study_records import RESULTS, cifar10, fmnist, read, shadow, short, side, universal
 
 import pineat_tf as pt
 from experiments.paper import paper_row
@@ -136,16 +136,6 @@ def test_verdicts_are_those_of_the_observations():
     assert "3b fails as PINEAT leaks less" in words
     (fails,) = (one["comparisons"] for one in record if one["name"] == "3b")
     assert all(one["high"] < 0 for one in fails if one["verdict"] < 0)
-
-
-def test_the_table_of_certified_training_is_that_of_the_sweep():
-    names = {"a_test": "A_test", "r_test": "R_test", "v_test": "V_test", "p_max": "P_MAX"}
-    shown = table("method | seeds | A_test | R_test | V_test | P_MAX | forward passes")
-    for title, *cells in shown:
-        runs = certified()[certified()["title"] == title]
-        figures = [f"{runs[name].mean():.4f} ± {runs[name].std(ddof=1):.4f}" for name in names]
-        assert cells == [str(len(runs)), *figures, f"{runs['forwards'].mean():,.0f}"]
-    assert len(shown) == 3
 
 
 METHODS = ("PGD", "TRADES", "MART", "IKL", "AWP", "IBP", "MTL-IBP")
