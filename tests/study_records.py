@@ -49,9 +49,10 @@ scaled = functools.partial(sweep, "scaled_fmnist", *SCARCE)
 transfer = functools.partial(sweep, "transfer_digits", *SCARCE)
 
 
-def on_test_split() -> pd.DataFrame:
-    """Accuracy and robust accuracy of the networks of `best` on the official test split."""
-    return pd.read_csv(RESULTS / "best_fmnist" / "test_split.csv")
+@functools.cache
+def on_test_split(folder: str) -> pd.DataFrame:
+    """Accuracy and robust accuracy of the networks of a sweep on the official test split."""
+    return pd.read_csv(RESULTS / folder / "test_split.csv")
 
 
 @functools.cache
@@ -60,8 +61,8 @@ def shadows(name: str) -> dict[str, outputs.Study]:
     return outputs.read(RESULTS / f"{name}_fmnist" / f"{name}.json")
 
 
-shadow, defences, shadow_best = (
-    functools.partial(shadows, name) for name in ("shadow", "shadow_defences", "shadow_best")
+shadow, defences, shadow_best, shadow_balanced = (
+    functools.partial(shadows, name) for name in ("shadow", "shadow_defences", "shadow_best", "shadow_balanced")
 )
 
 

@@ -21,14 +21,10 @@ from study_records import (
 from test_study_recipes import (
     LIGHT,
     OF_LIGHT,
-    ON_TEST_SPLIT,
     ON_TOP,
     OTHERS,
     PINEAT,
-    SHADOWS,
-    of_rmia,
     of_scale,
-    of_test_split,
     on_top,
 )
 
@@ -140,8 +136,7 @@ def test_every_interval_in_the_prose_is_claimed(rows):
     checked |= {interval(of_bounds(row, figure)) for _, row, figure, _ in CERTIFIED}
     checked |= {interval(found) for _, found, _ in of_shadow_models()}
     checked |= {interval(difference(factorial(), LIGHT, PINEAT, figure)) for _, figure, _ in OF_LIGHT}
-    checked |= {interval(of_test_split(other, figure)) for _, other, figure, _ in ON_TEST_SPLIT}
-    checked |= {interval(of_rmia(other)) for other in SHADOWS} | {interval(of_scale(other)) for other in OTHERS}
+    checked |= {interval(of_scale(other)) for other in OTHERS}
     checked |= {interval(on_top(companions, figure)) for _, companions, figure, _ in ON_TOP}
     assert len(said) >= 15 and said <= checked
 
