@@ -10,6 +10,7 @@ from study_records import (
     SCARCE,
     balanced,
     best,
+    best_cifar10,
     candidates,
     candidates_cifar10,
     companions_on_top,
@@ -23,6 +24,7 @@ from study_records import (
     short,
     side,
     sweep,
+    transfer,
     words,
 )
 from test_study_page import table
@@ -138,8 +140,30 @@ def shown() -> list[list[str]]:
 
 
 def test_the_table_of_the_recipes():
-    assert table("recipe, against") == shown()
+    assert table("recipe, against | A_test") == shown()
     assert [sorted(set(runs["seed"])) for runs in (balanced(), best())] == [[*range(20, 30)], [*range(10, 15)]]
+
+
+def elsewhere() -> list[list[str]]:
+    """The table of other data."""
+    pairs = [
+        ("Balanced", "PINEAT-1/1", "digits", transfer(), "IBP Balanced"),
+        ("Balanced", "half the schedule", "digits", transfer(), "IBP Balanced"),
+        ("Best", "PINEAT-1/1", "digits", transfer(), "IBP Best"),
+        ("Best", "Light", "digits", transfer(), "IBP Best"),
+        ("Balanced", "PINEAT-1/1", "CIFAR-10", best_cifar10(), "PGD Balanced"),
+        ("Balanced", "half the schedule", "CIFAR-10", best_cifar10(), "PGD Balanced"),
+        ("Best", "half the schedule", "CIFAR-10", best_cifar10(), "PGD Best"),
+    ]
+    return [
+        [f"{name}, {other}", data, *(signed_interval(difference(runs, title, OTHERS[other], one)) for one in FIGURES)]
+        for name, other, data, runs, title in pairs
+    ]
+
+
+def test_the_table_of_other_data():
+    assert table("recipe, against | data") == elsewhere()
+    assert [sorted(set(runs["seed"])) for runs in (transfer(), best_cifar10())] == [[*range(10, 15)], [10, 11, 12]]
 
 
 def test_what_is_said_of_the_recipes():
@@ -195,7 +219,9 @@ def of_scale(other: str) -> Difference:
 def test_what_is_said_of_more_images():
     text = words("docs/study.md")
     assert f"Best leaks less than PINEAT-1/1 ({interval(of_scale('PINEAT-1/1'))}) and half the schedule" in text
-    assert f"half the schedule ({interval(of_scale('half the schedule'))}); no other difference from the three" in text
+    assert (
+        f"half the schedule ({interval(of_scale('half the schedule'))}); no other difference is shown, by three" in text
+    )
     found = {name: sides(scale(), name) for name in OTHERS}
     assert found == {name: ["open", "open", "open" if name == "Light" else "less"] for name in OTHERS}
 
