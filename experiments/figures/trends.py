@@ -69,7 +69,7 @@ def write(path: str | os.PathLike, panels: Sequence[Panel], *, title: str) -> No
         axes.set_ylabel(label)
     samples = {line.label: style.sample(line.label, line.colour, line.mark) for panel in panels for line in panel.lines}
     figure.legend(handles=list(samples.values()), loc="outside lower left", ncols=1 + len(panels), frameon=False)
-    figure.suptitle(f"{title}; 95 % intervals", x=0.01, ha="left")
+    figure.suptitle(f"{title}\n95 % intervals", x=0.01, ha="left")
     style.save(figure, path)
 
 

@@ -86,7 +86,7 @@ def main(argv: list[str]) -> None:
     scaled, best, widths = (records.sweep(f"{name}_fmnist", *records.SCARCE) for name in ("scaled", "best", "widths"))
     scale = records.sweep("scale_fmnist", "study.flags")
     for name, panels, title in (
-        ("scaled", companions(scaled), "Companions at h times the noise, difference from Original"),
+        ("scaled", companions(scaled), "Companions, difference from Original"),
         ("scale", sizes(pd.concat([best, scale, widths])), "More images, other widths"),
     ):
         path = records.RESULTS / f"{name}_fmnist" / f"{name}_scales.png"
