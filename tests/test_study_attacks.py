@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 from study_records import RESULTS, shadow, short, side, words
 
 from experiments.shadow import attackers
@@ -93,3 +94,14 @@ def test_which_attackers_find_less_of_pineat():
         assert abs(mean(study, ("global threshold", "natural"), "tpr_0.001") - 6 / 5001) < 0.0005
     gaps = [np.mean([run["a_train"] - run["a_test"] for run in study.runs]) for study in (original, natural)]
     assert "although its overfitting is far less" in STUDY and gaps[0] < gaps[1] / 2
+
+
+def test_what_attacks_leave_of_the_balanced_recipe():
+    found = pd.read_csv(RESULTS / "balanced_fmnist" / "auto_attack.csv").set_index("title")
+    assert set(found["seed"]) == {20} and set(found["images"]) == {200}
+    light, half, pineat, balanced = (
+        short(found["square"][title], 3, "")
+        for title in ("PGD Light", "PGD Original (half schedule)", "PGD PINEAT-1/1", "IBP Balanced")
+    )
+    said = f"nor 200 images these three ({light}, {half}, {pineat}) and Balanced ({balanced}) at 2,500 training images"
+    assert said in STUDY and found["low"].max() < found["high"].min()  # all intervals overlap
