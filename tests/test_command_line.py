@@ -73,8 +73,8 @@ QUICKSTART = {
     "learning_rates": (1e-3, 1e-4), "boundaries": (3000,),
 }  # fmt: skip
 CIFAR10_BEST = {
-    "variant": "original", "num_steps": 5, "step_size": 4 / 255, "batch_size": 50, "augment_pad": 1, "augment_flip": True,
-    "schedule_scale": 1.76, "ema_momentum": 0.99,
+    "variant": "original", "num_steps": 5, "step_size": 4 / 255, "batch_size": 50, "augment_pad": 1,
+    "augment_flip": True, "schedule_scale": 1.76, "ema_momentum": 0.99,
 }  # fmt: skip
 EXPERIMENTS = {
     "fmnist.flags": FMNIST,
@@ -202,7 +202,10 @@ OVERLAYS = {
     },
     "cifar10_best.flags": CIFAR10_BEST,
     "cifar10_balanced.flags": {**CIFAR10_BEST, "variant": "pineat", "schedule_scale": 2.87},
-    "residual_cifar10.flags": {"train_size": 2500, "test_size": 2500, "updates": 750, "boundaries": (600, 700)},
+    "residual_cifar10.flags": {
+        "train_size": 2500, "test_size": 2500, "updates": 750, "learning_rates": (0.1, 0.01, 0.001),
+        "boundaries": (600, 700),
+    },
     "scarce_cifar10.flags": {
         "network": "small_cnn", "width": 2, "train_size": 2500, "test_size": 2500, "activation": "relu",
         "weight_decay": 2e-6, "optimizer": "adam", "adam_epsilon": 1e-10, "updates": 1000,
