@@ -47,6 +47,7 @@ scale = functools.partial(sweep, "scale_fmnist", "study.flags")
 companions_on_top = functools.partial(sweep, "companions_fmnist", *SCARCE)
 scaled = functools.partial(sweep, "scaled_fmnist", *SCARCE)
 best_cifar10 = functools.partial(sweep, "best_cifar10", "study_cifar10.flags", "residual_cifar10.flags")
+widths = functools.partial(sweep, "widths_fmnist", *SCARCE)
 transfer = functools.partial(sweep, "transfer_digits", *SCARCE)
 
 

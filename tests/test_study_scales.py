@@ -1,12 +1,13 @@
 """What docs/study.md says of scales: of companions' noise, of images and of networks."""
 
 import pytest
-from study_records import scaled, side, words
+from study_records import scaled, short, side, widths, words
 from test_study_page import table
 
 from experiments.statistics import difference
 from experiments.sweep.tables import signed_interval
 
+PINEAT = "PGD PINEAT-1/1"
 FIGURES = ("a_test", "r_test", "p_max")
 PARTS = {
     "the image itself beside each example, or Original": ("natural h = 0", "Original"),
@@ -49,3 +50,13 @@ def test_what_is_said_of_the_parts_of_the_gain():
     for scale in ("-0.5", "-2"):
         pair = f"PGD mirrored h = {scale}", "PGD mirrored h = -1"
         assert {side(difference(scaled(), *pair, figure)) for figure in FIGURES} == {"open"}
+
+
+def test_what_is_said_of_other_widths():
+    leaks = widths().set_index("title")["p_max"]
+    assert (widths()["seed"] == 10).all() and len(leaks) == 6
+    best, pineat = ([short(leaks[f"width {width} {row}"], sign="") for width in (1, 4)] for row in ("IBP Best", PINEAT))
+    said = f"it leaks least as well: {best[0]} and {best[1]}, PINEAT-1/1 {pineat[0]} and {pineat[1]}"
+    assert said in words("docs/study.md") and "At half and twice the width (one seed)" in words("docs/study.md")
+    for width in (1, 4):
+        assert leaks.filter(regex=f"^width {width}").idxmin() == f"width {width} IBP Best"
