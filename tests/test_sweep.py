@@ -350,7 +350,7 @@ RUNS = [f"pgd-{name}-seed{seed}" for name in ("original", "pineat-1-1") for seed
         ([*COMMAND, "--row=PGD | B | fmnist.flags --output_dir=x"], "--output_dir=x cannot be set by a row"),
         ([*COMMAND, "--reference=Original,Free"], "names no row by 'Free'; the labels of the rows are 'Original'"),
         ([*COMMAND, "--only=Dist *"], "'Dist *'"),
-        ([*COMMAND, "--row=pgd | original | fmnist.flags"], "two of 'pgd original'"),
+        ([*COMMAND, "--row=pgd | original | fmnist.flags"], "'pgd original' would both be 'pgd-original'"),
         ([*COMMAND, "--row=PGD | B | fmnist.flags --epsilon=-1"], "--epsilon=-1"),
         ([*COMMAND, "--sedes=0"], "sedes"),
         ([*COMMAND, "0-4"], "there is no use for ['0-4']"),
