@@ -247,7 +247,7 @@ def balanced(
 ) -> Recipe:
     """Makes `certified` with more weight on accuracy, smaller batches and averaged weights.
 
-    Less is proved, and more leaks. It takes twice as long at the same passes, as its batches have 12 images.
+    Less is proved, and more leaks. It takes longer at the same passes, as its batches have 12 images.
 
     Args:
         num_images: number of training images.

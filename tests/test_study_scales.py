@@ -3,12 +3,11 @@
 import pytest
 from study_records import scaled, short, side, widths, words
 from test_study_page import table
+from test_study_recipes import FIGURES, PINEAT
 
 from experiments.statistics import difference
 from experiments.sweep.tables import signed_interval
 
-PINEAT = "PGD PINEAT-1/1"
-FIGURES = ("a_test", "r_test", "p_max")
 PARTS = {
     "the image itself beside each example, or Original": ("natural h = 0", "Original"),
     "mirrored in the range, or the image": ("mirrored h = -1 in the range", "natural h = 0"),

@@ -21,20 +21,20 @@ _FEW_IMAGES, _WIDTH = 2500, 2  # what stays as it is where the other changes
 
 def companions(runs: pd.DataFrame) -> list[trends.Panel]:
     """A panel a method: what companions at h times the noise change, which may leave the pixel range or may not."""
-    panels = []
-    for group, of_group in _configured(runs).groupby("group", sort=False):
+    panels, rows = [], _configured(runs).drop_duplicates("title")
+    for group, of_group in rows.groupby("group", sort=False):
         original, natural, random = (
-            of_group[of_group["variant"] == variant] for variant in ("original", "advnat", "advran")
+            of_group.loc[of_group["variant"] == variant, "title"].item() for variant in ("original", "advnat", "advran")
         )
         scaled = of_group[of_group["variant"] == "scaled"]
         within = scaled["companion_scale"].between(0, 1)  # between the image and the adversarial example
         lines = []
         for look, (bounds, label) in enumerate(_BOUNDS.items()):
             some = scaled[(scaled["rs_bounds"] == bounds) | within]
-            points = {scale: _differences(alike, original) for scale, alike in some.groupby("companion_scale")}
-            points[0.0] = _differences(natural, original)
-            lines.append(trends.Line(label, style.COLOURS[look], style.MARKS[look], dict(sorted(points.items()))))
-        lines.append(trends.Line("random companion", style.GREY, "_", {None: _differences(random, original)}))
+            titles = sorted({0.0: natural, **dict(zip(some["companion_scale"], some["title"]))}.items())
+            points = {scale: _differences(runs, title, original) for scale, title in titles}
+            lines.append(trends.Line(label, style.COLOURS[look], style.MARKS[look], points))
+        lines.append(trends.Line("random companion", style.GREY, "_", {None: _differences(runs, random, original)}))
         panels.append(trends.Panel(f"{group}", "scale h of the noise (-1: reverse symmetry, 0: the image)", lines))
     return panels
 
@@ -65,13 +65,8 @@ def _configured(runs: pd.DataFrame) -> pd.DataFrame:
     return whole.assign(**{name: [getattr(config, name) for config in runs["config"]] for name in names})
 
 
-def _differences(runs: pd.DataFrame, others: pd.DataFrame) -> pd.Series:
-    """Of the figures, paired by seed."""
-    runs, others = (rows.set_index("seed").sort_index() for rows in (runs, others))
-    both = runs.index.intersection(others.index)
-    return pd.Series(
-        {name: statistics.paired_difference(runs.loc[both, name], others.loc[both, name]) for name in style.FIGURES}
-    )
+def _differences(runs: pd.DataFrame, title: str, other: str) -> pd.Series:
+    return pd.Series({name: statistics.difference(runs, title, other, name) for name in style.FIGURES})
 
 
 def _point(runs: pd.DataFrame) -> pd.Series:
