@@ -164,13 +164,33 @@ def test_short_runs_come_first_and_the_best_third_of_them_rises(tmp_path, monkey
     limits = {"leakage": 0.57}
     found = searched(tmp_path, limits=limits)
     scales = [config.schedule_scale for config in made.configs]
-    assert scales.count(1 / 3) == len(found.found(0)) <= 6 and scales.count(1.0) == len(found.found(1)) <= 2
+    assert scales.count(1 / 3) == len(found.found(0)) <= 6 and scales.count(1.0) == len(found.found(1)) <= 3
     first = points.ranked(found.found(0), limits)
     assert points.missed(first[-1], limits) > 0
     risen = {one.number for one in found.found(1)}
     assert first[0].number in risen and first[-1].number not in risen
     assert all(trial.constraints for trial in found._study.trials)
     assert scales.index(1.0) < len(scales) - 2  # not at the end only
+
+
+def test_the_flags_as_they_are_come_first_and_are_always_trained_in_full(tmp_path, monkeypatch):
+    base = dataclasses.replace(BASE, num_steps=10)  # leaks most of all
+    made = Made(monkeypatch, stop_at=1)
+    with pytest.raises(InterruptedRun):
+        searched(tmp_path, base=base, axes=("steps",), limits={"leakage": 0.51})
+    found = searched(tmp_path, base=base, axes=("steps",), limits={"leakage": 0.51})
+    assert [(config.num_steps, config.schedule_scale) for config in made.configs[:3]] == [(10, 1 / 3)] * 2 + [(10, 1.0)]
+    assert points.ranked(found.found(0), found.plan.limits)[-1].settings == {}
+    assert {} in [one.settings for one in found.found(1)]
+
+
+def test_averages_of_weights_span_the_same_share_of_a_short_training(tmp_path):
+    plan = plan_in(tmp_path, rungs=3)
+    averaged = dataclasses.replace(BASE, ema_momentum=0.99)
+    assert [plan.trial(averaged, rung).ema_momentum for rung in range(3)] == [0.91, 0.97, 0.99]
+    wide = dataclasses.replace(BASE, ema_momentum=0.8)  # a ninth of the training has no room for half of the average
+    assert [plan.trial(wide, rung).ema_momentum for rung in range(3)] == [0.0, 0.4, 0.8]
+    assert [plan.trial(BASE, rung).ema_momentum for rung in range(3)] == [0.0] * 3
 
 
 def test_every_run_of_a_search_has_images_of_the_training_split_and_the_report_new_seeds(tmp_path, monkeypatch):

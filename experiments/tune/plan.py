@@ -55,9 +55,13 @@ class Plan(NamedTuple):
         """The run of settings on a rung. Members and validation images are both drawn from the training split.
 
         All runs of a search are made here, so that none has a test image, whatever the flags say of pools.
+        Averages of weights (--ema_momentum) span the same share of a short training as of the full one. Else they would
+        span most of it, untrained weights among them, and be judged by what they are not.
         """
-        scale = config.schedule_scale / REDUCTION ** (self.last - rung)
-        return self._placed(config, schedule_scale=scale, pools="exchangeable", export=())
+        shorter = REDUCTION ** (self.last - rung)
+        momentum = round(max(0.0, 1 - shorter * (1 - config.ema_momentum)), 6) if config.ema_momentum else 0.0
+        scale = config.schedule_scale / shorter
+        return self._placed(config, schedule_scale=scale, ema_momentum=momentum, pools="exchangeable", export=())
 
     def report(self, config: ExperimentConfig) -> list[ExperimentConfig]:
         """The runs of settings that are measured on the test split, with seeds that no run of the search had."""

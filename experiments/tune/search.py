@@ -1,6 +1,7 @@
 """The search: settings drawn by Optuna, short runs first, longer ones of the best, as long as time allows."""
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Collection, Sequence
@@ -21,7 +22,7 @@ from experiments.tune.points import FIGURES, Point
 
 _MOST_REFUSED = 50  # draws in a row
 _LEAST = 0.1  # share of its length that a training is shortened to
-_SHORTENED = "shortened"
+_SHORTENED, _AS_GIVEN = "shortened", "as_given"  # of trials
 
 
 class Search:
@@ -120,7 +121,9 @@ class Search:
 
     def _drawn(self, trial: BaseTrial) -> tuple[dict[str, Any], ExperimentConfig]:
         """The settings of a trial, shortened if they were when it was drawn, and their config."""
-        settings = axes.settings(self.plan.base, self.plan.axes, trial) | trial.user_attrs.get(_SHORTENED, {})
+        is_given = trial.user_attrs.get(_AS_GIVEN, False)
+        settings = {} if is_given else axes.settings(self.plan.base, self.plan.axes, trial)
+        settings |= trial.user_attrs.get(_SHORTENED, {})
         return settings, dataclasses.replace(self.plan.base, **settings)
 
     def _shortened(self, trial: optuna.Trial) -> ExperimentConfig:
@@ -153,10 +156,11 @@ class Search:
         return list(jobs.values())
 
     def _risen(self, taken: Collection[str], least: int) -> Job | None:
-        """A run on the next rung of settings that are among the best of theirs, of which at least so many rise."""
+        """A run on the next rung: of the flags as they are, or of the best of a rung, of which at least so many rise."""
         for rung in reversed(range(self.plan.last)):
             found = points.ranked(self.found(rung), self.plan.limits)
-            for point in found[: max(least, len(found) // REDUCTION)]:
+            given = [point for point in found if point.number in self._given]
+            for point in (*given, *found[: max(least, len(found) // REDUCTION)]):
                 config = self.plan.trial(point.config, rung + 1)
                 is_new = config.run_dir not in taken and config.run_dir not in self._failed
                 if is_new and self.runs.find(config) is None and self._affords(config):
@@ -191,6 +195,11 @@ class Search:
             raise ValueError(text)
         print(text, flush=True)
         return None
+
+    @functools.cached_property
+    def _given(self) -> set[int]:
+        """The numbers of the trials of the flags as they are."""
+        return {trial.number for trial in self._study.get_trials(deepcopy=False) if _AS_GIVEN in trial.user_attrs}
 
     def _tried(self) -> int:
         """How many settings have had a run, or have one now."""
@@ -243,7 +252,7 @@ class Search:
 
 
 def _study(plan: Plan) -> optuna.Study:
-    """The study in the folder; what it was at when it was broken off is drawn again, first of all."""
+    """The study in the folder. First of all come the flags as they are, or what it was at when it was broken off."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         storage=f"sqlite:///{plan.folder.absolute() / 'study.db'}",
@@ -254,6 +263,7 @@ def _study(plan: Plan) -> optuna.Study:
     identity, found = plan.identity(), study.user_attrs.get("identity")
     if found is None:
         study.set_user_attr("identity", identity)
+        study.enqueue_trial({}, user_attrs={_AS_GIVEN: True})
     elif found != identity:
         names = ", ".join(f"--{name}" for name in identity if found.get(name) != identity[name])
         raise ValueError(
@@ -262,6 +272,6 @@ def _study(plan: Plan) -> optuna.Study:
     seed = plan.base.seed + len(study.trials)  # the same seed would draw the same settings again
     study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(4, plan.trials // 4))
     for trial in study.get_trials(states=[TrialState.RUNNING]):
-        study.enqueue_trial(trial.params)
+        study.enqueue_trial(trial.params, user_attrs=trial.user_attrs)
         study.tell(trial.number, state=TrialState.FAIL)
     return study
