@@ -184,6 +184,16 @@ def test_the_flags_as_they_are_come_first_and_are_always_trained_in_full(tmp_pat
     assert {} in [one.settings for one in found.found(1)]
 
 
+def test_short_runs_fill_the_time_beside_a_long_one(tmp_path, monkeypatch):
+    made, batches = Made(monkeypatch), []
+    train = executors.train
+    monkeypatch.setattr(executors, "train", lambda jobs, *rest: batches.append(jobs) or train(jobs, *rest))
+    searched(tmp_path, axes=("steps", "learning_rate"), trials=8, rungs=3, jobs=2)
+    scales = [[round(1 / job.config.schedule_scale) for job in jobs] for jobs in batches]
+    assert scales[:3] == [[9, 9], [3, 9, 9, 9], [1, 3, 9, 9, 9]]  # the eight settings have begun
+    assert len(made.configs) == sum(map(len, batches))
+
+
 def test_averages_of_weights_span_the_same_share_of_a_short_training(tmp_path):
     plan = plan_in(tmp_path, rungs=3)
     averaged = dataclasses.replace(BASE, ema_momentum=0.99)
@@ -243,7 +253,7 @@ def test_settings_that_cost_too_much_are_not_trained_and_failures_are_told(tmp_p
     made, full = Made(monkeypatch), points.passes(BASE)
     monkeypatch.setattr(search, "_MOST_REFUSED", 5)
     searched(tmp_path / "a", limits={"passes": full}, trials=2)
-    assert made.configs and all(config.num_steps <= BASE.num_steps for config in made.configs)
+    assert made.configs and all(points.passes(config) <= full for config in made.configs)
     with pytest.raises(ValueError, match="5 settings in a row are no runs to train, .* Raise --max_passes"):
         searched(tmp_path / "b", limits={"passes": 1.0})
     searched(tmp_path / "a", limits={"passes": 1.0}, trials=9)  # ends with what was found before

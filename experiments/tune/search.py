@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import heapq
 import math
 import time
 from collections.abc import Collection, Sequence
@@ -144,18 +145,27 @@ class Search:
         return Point(trial.number, config, settings, {}), self.plan.trial(config, rung)
 
     def _batch(self) -> list[Job]:
-        """The next runs, as many as are trained at once: longer ones of what did well come before new ones."""
+        """The next runs: longer ones of what did well, then new ones, as many as are trained at once or end beside these."""
         jobs: dict[str, Job] = {}
-        while len(jobs) < self.plan.jobs:
-            job = self._risen(jobs, least=0) or self._new()
+        while (wait := self._wait(jobs.values())) is not None:
+            job = self._risen(jobs, wait, least=0) or self._new(wait)
             if job is None and not self._open:  # nothing more is drawn: what is best so far is the best there will be
-                job = self._risen(jobs, least=1)
+                job = self._risen(jobs, wait, least=1)
             if job is None:
                 break
             jobs[job.config.run_dir] = job
-        return list(jobs.values())
+        return sorted(jobs.values(), key=lambda job: -self.clock.expected(job.config))
 
-    def _risen(self, taken: Collection[str], least: int) -> Job | None:
+    def _wait(self, jobs: Collection[Job]) -> float | None:
+        """Seconds until one more run begins beside others; None if a short one would end after all of them."""
+        seconds = sorted((self.clock.expected(job.config) for job in jobs), reverse=True)
+        free = [0.0] * self.plan.jobs
+        for one in seconds:
+            heapq.heapreplace(free, free[0] + one)
+        ends = free[0] + self.clock.expected(self.plan.trial(self.plan.base, 0))
+        return free[0] if len(seconds) < self.plan.jobs or ends <= seconds[0] else None
+
+    def _risen(self, taken: Collection[str], wait: float, least: int) -> Job | None:
         """A run on the next rung: of the flags as they are, or of the best of a rung, of which at least so many rise."""
         for rung in reversed(range(self.plan.last)):
             found = points.ranked(self.found(rung), self.plan.limits)
@@ -163,17 +173,17 @@ class Search:
             for point in (*given, *found[: max(least, len(found) // REDUCTION)]):
                 config = self.plan.trial(point.config, rung + 1)
                 is_new = config.run_dir not in taken and config.run_dir not in self._failed
-                if is_new and self.runs.find(config) is None and self._affords(config):
+                if is_new and self.runs.find(config) is None and self._affords(config, wait):
                     return self._job(point.number, config, rung + 1)
         return None
 
-    def _new(self) -> Job | None:
+    def _new(self, wait: float) -> Job | None:
         """The first run of settings that are drawn; None if settings or time are used up."""
         if self._exhausted:
             return None
         why = ""
         for _ in range(_MOST_REFUSED):
-            if self._tried() >= self.plan.trials or not self._affords(self.plan.trial(self.plan.base, 0), is_new=True):
+            if self._tried() >= self.plan.trials or not self._affords(self.plan.trial(self.plan.base, 0), wait, is_new=True):
                 return None
             trial = self._study.ask()
             try:
@@ -184,7 +194,7 @@ class Search:
             except ValueError as error:
                 why = str(error)
             else:
-                if self._affords(first, is_new=True):
+                if self._affords(first, wait, is_new=True):
                     self._open.append((trial, config))
                     return self._job(trial.number, first, 0)
                 why = "there is no time for it"
@@ -222,13 +232,13 @@ class Search:
             self._study.tell(trial, [figures[name] for name in self.plan.figures])
         self._open = []
 
-    def _affords(self, config: ExperimentConfig, *, is_new: bool = False) -> bool:
-        """Whether there is time for a run and what comes after it; nothing needs to come after a first full one."""
+    def _affords(self, config: ExperimentConfig, wait: float, *, is_new: bool = False) -> bool:
+        """Whether there is time for a run that waits, and what comes after it; nothing must come after a first full one."""
         has_full = bool(self.found(self.plan.last))
         after = self._report_seconds() if has_full or is_new else 0.0
         if is_new and self.plan.last and not has_full:
             after += self._full_seconds()
-        return self.clock.spent + self.clock.expected(config) + after <= self.plan.budget
+        return self.clock.spent + wait + self.clock.expected(config) + after <= self.plan.budget
 
     def _report_seconds(self) -> float:
         return -(-self.plan.report_seeds // self.plan.jobs) * self._full_seconds()
