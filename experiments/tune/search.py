@@ -145,7 +145,7 @@ class Search:
         return Point(trial.number, config, settings, {}), self.plan.trial(config, rung)
 
     def _batch(self) -> list[Job]:
-        """The next runs: longer ones of what did well, then new ones, as many as are trained at once or end beside these."""
+        """The next runs: longer ones of what did well, then new ones, as many as fit beside the longest."""
         jobs: dict[str, Job] = {}
         while (wait := self._wait(jobs.values())) is not None:
             job = self._risen(jobs, wait, least=0) or self._new(wait)
@@ -166,7 +166,7 @@ class Search:
         return free[0] if len(seconds) < self.plan.jobs or ends <= seconds[0] else None
 
     def _risen(self, taken: Collection[str], wait: float, least: int) -> Job | None:
-        """A run on the next rung: of the flags as they are, or of the best of a rung, of which at least so many rise."""
+        """A run on the next rung: of the flags as they are, or of the best of theirs, of which at least so many rise."""
         for rung in reversed(range(self.plan.last)):
             found = points.ranked(self.found(rung), self.plan.limits)
             given = [point for point in found if point.number in self._given]
@@ -181,9 +181,9 @@ class Search:
         """The first run of settings that are drawn; None if settings or time are used up."""
         if self._exhausted:
             return None
-        why = ""
+        short, why = self.plan.trial(self.plan.base, 0), ""
         for _ in range(_MOST_REFUSED):
-            if self._tried() >= self.plan.trials or not self._affords(self.plan.trial(self.plan.base, 0), wait, is_new=True):
+            if self._tried() >= self.plan.trials or not self._affords(short, wait, is_new=True):
                 return None
             trial = self._study.ask()
             try:
@@ -233,7 +233,7 @@ class Search:
         self._open = []
 
     def _affords(self, config: ExperimentConfig, wait: float, *, is_new: bool = False) -> bool:
-        """Whether there is time for a run that waits, and what comes after it; nothing must come after a first full one."""
+        """Whether there is time for a run that waits and what comes after it: nothing, for a first full one."""
         has_full = bool(self.found(self.plan.last))
         after = self._report_seconds() if has_full or is_new else 0.0
         if is_new and self.plan.last and not has_full:
