@@ -63,6 +63,24 @@ def test_what_is_no_network_is_refused(entry, kind):
         WITH_NETWORK[entry](NO_NETWORKS[kind])
 
 
+PRIVACY = {"batch_size": 4, "noise_multiplier": 1.0, "clip_norm": 1.0, "delta": 1e-5}
+TRAINERS = {
+    "adversarial": lambda network: pt.AdversarialTraining(network, attack=ATTACK),
+    "free": lambda network: pt.FreeAdversarialTraining(network, epsilon=0.1, batch_size=4),
+    "distilled": lambda network: pt.SelfDistilledTraining(network, attack=ATTACK),
+    "private": lambda network: pt.PrivateAdversarialTraining(network, attack=ATTACK, **PRIVACY),
+}
+
+
+@pytest.mark.parametrize("outer", TRAINERS)
+@pytest.mark.parametrize("inner", TRAINERS)
+def test_a_trainer_in_another_whose_training_would_be_left_out_is_refused(outer, inner):
+    trainer = TRAINERS[inner](network())
+    with pytest.raises(ValueError, match=r"`network` must be the classifier itself.*Received: \w+Training. Give its"):
+        TRAINERS[outer](trainer)
+    TRAINERS[outer](trainer.network)
+
+
 @pytest.mark.parametrize("attack", [ATTACK, functools.partial(ATTACK), tf.function(ATTACK), lambda f, x, y, seed: x])
 def test_every_callable_of_the_signature_is_an_attack(attack):
     checks.check_attack("attack", attack)

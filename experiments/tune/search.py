@@ -166,7 +166,7 @@ class Search:
         return free[0] if len(seconds) < self.plan.jobs or ends <= seconds[0] else None
 
     def _risen(self, taken: Collection[str], wait: float, least: int) -> Job | None:
-        """A run on the next rung: of the flags as they are, or of the best of theirs, of which at least so many rise."""
+        """A run on the next rung: of the flags as they are, or of the best, of which at least so many rise."""
         for rung in reversed(range(self.plan.last)):
             found = points.ranked(self.found(rung), self.plan.limits)
             given = [point for point in found if point.number in self._given]
