@@ -194,6 +194,14 @@ def test_short_runs_fill_the_time_beside_a_long_one(tmp_path, monkeypatch):
     assert len(made.configs) == sum(map(len, batches))
 
 
+def test_settings_that_are_drawn_again_take_no_time(tmp_path, monkeypatch):
+    made, asked = Made(monkeypatch), []
+    monkeypatch.setattr(axes, "settings", lambda base, names, trial: asked.append(trial) or {"num_steps": 4})
+    found = searched(tmp_path, jobs=2, rungs=1)
+    assert len(asked) >= 5 and len(found.found(0)) == len(made.configs) == 2  # the flags as they are, and what is drawn
+    assert made.now == 2 * 30.0
+
+
 def test_averages_of_weights_span_the_same_share_of_a_short_training(tmp_path):
     plan = plan_in(tmp_path, rungs=3)
     averaged = dataclasses.replace(BASE, ema_momentum=0.99)

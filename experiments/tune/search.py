@@ -157,8 +157,12 @@ class Search:
         return sorted(jobs.values(), key=lambda job: -self.clock.expected(job.config))
 
     def _wait(self, jobs: Collection[Job]) -> float | None:
-        """Seconds until one more run begins beside others; None if a short one would end after all of them."""
-        seconds = sorted((self.clock.expected(job.config) for job in jobs), reverse=True)
+        """Seconds until one more run begins beside others; None if a short one would end after all of them.
+
+        Settings that are drawn again have their run, and take no time.
+        """
+        missing = [job.config for job in jobs if self.runs.find(job.config) is None]
+        seconds = sorted(map(self.clock.expected, missing), reverse=True)
         free = [0.0] * self.plan.jobs
         for one in seconds:
             heapq.heapreplace(free, free[0] + one)
