@@ -24,7 +24,8 @@ def test_square_takes_its_share_of_those_that_were_left():
         f"{100 * pgd[1]:.0f} % and {100 * dist[1]:.0f} % of those that they left"
     ) in STUDY
     assert (
-        f"Of a second network with PGD, at half the scale, Square takes {100 * second[0]:.1f} % of all images" in STUDY
+        f"Of a second AdvNat-1/1 with PGD, at half the scale, Square takes {100 * second[0]:.1f} % of all images"
+        in STUDY
     )
     others = [
         json.loads(path.read_text())["robustness"]["after_each_attack"][-1]
@@ -103,5 +104,5 @@ def test_what_attacks_leave_of_the_balanced_recipe():
         short(found["square"][title], 3, "")
         for title in ("PGD Light", "PGD Original (half schedule)", "PGD PINEAT-1/1", "IBP Balanced")
     )
-    said = f"nor 200 images these three ({light}, {half}, {pineat}) and Balanced ({balanced}) at 2,500 training images"
+    said = f"nor 200 images these three ({light}, {half}, {pineat}) and Balanced ({balanced}; ["
     assert said in STUDY and found["low"].max() < found["high"].min()  # all intervals overlap

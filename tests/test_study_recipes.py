@@ -35,12 +35,12 @@ from experiments.sweep.tables import signed_interval
 FIGURES = ("a_test", "r_test", "p_max")
 LIGHT, PINEAT = "PGD 4 steps batch 50 augmented", "PGD PINEAT-1/1"
 PARTS = {
-    "shifts by a pixel and flips, or none": " augmented",
-    "4 attack steps, or 8": " 4 steps",
-    "batches of 50, or of 100": " batch 50",
+    "shifts by a pixel and flips; none": " augmented",
+    "4 attack steps; 8": " 4 steps",
+    "batches of 50; of 100": " batch 50",
 }
 PAIRS = {
-    "companions on top of all three, or none": ("PGD Light with companions", LIGHT),
+    "companions on top of all three; none": ("PGD Light with companions", LIGHT),
 }
 
 
@@ -56,7 +56,7 @@ def test_effects_of_the_parts_of_light():
     expected = [[name, *(signed_interval(effect(part, one)) for one in FIGURES)] for name, part in PARTS.items()]
     for name, pair in PAIRS.items():
         expected.append([name, *(signed_interval(difference(factorial(), *pair, one)) for one in FIGURES)])
-    assert table("at the cost of PINEAT-1/1") == expected
+    assert table("at the cost of PINEAT-1/1: first minus second") == expected
 
 
 def test_what_is_said_of_light():
@@ -65,7 +65,7 @@ def test_what_is_said_of_light():
     assert [side(effect(part, "p_max")) for part in PARTS.values()] == ["less", "more", "more"]
     assert side(effect(" augmented", "a_test")) == "less"
     assert "where companions on top of it pay.**" in text
-    pair = PAIRS["companions on top of all three, or none"]
+    pair = PAIRS["companions on top of all three; none"]
     assert [side(difference(factorial(), *pair, one)) for one in FIGURES] == ["more", "more", "open"]
 
 
@@ -116,7 +116,7 @@ class Recipe(NamedTuple):
     def of_rmia(self, other: str, figure: str) -> Difference:
         return paired_difference(rmia(self.shadows()[self.title], figure), rmia(shadow_best()[OTHERS[other]], figure))
 
-    def wins(self, other: str) -> bool:
+    def meets(self, other: str) -> bool:
         a_test, r_test, p_max, found = self.primary(other)
         passes = self.runs().groupby("title")["forwards"].mean()
         kept = min(a_test.low, r_test.low) > -0.01 and passes[self.title] <= passes[OTHERS[other]]
@@ -130,16 +130,16 @@ RECIPES = {
 
 
 def shown() -> list[list[str]]:
-    """The table of recipes: each against each of the others, and whether it wins by the rule of the protocol."""
+    """The table of recipes: each against each of the others, and whether it meets the conditions of a win."""
     return [
-        [f"{name}, {other}", *map(signed_interval, recipe.primary(other)), "win" if recipe.wins(other) else "no win"]
+        [f"{name}; {other}", *map(signed_interval, recipe.primary(other)), ("not met", "met")[recipe.meets(other)]]
         for name, recipe in RECIPES.items()
         for other in OTHERS
     ]
 
 
 def test_the_table_of_the_recipes():
-    assert table("recipe, against | A_test") == shown()
+    assert table("recipe; against | A_test") == shown()
     assert [sorted(set(runs["seed"])) for runs in (balanced(), best())] == [[*range(20, 30)], [*range(10, 15)]]
 
 
@@ -186,30 +186,37 @@ def test_what_is_said_of_other_data():
 
 def test_what_is_said_of_the_recipes():
     text = words("docs/study.md")
-    assert 'averaged weights) wins over PINEAT-1/1 and half the schedule, "Best" (natural weight .8' in text
-    assert "over Light; neither over all three.**" in text
-    won = {name: [other for other in OTHERS if recipe.wins(other)] for name, recipe in RECIPES.items()}
-    assert won == {"Balanced": ["PINEAT-1/1", "half the schedule"], "Best": ["Light"]}
-    assert "over Light Balanced lacks a win by P_MAX alone" in text
-    a_test, r_test, p_max, found = RECIPES["Balanced"].primary("Light")
-    assert min(a_test.low, r_test.low) > -0.01 and [side(p_max), side(found)] == ["open", "less"]
+    assert 'meets its conditions against PINEAT-1/1 and half the schedule, "Best" (natural weight .8,' in text
+    assert "batches of 25) against Light.**" in text
+    met = {name: [other for other in OTHERS if recipe.meets(other)] for name, recipe in RECIPES.items()}
+    assert met == {"Balanced": ["PINEAT-1/1", "half the schedule"], "Best": ["Light"]}
+    lost = difference(balanced(), BALANCED, PINEAT, "a_test")
+    assert f"Balanced loses accuracy to PINEAT-1/1 ({interval(lost)})" in text and side(lost) == "less"
     shares = [
         short(recipe.runs().groupby("title")["v_test"].mean()[recipe.title], 3, "") for recipe in RECIPES.values()
     ]
-    assert f"prove {shares[0]} and {shares[1]} of the validation images" in text
+    assert f"prove {shares[0]} and {shares[1]} of the validation images robust" in text
     minutes = [recipe.runs().groupby("title")["minutes"].mean() for recipe in RECIPES.values()]
     own = " and ".join(f"{found[recipe.title]:.1f}" for found, recipe in zip(minutes, RECIPES.values()))
     theirs = " and ".join(f"{found[PINEAT]:.1f}" for found in minutes)
     assert f"Small batches take long: {own} minutes, where PINEAT-1/1 takes {theirs}." in text
-    tprs = {recipe.title: recipe.shadows()[recipe.title] for recipe in RECIPES.values()}
-    tprs |= {title: shadow_best()[title] for title in OTHERS.values()}
-    found = {title: short(np.mean(rmia(study, "tpr_0.001")), 4, "") for title, study in tprs.items()}
+
+
+def test_what_is_said_of_attackers_on_the_recipes():
+    text = words("docs/study.md")
+    studies = {recipe.title: recipe.shadows()[recipe.title] for recipe in RECIPES.values()}
+    studies |= {title: shadow_best()[title] for title in OTHERS.values()}
+    assert {len(study.runs) for study in studies.values()} == {8}
     half, light = (OTHERS[name] for name in ("half the schedule", "Light"))
-    said = (
-        f"RMIA reaches {found[BEST]} against Best, {found[BALANCED]} against Balanced, {found[light]} against Light, "
-    )
-    assert f"{said}{found[half]} against half the schedule, {found[PINEAT]} against PINEAT-1/1" in text
-    assert {len(study.runs) for study in tprs.values()} == {8}
+    order = {BEST: "Best", BALANCED: "Balanced", light: "Light", half: "half the schedule", PINEAT: "PINEAT-1/1"}
+    found = [f"{short(np.mean(rmia(studies[one], 'tpr_0.001')), 4, '')} against {name}" for one, name in order.items()]
+    assert f"RMIA, by the worse of natural and adversarial queries, reaches {', '.join(found)};" in text
+    most = [max(np.mean(one.values("tpr_0.001")) for one in studies[title].leakage) for title in order]
+    assert f"the strongest of all attackers tried {', '.join(short(one, 4, '') for one in most)} (" in text
+    augmented = [studies[one].of("RMIA online", "augmented").values("tpr_0.001") for one in (BALANCED, light)]
+    said = paired_difference(*augmented)
+    assert f"By augmented queries Balanced is not told apart from Light ({interval(said)})" in text
+    assert side(said) == "open"
 
 
 def fitting(runs, others, margin: float):

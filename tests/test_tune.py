@@ -194,12 +194,12 @@ def test_short_runs_fill_the_time_beside_a_long_one(tmp_path, monkeypatch):
     assert len(made.configs) == sum(map(len, batches))
 
 
-def test_settings_that_are_drawn_again_take_no_time(tmp_path, monkeypatch):
-    made, asked = Made(monkeypatch), []
-    monkeypatch.setattr(axes, "settings", lambda base, names, trial: asked.append(trial) or {"num_steps": 4})
-    found = searched(tmp_path, jobs=2, rungs=1)
-    assert len(asked) >= 5 and len(found.found(0)) == len(made.configs) == 2  # the flags as they are, and what is drawn
-    assert made.now == 2 * 30.0
+def test_settings_are_tried_once_and_a_search_ends_when_there_are_no_others(tmp_path, monkeypatch, capsys):
+    made = Made(monkeypatch)
+    found = searched(tmp_path, axes=("companions",), trials=20, jobs=2, rungs=1)
+    assert "50 settings in a row are no runs to train, the last one as: they have been tried" in capsys.readouterr().out
+    variants = [config.variant for config in made.configs]
+    assert sorted(variants) == ["advnat", "advran", "original", "pineat"] and len(found.found(0)) == 4
 
 
 def test_averages_of_weights_span_the_same_share_of_a_short_training(tmp_path):

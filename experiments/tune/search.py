@@ -159,7 +159,7 @@ class Search:
     def _wait(self, jobs: Collection[Job]) -> float | None:
         """Seconds until one more run begins beside others; None if a short one would end after all of them.
 
-        Settings that are drawn again have their run, and take no time.
+        A run whose search was broken off before Optuna knew of it takes no time.
         """
         missing = [job.config for job in jobs if self.runs.find(job.config) is None]
         seconds = sorted(map(self.clock.expected, missing), reverse=True)
@@ -195,6 +195,8 @@ class Search:
                 first = self.plan.trial(config, 0)
                 if points.passes(config) > self.plan.limits.get("passes", math.inf):
                     raise ValueError(f"they cost {points.passes(config):,.0f} forward passes. Raise --max_passes.")
+                if config in [one.config for one in self.found(0)] + [one for _, one in self._open]:
+                    raise ValueError("they have been tried")
             except ValueError as error:
                 why = str(error)
             else:
