@@ -65,10 +65,18 @@ def test_what_is_said_of_the_parts_of_the_gain():
 
 
 def test_what_is_said_of_other_widths():
-    leaks = widths().set_index("title")["p_max"]
-    assert (widths()["seed"] == 10).all() and len(leaks) == 6
-    best, pineat = ([short(leaks[f"width {width} {row}"], sign="") for width in (1, 4)] for row in ("IBP Best", PINEAT))
-    said = f"it leaks least as well: {best[0]} and {best[1]}, PINEAT-1/1 {pineat[0]} and {pineat[1]}"
-    assert said in words("docs/study.md") and "At half and twice the width (one seed)" in words("docs/study.md")
+    rows = widths().set_index("title")
+    assert (rows["seed"] == 10).all() and len(rows) == 6
+
+    def of(row, figure):
+        return [rows[figure][f"width {width} {row}"] for width in (1, 4)]
+
+    best, half = (
+        " and ".join(short(one, sign="") for one in of(row, "p_max"))
+        for row in ("IBP Best", "PGD Original (half schedule)")
+    )
+    lost = " and ".join(short(one - other) for one, other in zip(of("IBP Best", "a_test"), of(PINEAT, "a_test")))
+    said = f"it leaks least: {best}, half the schedule {half}, at {lost} of PINEAT-1/1's A_test"
+    assert f"At half and twice the width (one seed, no Light) {said}" in words("docs/study.md")
     for width in (1, 4):
-        assert leaks.filter(regex=f"^width {width}").idxmin() == f"width {width} IBP Best"
+        assert rows["p_max"].filter(regex=f"^width {width}").idxmin() == f"width {width} IBP Best"

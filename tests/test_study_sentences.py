@@ -22,9 +22,8 @@ from test_study_recipes import (
     LIGHT,
     OF_LIGHT,
     ON_TOP,
-    OTHERS,
     PINEAT,
-    of_scale,
+    in_prose,
     on_top,
 )
 
@@ -135,7 +134,7 @@ def test_every_interval_in_the_prose_is_claimed(rows):
     checked |= {interval(of_bounds(row, figure)) for _, row, figure, _ in CERTIFIED}
     checked |= {interval(found) for _, found, _ in of_shadow_models()}
     checked |= {interval(difference(factorial(), LIGHT, PINEAT, figure)) for _, figure, _ in OF_LIGHT}
-    checked |= {interval(of_scale(other)) for other in OTHERS}
+    checked |= {interval(found) for _, found, _ in in_prose()}
     checked |= {interval(on_top(companions, figure)) for _, companions, figure, _ in ON_TOP}
     assert len(said) >= 15 and said <= checked
 

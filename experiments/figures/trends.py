@@ -7,8 +7,12 @@ from typing import NamedTuple
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import Transform, offset_copy
 
 from experiments.figures import style
+
+_APART = 3.0
+"""Points between lines at one scale, so that their intervals do not lie on each other."""
 
 
 class Line(NamedTuple):
@@ -56,8 +60,10 @@ def write(path: str | os.PathLike, panels: Sequence[Panel], *, title: str) -> No
     for column, panel in zip(grid.T, panels):
         for axes, name in zip(column, style.FIGURES):
             style.clean(axes)
+            several = [line for line in panel.lines if list(line.points) != [None]]
             for line in panel.lines:
-                _draw(axes, line, name)
+                aside = several.index(line) - (len(several) - 1) / 2 if line in several else 0.0
+                _draw(axes, line, name, offset_copy(axes.transData, figure, x=_APART * aside, units="points"))
             axes.margins(0.06, 0.1)
         if panel.ticks:
             column[-1].set_xscale("log")
@@ -73,11 +79,15 @@ def write(path: str | os.PathLike, panels: Sequence[Panel], *, title: str) -> No
     style.save(figure, path)
 
 
-def _draw(axes: Axes, line: Line, name: str) -> None:
+def _draw(axes: Axes, line: Line, name: str, place: Transform) -> None:
     estimates = [point[name] for point in line.points.values()]
     if list(line.points) == [None]:
         axes.axhline(estimates[0].mean, color=line.colour, linestyle="--", linewidth=1)
         return
     spreads = [0.0 if one.low is None else one.mean - one.low for one in estimates]
     options = {"color": line.colour, "marker": line.mark, "markersize": 5, "linewidth": 1, "elinewidth": 0.8}
-    axes.errorbar(list(line.points), [one.mean for one in estimates], yerr=spreads, **options)
+    means = [one.mean for one in estimates]
+    axes.errorbar(list(line.points), means, yerr=spreads, transform=place, **options)
+    for sign in (-1, 1):  # which axes do not take from what stands aside
+        axes.update_datalim([(x, mean + sign * spread) for x, mean, spread in zip(line.points, means, spreads)])
+    axes.autoscale_view()
