@@ -175,6 +175,7 @@ def in_prose() -> list[tuple[str, Difference, str]]:
         ("By augmented queries Balanced is not told apart from Light ({})", paired_difference(*augmented), "open"),
         ("more accurate than Balanced ({});", difference(transfer(), "PGD Light", BALANCED, "a_test"), "more"),
         ("Best leaks less than it ({}).", difference(transfer(), BEST, BALANCED, "p_max"), "less"),
+        ("its P_MAX by {}.", difference(best_cifar10(), AUGMENTED["PINEAT-1/1"], PINEAT, "p_max"), "less"),
         ("leaks less than PINEAT-1/1 ({})", difference(scale(), BEST, PINEAT, "p_max"), "less"),
         ("and half the schedule ({}), not", difference(scale(), BEST, OTHERS["half the schedule"], "p_max"), "less"),
         ("not than Light ({}); no other difference", difference(scale(), BEST, "PGD Light", "p_max"), "open"),
@@ -199,6 +200,21 @@ def test_what_is_said_of_other_data():
     for title in (BALANCED, "PGD Light"):
         assert [sides(transfer(), other, title) for other in AUGMENTED] == [["more", "more", "less"]] * 2
     assert "Light beats the two references in all three figures too," in text
+    assert (
+        "untuned, ahead of PINEAT-1/1 and half the schedule in all three figures; on CIFAR-10 nothing is ahead" in text
+    )
+    assert "more accurate and more robust than half the schedule, but leaks more, and with companions leaks" in text
+    found = {
+        title: [
+            [side(difference(best_cifar10(), title, other, one)) for one in FIGURES] for other in AUGMENTED.values()
+        ]
+        for title in ("PGD Best", "PGD Balanced")
+    }
+    assert found["PGD Best"] == [["less", "more", "open"], ["more", "more", "more"]]
+    assert found["PGD Balanced"] == [["open", "open", "more"], ["more", "less", "more"]]
+    of_references = best_cifar10()[best_cifar10()["title"].isin(AUGMENTED.values())]["config"]
+    assert {config.precision for config in of_references} == {"float32"}
+    assert "References with them ran in float32." in text
 
 
 def test_what_is_said_of_the_recipes():
