@@ -82,11 +82,7 @@ class ExperimentConfig:
         "pgd", "How adversarial examples are generated; diff is TRADES, with its loss; free replays batches.", ATTACKS
     )
     variant: str = option("pineat", "What stands beside adversarial examples.", VARIANTS)
-    ratio: str = option(
-        "1/1",
-        "n/m of all variants but two (natural is 0/1, original 1/0, or n+m/0 for free).",
-        needs=f"{_BESIDE} or attack=free and variant=original",
-    )
+    ratio: str = option("1/1", "n/m of all variants but two (natural is 0/1, original 1/0, or n+m/0 for free).")
     epsilon: float = option(
         0.1, "Radius of the ball, of companions as well, for pixels in [0, 1]; 8/255 will do.", paper="attack"
     )

@@ -112,7 +112,7 @@ ROWS = {
     "deterministic": Row(False, NOTHING),
     "eval_epsilon": Row(0.3, EVALUATION),
     "eval_steps": Row(2, EVALUATION),
-    "eval_batch_size": Row(3, NOTHING, atol=1e-5),
+    "eval_batch_size": Row(125, NOTHING, atol=1e-5),  # a few at once are summed in another order on some CPUs
     "eval_precision": Row("mixed_bfloat16", EVALUATION),
     "verify": Row(True, EVALUATION),
     "output_dir": Row("elsewhere", NOTHING),

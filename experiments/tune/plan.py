@@ -59,7 +59,9 @@ class Plan(NamedTuple):
         span most of it, untrained weights among them, and be judged by what they are not.
         """
         shorter = REDUCTION ** (self.last - rung)
-        momentum = round(max(0.0, 1 - shorter * (1 - config.ema_momentum)), 6) if config.ema_momentum else 0.0
+        momentum = config.ema_momentum
+        if momentum and shorter > 1:
+            momentum = round(max(0.0, 1 - shorter * (1 - momentum)), 6)
         scale = config.schedule_scale / shorter
         return self._placed(config, schedule_scale=scale, ema_momentum=momentum, pools="exchangeable", export=())
 

@@ -197,6 +197,8 @@ class Search:
                     raise ValueError(f"they cost {points.passes(config):,.0f} forward passes. Raise --max_passes.")
                 if config in [one.config for one in self.found(0)] + [one for _, one in self._open]:
                     raise ValueError("they have been tried")
+                if first.run_dir in self._failed:
+                    raise ValueError(f"they failed ({self._why(first)})")
             except ValueError as error:
                 why = str(error)
             else:
@@ -207,7 +209,7 @@ class Search:
             self._study.tell(trial, state=TrialState.FAIL)
         self._exhausted = True
         text = f"{_MOST_REFUSED} settings in a row are no runs to train, the last one as: {why}"
-        if not self.found(0):
+        if not self.found(0) and not self._open:
             raise ValueError(text)
         print(text, flush=True)
         return None
