@@ -29,7 +29,6 @@ from study_records import (
 )
 from test_study_page import table
 
-from experiments.shadow.attackers import Leakage
 from experiments.statistics import Difference, difference, paired_difference
 from experiments.sweep.tables import signed_interval
 
@@ -167,9 +166,8 @@ def test_the_table_of_other_data():
 
 def in_prose() -> list[tuple[str, Difference, str]]:
     """Intervals of the two sections, with the words before them and what they show."""
-    augmented = [
-        studies["augmented"].values("tpr_0.001") for studies in (of_queries(BALANCED), of_queries("PGD Light"))
-    ]
+    studies = shadow_balanced()[BALANCED], shadow_best()["PGD Light"]
+    augmented = [study.of("RMIA online", "augmented").values("tpr_0.001") for study in studies]
     return [
         ("Balanced loses accuracy to PINEAT-1/1 ({})", difference(balanced(), BALANCED, PINEAT, "a_test"), "less"),
         ("By augmented queries Balanced is not told apart from Light ({})", paired_difference(*augmented), "open"),
@@ -180,12 +178,6 @@ def in_prose() -> list[tuple[str, Difference, str]]:
         ("and half the schedule ({}), not", difference(scale(), BEST, OTHERS["half the schedule"], "p_max"), "less"),
         ("not than Light ({}); no other difference", difference(scale(), BEST, "PGD Light", "p_max"), "open"),
     ]
-
-
-def of_queries(title: str) -> dict[str, Leakage]:
-    """What RMIA learns by each kind of query, of the networks of a row."""
-    study = {**shadow_best(), **shadow_balanced()}[title]
-    return {one.queries: one for one in study.leakage if (one.attacker, one.examples) == ("RMIA online", "all")}
 
 
 def test_intervals_of_recipes_in_the_prose():

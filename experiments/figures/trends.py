@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.transforms import Transform, offset_copy
+from matplotlib.transforms import offset_copy
 
 from experiments.figures import style
 
@@ -60,10 +60,12 @@ def write(path: str | os.PathLike, panels: Sequence[Panel], *, title: str) -> No
     for column, panel in zip(grid.T, panels):
         for axes, name in zip(column, style.FIGURES):
             style.clean(axes)
-            several = [line for line in panel.lines if list(line.points) != [None]]
+            with_scale = [line for line in panel.lines if None not in line.points]
+            for number, line in enumerate(with_scale):
+                _draw(axes, line, name, aside=_APART * (number - (len(with_scale) - 1) / 2))
             for line in panel.lines:
-                aside = several.index(line) - (len(several) - 1) / 2 if line in several else 0.0
-                _draw(axes, line, name, offset_copy(axes.transData, figure, x=_APART * aside, units="points"))
+                if None in line.points:
+                    axes.axhline(line.points[None][name].mean, color=line.colour, linestyle="--", linewidth=1)
             axes.margins(0.06, 0.1)
         if panel.ticks:
             column[-1].set_xscale("log")
@@ -79,14 +81,13 @@ def write(path: str | os.PathLike, panels: Sequence[Panel], *, title: str) -> No
     style.save(figure, path)
 
 
-def _draw(axes: Axes, line: Line, name: str, place: Transform) -> None:
+def _draw(axes: Axes, line: Line, name: str, *, aside: float) -> None:
+    """Draws the points of a line so many typographic points to the right of their scales."""
     estimates = [point[name] for point in line.points.values()]
-    if list(line.points) == [None]:
-        axes.axhline(estimates[0].mean, color=line.colour, linestyle="--", linewidth=1)
-        return
     spreads = [0.0 if one.low is None else one.mean - one.low for one in estimates]
     options = {"color": line.colour, "marker": line.mark, "markersize": 5, "linewidth": 1, "elinewidth": 0.8}
     means = [one.mean for one in estimates]
+    place = offset_copy(axes.transData, axes.figure, x=aside, units="points")
     axes.errorbar(list(line.points), means, yerr=spreads, transform=place, **options)
     for sign in (-1, 1):  # which axes do not take from what stands aside
         axes.update_datalim([(x, mean + sign * spread) for x, mean, spread in zip(line.points, means, spreads)])
