@@ -42,6 +42,7 @@ class Search:
         self.plan = plan
         self.runs = results.Runs(plan.folder / "runs.csv")
         self._study = _study(plan)
+        self._samplers = self._study.sampler, optuna.samplers.RandomSampler(plan.base.seed + len(self._study.trials))
         self.clock = Clock(self._study.user_attrs.get("seconds", 0.0), plan.jobs if plan.executor == "local" else 1)
         self._failed: dict[str, str] = {}
         self._known: dict[tuple[int, int], tuple[Point, ExperimentConfig]] = {}
@@ -186,9 +187,10 @@ class Search:
         if self._exhausted:
             return None
         short, why = self.plan.trial(self.plan.base, 0), ""
-        for _ in range(_MOST_REFUSED):
+        for refused in range(_MOST_REFUSED):
             if self._tried() >= self.plan.trials or not self._affords(short, wait, is_new=True):
                 return None
+            self._study.sampler = self._samplers[min(refused, 1)]  # where few are left the first draws the same again
             trial = self._study.ask()
             try:
                 config = self._shortened(trial)
@@ -270,7 +272,7 @@ class Search:
 
 
 def _study(plan: Plan) -> optuna.Study:
-    """The study in the folder. First of all come the flags as they are, or what it was at when it was broken off."""
+    """The study in the folder. First come what it was at when it was broken off, and the flags as they are."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         storage=f"sqlite:///{plan.folder.absolute() / 'study.db'}",
@@ -281,7 +283,6 @@ def _study(plan: Plan) -> optuna.Study:
     identity, found = plan.identity(), study.user_attrs.get("identity")
     if found is None:
         study.set_user_attr("identity", identity)
-        study.enqueue_trial({}, user_attrs={_AS_GIVEN: True})
     elif found != identity:
         names = ", ".join(f"--{name}" for name in identity if found.get(name) != identity[name])
         raise ValueError(
@@ -292,4 +293,7 @@ def _study(plan: Plan) -> optuna.Study:
     for trial in study.get_trials(states=[TrialState.RUNNING]):
         study.enqueue_trial(trial.params, user_attrs=trial.user_attrs)
         study.tell(trial.number, state=TrialState.FAIL)
+    wanted = TrialState.COMPLETE, TrialState.WAITING
+    if not any(_AS_GIVEN in trial.user_attrs for trial in study.get_trials(states=wanted)):
+        study.enqueue_trial({}, user_attrs={_AS_GIVEN: True})  # anew, where limits of an earlier call left them out
     return study
