@@ -60,12 +60,21 @@ def on_test_split(folder: str) -> pd.DataFrame:
 @functools.cache
 def shadows(name: str) -> dict[str, outputs.Study]:
     """What a study of shadow models has of each method."""
-    return outputs.read(RESULTS / f"{name}_fmnist" / f"{name}.json")
+    folder = RESULTS / name
+    return outputs.read((folder if folder.is_dir() else RESULTS / f"{name}_fmnist") / f"{name}.json")
 
 
-shadow, defences, shadow_best, shadow_balanced = (
-    functools.partial(shadows, name) for name in ("shadow", "shadow_defences", "shadow_best", "shadow_balanced")
+shadow, defences, shadow_best, shadow_balanced, shadow_digits = (
+    functools.partial(shadows, name)
+    for name in ("shadow", "shadow_defences", "shadow_best", "shadow_balanced", "shadow_digits")
 )
+
+
+def of_networks(studies: dict[str, outputs.Study]) -> pd.DataFrame:
+    """The figures of all networks that a study of shadow models trained; networks of one seed have the same half."""
+    return pd.DataFrame(
+        [{"title": title, "seed": half, **run} for title, one in studies.items() for half, run in enumerate(one.runs)]
+    )
 
 
 def worst(study: outputs.Study) -> str:
