@@ -354,4 +354,7 @@ def test_readme_says_of_the_recipes_what_the_records_say():
     assert min(found["a_test"]) == found["a_test"][0] < 0 < found["a_test"][1]
     studies = shadow_best()[PINEAT], shadow_balanced()[BALANCED]
     left = [short(np.mean(rmia(study, "tpr_0.001")), 3, "") for study in studies]
-    assert f"of what RMIA finds in PINEAT-1/1 at 0.1 % FPR ({left[0]}) it leaves {left[1]}." in text
+    assert f"of what RMIA finds in PINEAT-1/1 at 0.1 % FPR ({left[0]}) it leaves {left[1]}; on handwritten digits" in text
+    assert "on handwritten digits it is ahead of both in each of these, untuned." in text
+    for name in list(OTHERS)[:2]:
+        assert [side(found) for found in ON_DIGITS.primary(name)] == ["more", "more", "less", "less"]
