@@ -44,10 +44,10 @@ class WrappedClassifier(keras.Model):
         check_network(network)
         trainers = [layer for layer in network._flatten_layers() if isinstance(layer, WrappedClassifier)]
         if trainers:
+            where = "" if trainers[0] is network else f", within {network.name!r}"
             raise ValueError(
                 "`network` must be the classifier itself: what another trainer does in training would be left out. "
-                f"Received: {type(trainers[0]).__name__}{'' if trainers[0] is network else f', within {network.name!r}'}"
-                ". Give its `.network`."
+                f"Received: {type(trainers[0]).__name__}{where}. Give its `.network`."
             )
         check_logits_head(network)
         # The network's own precision, whatever is global now. It casts its images itself: what it sees here is what

@@ -78,7 +78,7 @@ def test_a_trainer_in_another_whose_training_would_be_left_out_is_refused(outer,
     trainer = TRAINERS[inner](network())
     with pytest.raises(ValueError, match=r"`network` must be the classifier itself.*Received: \w+Training. Give its"):
         TRAINERS[outer](trainer)
-    within = keras.Sequential([keras.Input(trainer.network.input_shape[1:]), trainer, keras.layers.Activation("linear")])
+    within = keras.Sequential([keras.Input(trainer.network.input_shape[1:]), trainer])
     with pytest.raises(ValueError, match=r"`network` must be the classifier itself.*\w+Training, within 'sequential"):
         TRAINERS[outer](within)
     TRAINERS[outer](trainer.network)

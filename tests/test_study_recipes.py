@@ -259,7 +259,8 @@ def test_what_is_said_of_attackers_on_the_recipes():
 def test_what_is_said_of_attackers_on_digits():
     text, studies = words("docs/study.md"), shadow_digits()
     assert {(len(study.runs), study.num_members) for study in studies.values()} == {(8, 2000)}
-    assert {(study.flags["precision"], study.flags["augment_flip"]) for study in studies.values()} == {("float32", False)}
+    assert {study.flags["precision"] for study in studies.values()} == {"float32"}
+    assert not any(study.flags["augment_flip"] for study in studies.values())
     own, theirs = (short(np.mean(rmia(studies[title], "tpr_0.001")), 4, "") for title in (BALANCED, PINEAT))
     assert f"RMIA reaches {own} against Balanced, {theirs} against PINEAT-1/1, by adversarial queries alone:" in text
     assert {worst(study) for study in studies.values()} == {"adversarial"}
@@ -354,7 +355,7 @@ def test_readme_says_of_the_recipes_what_the_records_say():
     assert min(found["a_test"]) == found["a_test"][0] < 0 < found["a_test"][1]
     studies = shadow_best()[PINEAT], shadow_balanced()[BALANCED]
     left = [short(np.mean(rmia(study, "tpr_0.001")), 3, "") for study in studies]
-    assert f"of what RMIA finds in PINEAT-1/1 at 0.1 % FPR ({left[0]}) it leaves {left[1]}; on handwritten digits" in text
-    assert "on handwritten digits it is ahead of both in each of these, untuned." in text
+    assert f"of what RMIA finds in PINEAT-1/1 at 0.1 % FPR ({left[0]}) it leaves {left[1]};" in text
+    assert "; on handwritten digits it is ahead of both in each of these, untuned." in text
     for name in list(OTHERS)[:2]:
         assert [side(found) for found in ON_DIGITS.primary(name)] == ["more", "more", "less", "less"]
