@@ -1,66 +1,116 @@
 """What docs/study.md says of scales: of companions' noise, of images and of networks."""
 
+import pandas as pd
 import pytest
-from study_records import scaled, short, side, widths, words
+from study_records import balanced, best, interval, scaled, short, side, widths, words
 from test_study_page import table
 from test_study_recipes import FIGURES, PINEAT
 
-from experiments.statistics import difference, holm
+from experiments.statistics import Difference, difference, holm
+from experiments.study.records import RESULTS
 from experiments.sweep.tables import signed_interval
 
+HALF = "Original (half schedule)"
 PARTS = {
+    "half the schedule; Original": (HALF, "Original"),
     "the image itself beside each example; Original": ("natural h = 0", "Original"),
     "mirrored in the range; the image": ("mirrored h = -1 in the range", "natural h = 0"),
     "mirrored beyond the range; in it": ("mirrored h = -1", "mirrored h = -1 in the range"),
     "all three: PINEAT-1/1; Original": ("mirrored h = -1", "Original"),
-    "the example again; Original": ("onward h = 1", "Original"),
-    "the example again; PINEAT-1/1": ("onward h = 1", "mirrored h = -1"),
+    "PINEAT-1/1; half the schedule": ("mirrored h = -1", HALF),
+    "the example again; half the schedule": ("onward h = 1", HALF),
 }
+OF_METHODS = list(PARTS)[1:5]
+"""Those that Dist and TRADES have, too."""
 
 
-def of_part(name, figure, method="PGD"):
-    return difference(scaled(), *(f"{method} {title}" for title in PARTS[name]), figure)
+def runs() -> pd.DataFrame:
+    """The sweep of scales, and half the schedule by the same flags and seeds, which ran for another sweep."""
+    half = best()[(best()["title"] == f"PGD {HALF}") & best()["seed"].isin(scaled()["seed"])]
+    return pd.concat([scaled(), half])
+
+
+def of_pair(first: str, second: str, figure: str, method: str = "PGD") -> Difference:
+    return difference(runs(), f"{method} {first}", f"{method} {second}", figure)
+
+
+def of_part(name: str, figure: str, method: str = "PGD") -> Difference:
+    return of_pair(*PARTS[name], figure, method)
+
+
+def shown() -> list[list[str]]:
+    """The table of what carries the gain: three figures with PGD, and leakage with the other two methods."""
+    rows = []
+    for name in PARTS:
+        others = [
+            signed_interval(of_part(name, "p_max", one)) if name in OF_METHODS else "-" for one in ("Dist", "Diff")
+        ]
+        rows.append([name, *(signed_interval(of_part(name, one)) for one in FIGURES), *others])
+    return rows
 
 
 def test_the_parts_of_the_gain():
-    assert table("PGD: first minus second") == [
-        [name, *(signed_interval(of_part(name, one)) for one in FIGURES)] for name in PARTS
-    ]
+    assert table("first minus second | A_test | R_test | P_MAX | P_MAX, Dist") == shown()
+    assert {difference.num for difference in (of_part(name, "p_max") for name in PARTS)} == {3}
+
+
+def adjusted(reference: str, figure: str) -> dict[str, float]:
+    """The p-values of all rows with PGD against one of them, by Holm."""
+    rows = [title for title in scaled()["title"].unique() if title.startswith("PGD ") and title != f"PGD {reference}"]
+    return dict(zip(rows, holm([difference(scaled(), row, f"PGD {reference}", figure).p_value for row in rows])))
 
 
 def test_what_is_said_of_the_parts_of_the_gain():
     text = words("docs/study.md")
-    natural, mirrored, leaving, all_three, again, instead = PARTS
-    assert (
-        "**In the mean most of it comes of leaving the pixel range, which also keeps the robustness that mirrored"
-        in text
-    )
+    half, natural, mirrored, leaving, all_three, instead, again = PARTS
+    assert "**With PGD, that it attacks half as often: Original on half its schedule leaks less than PINEAT-1/1" in text
+    assert [side(of_part(name, "p_max")) for name in (half, instead, again)] == ["less", "more", "more"]
+    assert side(of_pair("natural h = 0", HALF, "p_max")) == "more"
+    assert "a companion adds leakage to that, less where it is mirrored and leaves the pixel range, which" in text
+    assert "leaks less with Dist too, but not with TRADES.**" in text
+    sides = [side(of_part(leaving, "p_max", method)) for method in ("PGD", "Dist", "Diff")]
+    assert sides == ["less", "less", "open"]
+    assert [side(of_part(mirrored, "p_max", method)) for method in ("PGD", "Dist", "Diff")] == sides
     parts = [of_part(name, "p_max").mean for name in (natural, mirrored, leaving)]
-    assert min(parts) == parts[2] < 0.5 * sum(parts) and sum(parts) == pytest.approx(of_part(all_three, "p_max").mean)
-    assert side(of_part(leaving, "p_max")) == "less" and side(of_part(leaving, "r_test")) == "more"
-    assert "companions in the range lose; but no companion is needed: training twice on each example has two" in text
-    in_range = difference(scaled(), "PGD mirrored h = -1 in the range", "PGD Original", "r_test")
-    assert side(in_range) == "less" and side(of_part(all_three, "r_test")) == "open"
-    assert "thirds of the gain and is more robust, at the cost of PINEAT-1/1.**" in text
-    assert of_part(again, "p_max").mean / sum(parts) == pytest.approx(2 / 3, abs=0.05)
-    assert side(of_part(again, "p_max")) == "less"
-    assert side(of_part(again, "r_test")) == side(of_part(instead, "r_test")) == "more"
-    runs = scaled()[scaled()["group"] == "PGD"]
-    rows = [title for title in runs["title"].unique() if title != "PGD Original"]
-    adjusted = dict(zip(rows, holm([difference(runs, title, "PGD Original", "p_max").p_value for title in rows])))
-    kept = {title for title in rows if adjusted[title] < 0.05}
+    assert sum(parts) == pytest.approx(of_part(all_three, "p_max").mean)
+    found = adjusted("Original", "p_max")
+    kept = {title for title in found if found[title] < 0.05}
     assert kept == {"PGD mirrored h = -1", "PGD onward h = 2", "PGD onward h = 2 in the range"}
-    p_value = short(adjusted["PGD onward h = 1"], 3, "")
-    said = "of PINEAT-1/1 and of both rows of h = 2 below .05, not that of one example again"
-    assert f"Holm over the {len(rows)} rows leaves the P_MAX {said} (p {p_value})." in text
-    passes = scaled().groupby("title")["forwards"].mean()
-    assert passes["PGD onward h = 1"] == passes["PGD mirrored h = -1"]
+    p_value = short(adjusted("mirrored h = -1", "p_max")["PGD mirrored h = -1 in the range"], 3, "")
+    said = "leaves the P_MAX of PINEAT-1/1 and of both rows of h = 2 against Original below .05, not leaving the range"
+    assert f"Holm over the {len(found)} rows with PGD {said} (p {p_value})." in text
+    passes = scaled()[scaled()["group"] == "PGD"].groupby("title")["forwards"].mean()
     times = passes["PGD Original"] / passes.drop("PGD Original")
-    assert f"Original costs {times.mean():.1f} times what the others cost" in text and times.nunique() == 1
-    assert "How far it is mirrored shows no difference, by three seeds." in text
+    assert f"Original costs {times.mean():.1f} times what they cost with PGD" in text and times.nunique() == 1
+    for row in ("onward h = 1", "mirrored h = -1"):
+        assert side(of_pair(row, "Original", "p_max")) == "less"
+    assert "How far it is mirrored (h of -.5 to -2) shows no difference with PGD." in text
     for scale in ("-0.5", "-2"):
         pair = f"PGD mirrored h = {scale}", "PGD mirrored h = -1"
         assert {side(difference(scaled(), *pair, figure)) for figure in FIGURES} == {"open"}
+
+
+def cpus(folder: str, title: str) -> set[str]:
+    found = pd.read_csv(RESULTS / folder / "runs.csv", dtype=str)
+    return set(found[(found["group"].fillna("") + " " + found["label"]).str.strip() == title]["machine.cpu"])
+
+
+def in_prose() -> list[tuple[str, Difference, str]]:
+    """Intervals of the prose, with the words before them and what they show."""
+    pair = f"PGD {HALF}", PINEAT
+    return [
+        ("half the schedule leaks less ({})", difference(balanced(), *pair, "p_max"), "less"),
+        ("at a lower A_test ({}).", difference(balanced(), *pair, "a_test"), "less"),
+        ("more robust than PINEAT-1/1 ({}).", of_pair("onward h = 1", "mirrored h = -1", "r_test"), "more"),
+    ]
+
+
+def test_what_is_said_of_half_the_schedule():
+    for said, found, expected in in_prose():
+        assert said.format(interval(found)) in words("docs/study.md") and side(found) == expected
+    assert balanced()["seed"].nunique() == 10
+    assert "Half the schedule ran on another kind of CPU." in words("docs/study.md")
+    assert not cpus("best_fmnist", f"PGD {HALF}") & cpus("scaled_fmnist", "PGD Original")
 
 
 def test_what_is_said_of_other_widths():

@@ -26,6 +26,7 @@ from test_study_recipes import (
     in_prose,
     on_top,
 )
+from test_study_scales import in_prose as of_scales
 
 from experiments.statistics import Difference, difference, paired_difference
 
@@ -135,6 +136,7 @@ def test_every_interval_in_the_prose_is_claimed(rows):
     checked |= {interval(found) for _, found, _ in of_shadow_models()}
     checked |= {interval(difference(factorial(), LIGHT, PINEAT, figure)) for _, figure, _ in OF_LIGHT}
     checked |= {interval(found) for _, found, _ in in_prose()}
+    checked |= {interval(found) for _, found, _ in of_scales()}
     checked |= {interval(on_top(companions, figure)) for _, companions, figure, _ in ON_TOP}
     assert len(said) >= 15 and said <= checked
 

@@ -23,9 +23,8 @@ def companions(runs: pd.DataFrame) -> list[trends.Panel]:
     """A panel a method: what companions at h times the noise change, which may leave the pixel range or may not."""
     panels, rows = [], _configured(runs).drop_duplicates("title")
     for group, of_group in rows.groupby("group", sort=False):
-        original, natural, random = (
-            of_group.loc[of_group["variant"] == variant, "title"].item() for variant in ("original", "advnat", "advran")
-        )
+        titled = dict(zip(of_group["variant"], of_group["title"]))
+        original, natural = titled["original"], titled["advnat"]
         scaled = of_group[of_group["variant"] == "scaled"]
         within = scaled["companion_scale"].between(0, 1)  # between the image and the adversarial example
         lines = []
@@ -34,7 +33,8 @@ def companions(runs: pd.DataFrame) -> list[trends.Panel]:
             titles = sorted({0.0: natural, **dict(zip(some["companion_scale"], some["title"]))}.items())
             points = {scale: _differences(runs, title, original) for scale, title in titles}
             lines.append(trends.Line(label, style.COLOURS[look], style.MARKS[look], points))
-        lines.append(trends.Line("random companion", style.GREY, "_", {None: _differences(runs, random, original)}))
+        if random := titled.get("advran"):
+            lines.append(trends.Line("random companion", style.GREY, "_", {None: _differences(runs, random, original)}))
         panels.append(trends.Panel(f"{group}", "scale h of the noise (-1: reverse symmetry, 0: the image)", lines))
     return panels
 
