@@ -88,7 +88,7 @@ def test_what_is_said_of_the_parts_of_the_gain():
     assert "half its schedule leaks less than PINEAT-1/1 without any companion;" in text
     assert [side(of_part(name, "p_max")) for name in (half, instead, again)] == ["less", "more", "more"]
     assert side(of_pair("natural h = 0", HALF, "p_max")) == "more"
-    assert "a companion adds leakage to that, less where it is mirrored and leaves the pixel range, which" in text
+    assert "(the image, PINEAT's, the example again) adds leakage to that, less where it is mirrored and leaves" in text
     assert "leaks less with Dist too, but not with TRADES, nor on CIFAR-10, where PINEAT-1/1 leaks more than" in text
     of_cifar10 = [on_cifar10(name, "p_max") for name in (leaving, all_three, instead)]
     assert [side(found) for found in of_cifar10] == ["open", "more", "more"]
