@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.shadow import outputs
-from experiments.statistics import Difference
+from experiments.statistics import Difference, difference, holm
 from experiments.study.records import RESULTS, SCARCE, finished, sweep
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -98,6 +98,12 @@ def interval(difference: Difference) -> str:
 
 def interval_of_less(difference: Difference) -> str:
     return f"{short(-difference.mean, sign='')} [{short(-difference.high, sign='')}, {short(-difference.low, sign='')}]"
+
+
+def adjusted(runs: pd.DataFrame, reference: str, figure: str) -> dict[str, float]:
+    """The p-values of all other rows against a reference, by Holm."""
+    rows = [title for title in runs["title"].unique() if title != reference]
+    return dict(zip(rows, holm([difference(runs, title, reference, figure).p_value for title in rows])))
 
 
 def side(difference: Difference) -> str:

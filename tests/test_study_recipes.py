@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from study_records import (
     SCARCE,
+    adjusted,
     balanced,
     best,
     best_cifar10,
@@ -33,7 +34,7 @@ from study_records import (
 )
 from test_study_page import table
 
-from experiments.statistics import Difference, difference, holm, paired_difference
+from experiments.statistics import Difference, difference, paired_difference
 from experiments.sweep.tables import signed_interval
 
 FIGURES = ("a_test", "r_test", "p_max")
@@ -201,12 +202,6 @@ def test_intervals_of_recipes_in_the_prose():
         assert said.format(interval(found)) in words("docs/study.md") and side(found) == expected
 
 
-def adjusted(reference: str) -> dict[str, float]:
-    """The p-values of the P_MAX of all rows of CIFAR-10 against a reference, by Holm."""
-    rows = [title for title in best_cifar10()["title"].unique() if title != reference]
-    return dict(zip(rows, holm([difference(best_cifar10(), title, reference, "p_max").p_value for title in rows])))
-
-
 def test_what_is_said_of_other_data():
     text = words("docs/study.md")
     share = short(transfer().groupby("title")["v_test"].mean()[BALANCED], 3, "")
@@ -231,7 +226,7 @@ def test_what_is_said_of_other_data():
     assert {title: pads[title] for title in AUGMENTED.values()} == dict.fromkeys(AUGMENTED.values(), {2})
     assert pads["PGD Best"] == pads["PGD Balanced"] == {1}
     more = [("PGD Balanced", "PINEAT-1/1"), *((title, "half the schedule") for title in ("PGD Best", "PGD Balanced"))]
-    p_values = sorted(adjusted(AUGMENTED[other])[title] for title, other in more)
+    p_values = sorted(adjusted(best_cifar10(), AUGMENTED[other], "p_max")[title] for title, other in more)
     said = " to ".join(short(p_values[place], 3, "") for place in (0, -1))
     assert f"what is more leakage than half the schedule or PINEAT-1/1 has p {said}." in text
 

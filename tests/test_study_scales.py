@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 from study_records import (
+    adjusted,
     balanced,
     best,
     best_cifar10,
@@ -17,7 +18,7 @@ from study_records import (
 from test_study_page import table
 from test_study_recipes import FIGURES, PINEAT
 
-from experiments.statistics import Difference, difference, holm
+from experiments.statistics import Difference, difference
 from experiments.study.records import RESULTS
 from experiments.sweep.tables import signed_interval
 
@@ -75,12 +76,6 @@ def test_the_parts_of_the_gain():
     assert {difference.num for difference in (of_part(name, "p_max") for name in PARTS)} == {3}
 
 
-def adjusted(reference: str, figure: str) -> dict[str, float]:
-    """The p-values of all rows with PGD against one of them, by Holm."""
-    rows = [title for title in scaled()["title"].unique() if title.startswith("PGD ") and title != f"PGD {reference}"]
-    return dict(zip(rows, holm([difference(scaled(), row, f"PGD {reference}", figure).p_value for row in rows])))
-
-
 def test_what_is_said_of_the_parts_of_the_gain():
     text = words("docs/study.md")
     half, natural, mirrored, leaving, all_three, instead, again = PARTS
@@ -99,13 +94,14 @@ def test_what_is_said_of_the_parts_of_the_gain():
     assert [side(of_part(mirrored, "p_max", method)) for method in ("PGD", "Dist", "Diff")] == sides
     parts = [of_part(name, "p_max").mean for name in (natural, mirrored, leaving)]
     assert sum(parts) == pytest.approx(of_part(all_three, "p_max").mean)
-    found = adjusted("Original", "p_max")
+    of_pgd = scaled()[scaled()["group"] == "PGD"]
+    found = adjusted(of_pgd, "PGD Original", "p_max")
     kept = {title for title in found if found[title] < 0.05}
     assert kept == {"PGD mirrored h = -1", "PGD onward h = 2", "PGD onward h = 2 in the range"}
-    p_value = short(adjusted("mirrored h = -1", "p_max")["PGD mirrored h = -1 in the range"], 3, "")
+    p_value = short(adjusted(of_pgd, "PGD mirrored h = -1", "p_max")["PGD mirrored h = -1 in the range"], 3, "")
     said = "leaves the P_MAX of PINEAT-1/1 and of both rows of h = 2 against Original below .05, not leaving the range"
     assert f"Holm over the {len(found)} rows with PGD {said} (p {p_value})." in text
-    passes = scaled()[scaled()["group"] == "PGD"].groupby("title")["forwards"].mean()
+    passes = of_pgd.groupby("title")["forwards"].mean()
     times = passes["PGD Original"] / passes.drop("PGD Original")
     assert f"Original costs {times.mean():.1f} times what they cost with PGD" in text and times.nunique() == 1
     for row in ("onward h = 1", "mirrored h = -1"):

@@ -22,6 +22,9 @@ from experiments.tune.plan import REDUCTION, Plan
 from experiments.tune.points import FIGURES, Point
 
 _MOST_REFUSED = 50  # draws in a row
+_GUIDED = (
+    10  # of them, before the rest are random: where few settings are left, the same ones are drawn again and again
+)
 _LEAST = 0.1  # share of its length that a training is shortened to
 _SHORTENED, _AS_GIVEN = "shortened", "as_given"  # of trials
 
@@ -190,7 +193,7 @@ class Search:
         for refused in range(_MOST_REFUSED):
             if self._tried() >= self.plan.trials or not self._affords(short, wait, is_new=True):
                 return None
-            self._study.sampler = self._samplers[min(refused, 1)]  # where few are left the first draws the same again
+            self._study.sampler = self._samplers[refused >= _GUIDED]
             trial = self._study.ask()
             try:
                 config = self._shortened(trial)
